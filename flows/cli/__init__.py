@@ -1,0 +1,64 @@
+"""The command line. Heavy modules load inside commands: `spar --help` imports none of torch, vllm and prefect."""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import typer
+
+from flows.cli import data, look, play, setup
+from loop.errors import SparError
+
+app = typer.Typer(
+    name="spar",
+    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and go on with the better policy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for module in (play, look, data, setup):
+    module.register(app)
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 1 a step failed, 2 usage or config, 3 store busy, 4 environment, 130/143."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=False)
+    except SparError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted; go on with: spar resume")
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(_unexpected(error))
+
+
+def _unexpected(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.exceptions.Abort):
+        _say("interrupted; go on with: spar resume")
+        return 130
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; go on with: spar resume")
+    if os.environ.get("SPARRING_TRACEBACK"):
+        traceback.print_exception(error)
+    else:
+        _say("(for the traceback, set SPARRING_TRACEBACK=1)")
+    return 1
+
+
+def _say(text: str) -> None:
+    print(f"spar: {text}", file=sys.stderr)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    _say("terminated; go on with: spar resume")
+    sys.exit(128 + number)

@@ -1,0 +1,129 @@
+"""`spar status`, `sql`, `show` and `lineage`: looking at the store, also while a run is live."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.common import STORE, Format, Store, say
+from loop.errors import ConfigError, StoreError
+
+
+def register(app: typer.Typer) -> None:
+    for command in (status, sql, show, lineage):
+        app.command()(command)
+
+
+def status(
+    run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
+    store: Store = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Rounds, counts of each step, what is missing, and the last error."""
+    from flows.cli.tables import print_rows, summaries
+    from store.store import DuckStore
+
+    found = DuckStore(store or STORE)
+    info = found.run(run)
+    if info is None:
+        raise StoreError(f"{found.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
+    rounds = summaries(found, info.id)
+    wanted = info.config["rounds"]
+    done = sum(row["accepted"] is not None and row["round"] > 0 for row in rounds)
+    error = found.db.path.parent / "runs" / info.id / "error.txt"
+    state: dict[str, Any] = {
+        "run_id": info.id,
+        "store": str(found.db.path),
+        "rounds_done": done,
+        "rounds_wanted": max(wanted, done),
+        "complete": found.complete(info.id, wanted),
+        "missing": _missing(rounds, wanted),
+        "last_error": error.read_text().strip() if error.exists() else None,
+        "rounds": rounds,
+    }
+    if as_json:
+        print(json.dumps(state, ensure_ascii=False, indent=2, default=str))
+        return
+    print(f"{info.id}: {done} of {state['rounds_wanted']} rounds done; " + (state["missing"] or "complete"))
+    columns = ["round", "prompts", "completions", "judged", "pairs", "ties", "identical", "abstained", "failed"]
+    print_rows(rounds, [*columns, "pass_rate", "win_rate", "accepted"], "table")
+    if state["last_error"]:
+        say(f"last error: {state['last_error']}")
+
+
+def _missing(rounds: list[dict[str, Any]], wanted: int) -> str | None:
+    """The first step that has something left to do, in the order of loop/round.py."""
+    if not rounds:
+        return "round 0 has yet to measure the initial policy"
+    last = rounds[-1]
+    if last["accepted"] is not None:
+        return None if last["round"] >= wanted else f"round {last['round'] + 1} has yet to start"
+    steps = {
+        "sampling": last["completions"],
+        "judging": last["judged"],
+        "pairing": last["paired"],
+        "learning": last["loss"],
+    }
+    return f"round {last['round']} has " + (
+        ", ".join(f"no {step}" for step, value in steps.items() if value is None) or "no evaluation"
+    )
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL, read-only.")],
+    store: Store = None,
+    format: Annotated[Format, typer.Option(help="How rows are printed.")] = "table",
+) -> None:
+    """Ask the store in SQL. Read-only: it cannot write, attach, or read other files."""
+    import duckdb
+
+    from flows.cli.tables import print_rows
+    from store.db import Database, table
+
+    try:
+        with Database(store or STORE).read(sealed=True) as con:
+            found = table(con, query)
+    except duckdb.Error as error:
+        raise ConfigError(f"the query failed: {error}") from error
+    print_rows(found.to_pylist(), found.column_names, format)
+
+
+def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: Store = None) -> None:
+    """Print a row of any table, named by its id, as JSON."""
+    print(json.dumps(_row(store, id), ensure_ascii=False, indent=2, default=str))
+
+
+def lineage(
+    id: Annotated[str, typer.Argument(help="The id of any row.")],
+    store: Store = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Walk from a row to everything that caused it, and to everything that came of it."""
+    from store.db import Database
+    from store.lineage import walk
+
+    with Database(store or STORE).read() as con:
+        causes, effects = walk(con, id, "causes"), walk(con, id, "effects")
+    if not causes and not effects:
+        _row(store, id)  # raises when there is no such row
+    if as_json:
+        print(json.dumps({"id": id, "causes": causes, "effects": effects}, indent=2))
+        return
+    for title, edges in (("caused by", causes), ("led to", effects)):
+        print(f"{id} {title}:" if edges else f"{id} {title}: nothing")
+        for edge in edges:
+            print("  " * edge["depth"] + f"{edge['kind']} {edge['id']}")
+
+
+def _row(store: str | None, id: str) -> dict[str, Any]:
+    from store.db import Database, rows
+    from store.records import TABLES
+
+    path = Path(store or STORE)
+    with Database(path).read() as con:
+        for name, columns in TABLES.values():
+            found = rows(con, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?", [id])
+            if found:
+                return {"table": name, **found[0]}
+    raise StoreError(f"{path} has no row {id!r}; ids look like completion_1a2b..., list some with: spar sql")

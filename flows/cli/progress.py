@@ -1,0 +1,89 @@
+"""What a person sees while a run is live: bars on a terminal, now and then a line elsewhere. All on stderr."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from flows.config import Config
+from loop.parts import Run
+from loop.types import Record, Round
+from store.store import DuckStore
+
+EVERY = 15.0  # seconds between lines where there is no terminal
+VERBS = {"sample": "sampling", "judge": "judging", "score": "scoring", "learn": "learning"}
+
+
+class Display:
+    """Watches the chunks on their way into the store, and the learner's steps."""
+
+    def __init__(self, config: Config, store: DuckStore, run: str) -> None:
+        self.config, self.store, self.run = config, store, run
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.where = ""
+        self._task: TaskID | None = None
+        self._said = 0.0
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+        done = 0
+        if total:
+            self._start(step, total)
+        for chunk in chunks:
+            yield chunk  # comes back when the store has committed it
+            done += len({r.prompt_id for r in chunk if hasattr(r, "prompt_id")}) if step == "sample" else len(chunk)
+            self._advance(step, done, total)
+        self._end()
+
+    def learning(self, done: int, total: int, loss: float) -> None:
+        if done == 1 or self._task is None:
+            self._start("learn", total)
+        self._advance("learn", done, total, f"loss {loss:.3f}")
+        if done == total:
+            self._end()
+
+    def call(self, step: Run, *args: Any) -> Any:
+        self.where = f"round {args[0].index}"
+        return step(*args)
+
+    def round_done(self, following: Round) -> None:
+        """One line on the round just played."""
+        from flows.cli.tables import round_line, summaries
+
+        row = next(r for r in summaries(self.store, self.run) if r["round"] == following.index - 1)
+        self.console.print(round_line(row))
+
+    def _start(self, step: str, total: int) -> None:
+        self._end()
+        self._task = self.progress.add_task(f"{self.where} {VERBS[step]}", total=total, note="")
+        self._said = time.monotonic()
+
+    def _advance(self, step: str, done: int, total: int, note: str = "") -> None:
+        if self._task is not None:
+            self.progress.update(self._task, completed=done, note=note)
+        if not self.console.is_terminal and time.monotonic() - self._said > EVERY:
+            self.console.print(f"{self.where} {VERBS[step]} {done}/{total} {note}".rstrip())
+            self._said = time.monotonic()
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+            self._task = None

@@ -1,0 +1,93 @@
+"""Rows for people and programs: the round table, and rows as a table, CSV, JSON or JSON lines."""
+
+import csv
+import json
+import sys
+from typing import Any
+
+from flows.cli.common import Format
+from store.db import rows
+from store.store import DuckStore
+
+
+def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
+    with store.db.read() as con:
+        return rows(con, "SELECT * FROM round_summary WHERE run_id = ? ORDER BY round", [run])
+
+
+def interval(row: dict[str, Any], metric: str, low: str, high: str) -> str:
+    if row[metric] is None:
+        return "-"
+    return f"{row[metric]:.3f}" + ("" if row[low] is None else f" [{row[low]:.3f}, {row[high]:.3f}]")
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def round_line(row: dict[str, Any]) -> str:
+    measured = f"pass rate {interval(row, 'pass_rate', 'pass_low', 'pass_high')}"
+    if row["round"] == 0:
+        return f"round 0: initial policy, {measured}"
+    why = f"{row['ties']} ties, {row['identical']} identical, {row['abstained']} abstained, {row['failed']} failed"
+    gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
+    return (
+        f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; loss {number(row['loss'], 3)}; "
+        f"{measured}; win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
+    )
+
+
+def print_rounds(store: DuckStore, run: str) -> None:
+    """The table at the end of a run, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{run}: held-out results by round (95 % intervals)", title_justify="left")
+    for name in ("round", "pairs", "loss", "accuracy", "pass rate", "win rate", "KL", "tokens", "gate"):
+        table.add_column(name, justify="right" if name in ("round", "pairs", "loss", "accuracy", "KL", "tokens") else "left")
+    for row in summaries(store, run):
+        table.add_row(
+            str(row["round"]),
+            "-" if row["pairs"] is None else str(row["pairs"]),
+            number(row["loss"], 3),
+            number(row["accuracy"], 2),
+            interval(row, "pass_rate", "pass_low", "pass_high"),
+            interval(row, "win_rate", "win_low", "win_high") if row["round"] else "-",
+            number(row["kl"], 2),
+            number(row["eval_tokens"], 1),
+            "initial" if row["round"] == 0 else "accepted" if row["accepted"] else "rejected",
+        )
+    console = Console(highlight=False)
+    console.width = max(console.width, 110) if not console.is_terminal else console.width
+    console.print(table)
+
+
+def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) -> None:
+    if format == "json":
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+    elif format == "jsonl":
+        for row in found:
+            print(json.dumps(row, ensure_ascii=False, default=str))
+    elif format == "csv":
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    else:
+        _print_table(found, columns)
+
+
+def _print_table(found: list[dict[str, Any]], columns: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in found:
+        table.add_row(*(Text(_cell(row[c])) for c in columns))
+    Console(highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

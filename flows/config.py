@@ -1,0 +1,176 @@
+"""The config: strict, in YAML, checked before anything heavy loads.
+
+Options of a loss, judge or pair builder are the keyword arguments of its function, so they stand beside the named
+fields and are checked against the signature by `flows.build.check`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loop.errors import ConfigError
+from loop.options import nearest
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class WithOptions(BaseModel):
+    """A section whose further keys are options of the thing it names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Policy(Section):
+    model: str = Field(description="a local folder, a hub id, or bundled/smollm2-135m-instruct")
+
+
+class Prompts(Section):
+    train: str = Field(description="JSONL, Parquet or CSV file, a saved dataset's folder, or a hub dataset id[:split]")
+    eval: str = Field(description="held-out prompts, as train; none of them may be among the train prompts")
+    per_round: int | None = Field(None, ge=1, description="train prompts a round plays; all of them when not given")
+
+
+class Sample(Section):
+    n: int = Field(8, ge=1, description="completions a prompt")
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1)
+    chunk: int = Field(64, ge=1, description="prompts that are sampled and stored at once")
+    context: int = Field(2048, ge=16, description="most tokens of a prompt and its answer together")
+    max_seqs: int = Field(128, ge=1, description="sequences that the engine computes side by side")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: what the hardware does fastest")
+
+
+class JudgeConfig(WithOptions):
+    kind: str = Field("rules", description="rules; its options stand beside it")
+
+
+class PairConfig(WithOptions):
+    kind: str = Field("best_worst", description="best_worst; its options (per_prompt, min_margin) stand beside it")
+
+
+class Learn(WithOptions):
+    algorithm: Literal["dpo"] = "dpo"
+    loss: str = Field("sigmoid", description="sigmoid, ipo, hinge, simpo; its options (beta, ...) stand beside it")
+    lr: float = Field(1e-6, gt=0)
+    batch_size: int = Field(8, ge=1, description="pairs an optimizer step")
+    epochs: int = Field(1, ge=1)
+    reference: Literal["initial", "previous"] = Field("previous", description="which policy the loss compares with")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
+    schedule: str = Field("constant_with_warmup", description="a name that transformers.get_scheduler knows")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    token_budget: int = Field(2048, ge=1, description="padded tokens a forward pass holds; changes no result")
+    save_seconds: float = Field(120.0, ge=0, description="how often a long update saves its own state")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Evaluate(Section):
+    rival: Literal["initial", "previous"] = "initial"
+    n: int = Field(4, ge=1, description="completions a held-out prompt")
+    gate: float | None = Field(0.5, ge=0, le=1, description="win rate over the rival below which a candidate is rejected")
+    pass_at: float = Field(1.0, description="score from which a completion passes")
+
+
+class Config(Section):
+    """One loop. `spar init` writes a commented example."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    store: str = "preferences.duckdb"
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(3, ge=1)
+    policy: Policy
+    prompts: Prompts
+    sample: Sample = Sample()
+    judge: JudgeConfig = JudgeConfig()
+    pair: PairConfig = PairConfig()
+    learn: Learn = Learn()
+    evaluate: Evaluate = Evaluate()
+
+    def resolved(self) -> dict[str, Any]:
+        """All values, defaults too, in JSON types."""
+        return self.model_dump(mode="json")
+
+    def shape(self, prompts_sha256: Mapping[str, str]) -> dict[str, Any]:
+        """What shapes a run's rows: everything but where it is kept and how long it goes on, prompts by content."""
+        shape = self.resolved()
+        for free in ("store", "rounds"):
+            del shape[free]
+        shape["prompts"] = {"per_round": self.prompts.per_round, **prompts_sha256}
+        return shape
+
+
+def sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in a YAML file, with `section.key=value` overrides. Raises ConfigError, one line a mistake."""
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"there is no config file {file}; write one with: spar init")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds a {type(values).__name__}; wanted keys such as name, policy, prompts")
+    for override in overrides:
+        _set(values, override)
+    return parse_config(values, str(file))
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(_numbers(values))
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise ConfigError(f"{where} is not a valid config:\n{problems}") from error
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, found, value = override.partition("=")
+    if not found or not key:
+        raise ConfigError(f"--set {override!r} has no value; write it as section.key=value, e.g. learn.beta=0.2")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override!r}: {section} is a value, not a section")
+    values[last] = yaml.safe_load(value)
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 as text (it wants 1.0e-5); people write 1e-5."""
+    if isinstance(value, Mapping):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        model: type[BaseModel] = Config
+        for part in problem["loc"][:-1]:
+            model = Config.model_fields[part].annotation or Config  # type: ignore[assignment]
+        known = list(model.model_fields)
+        return f"{where}: unknown key{nearest(str(problem['loc'][-1]), known)}; there are {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; it has no default"
+    return f"{where}: found {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,107 @@
+"""Run the loop as a Prefect flow on this machine, with a temporary server when none is configured."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.cli.progress import Display
+from flows.config import Config
+from loop.errors import EnvironmentProblem
+
+# Set before prefect is imported, and only where the user has not set them.
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+}
+MEMORY = "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_thread=false"
+PATIENCE = 180.0
+
+
+def run_as_flow(config: Config, display: Display) -> None:
+    """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with api_server() as ready:
+        from flows.build import build
+        from flows.self_play import self_play_flow
+
+        loop = build(config, watch=display.watch, progress=display.learning)
+        loop.warm()
+        ready()
+        self_play_flow(lambda _: loop, display.round_done, display.call)(config)
+
+
+@contextmanager
+def api_server() -> Iterator["Ready"]:
+    """Yields a function that waits until Prefect answers: at PREFECT_API_URL, or a server of our own that dies with us.
+
+    Ours keeps its records in memory: the store is what remembers a run, and two runs never wait for one database.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        yield Ready(os.environ["PREFECT_API_URL"], None)
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "critical", "--lifespan", "on"],
+        env=os.environ | {"PREFECT_API_DATABASE_CONNECTION_URL": MEMORY, "PREFECT_UI_ENABLED": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_die_with_parent,
+    )
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        yield Ready(url, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        del os.environ["PREFECT_API_URL"]
+
+
+class Ready:
+    """Call it to wait for the server."""
+
+    def __init__(self, url: str, process: "subprocess.Popen[bytes] | None") -> None:
+        self.url, self.process = url, process
+
+    def __call__(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).read()
+                return
+            except (urllib.error.URLError, OSError) as error:
+                dead = self.process is not None and self.process.poll() is not None
+                if dead or time.monotonic() > deadline:
+                    raise EnvironmentProblem(
+                        f"no Prefect server answers at {self.url} ({error}); start one and set PREFECT_API_URL, or run "
+                        "with --no-prefect"
+                    ) from error
+                time.sleep(0.2)
+
+
+def _die_with_parent() -> None:
+    """So that even a SIGKILL of this process leaves no server behind (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

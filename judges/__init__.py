@@ -1,0 +1,1 @@
+"""Judges: each scores completions, alone or against a rival."""

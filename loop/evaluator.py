@@ -1,0 +1,124 @@
+"""How good is a candidate? Pass rate, win rate over a rival, length and KL on held-out prompts, with intervals."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import fmean, variance
+from typing import Literal
+
+from loop.pairs import scores
+from loop.types import Evaluation, Experience, Round, make_id
+
+Z = 1.959963984540054  # two-sided 95 %
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval for a share of n trials; n may be an effective (fractional) number."""
+    if n <= 0:
+        return 0.0, 1.0
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def effective_n(groups: Sequence[Sequence[float]]) -> float:
+    """How many independent trials answers to the same prompts are worth: n / (1 + (m - 1) rho), Kish's design effect.
+
+    rho is the one-way ANOVA estimate of the correlation within a prompt, kept in [0, 1]; m the answers a prompt.
+    Answers that always agree count as one a prompt, independent ones each for itself.
+    """
+    n, k = sum(map(len, groups)), len(groups)
+    m = n / k if k else 0.0
+    if k < 2 or m <= 1:
+        return float(n)
+    grand = sum(map(sum, groups)) / n
+    between = sum(len(g) * (fmean(g) - grand) ** 2 for g in groups) / (k - 1)
+    within = sum((x - fmean(g)) ** 2 for g in groups for x in g) / (n - k)
+    spread = between + (m - 1) * within
+    rho = 1.0 if spread == 0 else min(1.0, max(0.0, (between - within) / spread))
+    return n / (1 + (m - 1) * rho)
+
+
+def win_share(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    """P(an answer of mine beats one of theirs), over all pairs of answers to one prompt; a tie counts half."""
+    wins = sum((a > b) + (a == b) / 2 for a in mine for b in theirs)
+    return wins / (len(mine) * len(theirs))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean with a normal 95 % interval; None where fewer than two values say nothing of their spread."""
+    mean = fmean(values)
+    if len(values) < 2:
+        return mean, None, None
+    half = Z * sqrt(variance(values) / len(values))
+    return mean, mean - half, mean + half
+
+
+class RivalEvaluator:
+    """Compares the candidate with `rival` by the judge's scores. A completion passes with a score of `pass_at`.
+
+    The gate accepts the candidate when its win rate is at least `gate`; None accepts every candidate.
+    """
+
+    def __init__(
+        self, rival: Literal["initial", "previous"] = "initial", *, gate: float | None = 0.5, pass_at: float = 1.0
+    ) -> None:
+        self.rival, self.gate, self.pass_at = rival, gate, pass_at
+
+    def evaluate(
+        self, rnd: Round, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
+    ) -> list[Evaluation]:
+        rival_id = rival.groups[0].completions[0].policy_id if rival.groups else rnd.policy.id
+        rows = list(self._metrics(candidate, rival, reference_logprobs))
+        win = next((value for metric, value, *_ in rows if metric == "win_rate"), None)
+        accepted = self.gate is None or rnd.index == 0 or (win is not None and win >= self.gate)
+        rows.append(("accepted", float(accepted), None, None, 1))
+        return [
+            Evaluation(
+                make_id("evaluation", run=rnd.run, round=rnd.index, candidate=rnd.policy.id, metric=metric),
+                rnd.run,
+                rnd.index,
+                rnd.policy.id,
+                rival_id,
+                metric,
+                value,
+                low,
+                high,
+                n,
+            )
+            for metric, value, low, high, n in rows
+        ]
+
+    def _metrics(
+        self, candidate: Experience, rival: Experience, reference: Mapping[str, float]
+    ) -> Sequence[tuple[str, float, float | None, float | None, int]]:
+        mine, theirs = _by_prompt(candidate), _by_prompt(rival)
+        completions = [c for g in candidate.groups for c in g.completions]
+        rows: list[tuple[str, float, float | None, float | None, int]] = []
+        if mine:
+            passed = [[float(s >= self.pass_at) for s in group] for group in mine.values()]
+            flat = [x for group in passed for x in group]
+            rows.append(("pass_rate", fmean(flat), *wilson(fmean(flat), effective_n(passed)), len(flat)))
+            rows.append(("mean_score", *mean_interval([fmean(g) for g in mine.values()]), len(flat)))
+        if shared := [win_share(mine[p], theirs[p]) for p in mine if p in theirs]:
+            rows.append(("win_rate", fmean(shared), *wilson(fmean(shared), len(shared)), len(shared)))
+        if completions:
+            lengths = [float(len(c.token_ids)) for c in completions]
+            rows.append(("mean_tokens", *mean_interval(lengths), len(lengths)))
+            cut = fmean(float(c.finish_reason == "length") for c in completions)
+            rows.append(("truncated", cut, *wilson(cut, len(completions)), len(completions)))
+            rows.append(("abstained", fmean(float(c not in mine) for c in [g.prompt.id for g in candidate.groups]), None, None, len(candidate.groups)))
+        if ratios := [sum(c.logprobs) - reference[c.id] for c in completions if c.id in reference]:
+            # E log(policy / initial) over the policy's own samples: the k1 estimate, exact in expectation.
+            rows.append(("kl", *mean_interval(ratios), len(ratios)))
+        return rows
+
+
+def _by_prompt(experience: Experience) -> dict[str, list[float]]:
+    score = scores(experience)
+    groups: dict[str, list[float]] = defaultdict(list)
+    for group in experience.groups:
+        for completion in group.completions:
+            if completion.id in score:
+                groups[group.prompt.id].append(score[completion.id])
+    return groups

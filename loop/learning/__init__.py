@@ -1,0 +1,1 @@
+"""Learning from preferences: losses, batches, reference log-probs, the update."""

@@ -1,0 +1,123 @@
+"""Rows of token ids to batches: a prompt once with all its completions, logits only where completions are.
+
+A row is laid out as [prompt | completion 0 | completion 1 | ...]. Each completion attends to the prompt and to itself,
+and its positions go on from the prompt's, so every log-prob equals that of prompt + completion alone while the prompt
+is computed once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loop.errors import DataError
+
+TokenIds = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt and its completions, as the token ids that were sampled."""
+
+    prompt: TokenIds
+    completions: tuple[TokenIds, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.prompt) or not all(map(len, self.completions)):
+            sizes = [len(self.prompt), *map(len, self.completions)]
+            raise DataError(f"a prompt or completion without tokens cannot be learned from (tokens: {sizes})")
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows padded on the right to T positions; N completion tokens of S completions in all, in row order."""
+
+    input_ids: Tensor  # (B, T)
+    position_ids: Tensor  # (B, T)
+    attention: Tensor | None  # (B, 1, T, T) bool, True where a query may look; None: causal is right as it is
+    source: Tensor  # (N,) flat position b * T + t whose output predicts the token
+    target: Tensor  # (N,) the token
+    completion: Tensor  # (N,) which of the S completions it belongs to
+    lengths: Tensor  # (S,) tokens a completion
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(**{k: v if v is None else v.to(device) for k, v in vars(self).items()})
+
+
+def collate(rows: Sequence[Row]) -> Batch:
+    width = max(row.length for row in rows)
+    ids = np.zeros((len(rows), width), np.int64)
+    positions = np.zeros((len(rows), width), np.int64)
+    segment = np.full((len(rows), width), -1, np.int64)  # 0 prompt, 1.. completions, -1 padding
+    source, target, lengths = [], [], []
+    for b, row in enumerate(rows):
+        n, end = len(row.prompt), len(row.prompt)
+        ids[b, :n], positions[b, :n], segment[b, :n] = row.prompt, np.arange(n), 0
+        for k, tokens in enumerate(row.completions, start=1):
+            start, end = end, end + len(tokens)
+            ids[b, start:end], segment[b, start:end] = tokens, k
+            positions[b, start:end] = np.arange(n, n + len(tokens))
+            # The first token is predicted by the prompt's last position, each other by the token before it.
+            source.append(b * width + np.concatenate(([n - 1], np.arange(start, end - 1))))
+            target.append(np.asarray(tokens, np.int64))
+            lengths.append(len(tokens))
+    tree = any(len(row.completions) > 1 for row in rows)
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(positions),
+        _tree_attention(torch.from_numpy(segment)) if tree else None,
+        torch.from_numpy(np.concatenate(source)),
+        torch.from_numpy(np.concatenate(target)),
+        torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+        torch.tensor(lengths),
+    )
+
+
+def _tree_attention(segment: Tensor) -> Tensor:
+    """(B, T) segments to a (B, 1, T, T) mask: causal, within a completion or from it to the prompt."""
+    query, key = segment[:, :, None], segment[:, None, :]
+    causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
+    allowed = causal & ((key == query) | (key == 0))  # padding looks at padding: no row is empty, so no NaN
+    return allowed[:, None]
+
+
+Plan = list[list[list[int]]]  # optimizer batches -> micro-batches -> row numbers
+
+
+def plan(lengths: Sequence[int], *, batch_size: int, token_budget: int, seed: int, epochs: int = 1) -> Plan:
+    """The order of learning, a pure function of its arguments, so that it can be resumed at any step.
+
+    Each epoch is a seeded shuffle, sorted by length inside windows of 16 batches so that batches hold rows of like
+    length, the batches shuffled again. A micro-batch holds at most `token_budget` padded tokens (or one row).
+    """
+    batches: Plan = []
+    for epoch in range(epochs):
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(len(lengths))
+        window = 16 * batch_size
+        order = np.concatenate([
+            part[np.argsort([lengths[i] for i in part], kind="stable")]
+            for part in np.split(order, range(window, len(order), window))
+        ])
+        cuts = np.split(order, range(batch_size, len(order), batch_size))
+        batches += [micro_batches(cuts[i].tolist(), lengths, token_budget) for i in random.permutation(len(cuts))]
+    return batches
+
+
+def micro_batches(rows: Sequence[int], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    width = 0
+    for i in sorted(rows, key=lambda i: (lengths[i], i)):
+        width = max(width, lengths[i])
+        if groups and width * (len(groups[-1]) + 1) <= token_budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+            width = lengths[i]
+    return groups

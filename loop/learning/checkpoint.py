@@ -1,0 +1,68 @@
+"""Model folders: load, hash, and write so that a folder is whole or not there."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loop.errors import DataError
+
+COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises DataError when it is no model folder."""
+    found = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").exists() or not found:
+        here = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
+        raise DataError(
+            f"{folder} holds no model: found {here or 'an empty folder'}, wanted config.json and *.safetensors; "
+            "give a folder written by save_pretrained (pickled weights are not read)"
+        )
+    return found
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash of all weight files, by name and content."""
+    total = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def load_model(folder: Path, device: torch.device) -> Any:
+    """The causal language model in float32, dropout off: optimizer steps of 1e-5 vanish in bfloat16 weights."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    weight_files(folder)
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+    )
+    return model.to(device).eval()  # eval: the reference and the policy at step 0 must agree exactly
+
+
+def save_model(model: Any, like: Path, folder: Path) -> str:
+    """Write weights and config, with the tokenizer of `like`, to `folder`; returns the weights hash.
+
+    Written to a temporary name, flushed to disk, then renamed: a crash leaves no half checkpoint under the final name.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    for pattern in COMPANIONS:
+        for path in like.glob(pattern):
+            shutil.copy2(path, partial / path.name)
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    digest = weights_sha256(partial)
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that died before it told the store
+    partial.rename(folder)
+    return digest

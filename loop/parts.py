@@ -1,0 +1,110 @@
+"""The five parts a loop is made of. Anything with these methods will do.
+
+Makers (sampler, judge, learner) are generators of chunks. A chunk is what the store commits in one transaction, all of
+it or nothing, so a crash keeps every chunk that came before it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loop.types import (
+    Checkpoint,
+    Completion,
+    Evaluation,
+    Experience,
+    Group,
+    Judgement,
+    LogProb,
+    Pair,
+    Prompt,
+    PromptOutcome,
+    Record,
+    Round,
+    Update,
+    UpdateStep,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Sampler(Protocol):
+    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[Sequence[Completion | PromptOutcome]]:
+        """Write completions of each prompt with `rnd.policy`; a prompt that cannot be sampled gets an outcome."""
+        ...
+
+    def rest(self) -> None:
+        """Give the accelerator to the learner until the next `sample`."""
+        ...
+
+
+class Judge(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[Sequence[Judgement]]: ...
+
+
+class Learner(Protocol):
+    def score(self, checkpoint: Checkpoint, rows: "pa.Table") -> Iterator[Sequence[LogProb]]:
+        """log P under `checkpoint` of each completion in `rows` (see Store.unscored) that has none yet."""
+        ...
+
+    def learn(self, rnd: Round, pairs: "pa.Table") -> tuple[Checkpoint, Update, Sequence[UpdateStep]]:
+        """Improve `rnd.policy` on the pairs (see Store.pairs) and write the candidate to disk."""
+        ...
+
+
+class Evaluator(Protocol):
+    @property
+    def rival(self) -> str: ...
+
+    def evaluate(
+        self, rnd: Round, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
+    ) -> Sequence[Evaluation]:
+        """Measure `rnd.policy` from what it and its rival wrote on held-out prompts."""
+        ...
+
+
+class Store(Protocol):
+    def add(self, chunks: Iterable[Sequence[Record]]) -> int:
+        """Commit each chunk in one transaction; a record that is there already is left as it is."""
+        ...
+
+    def unsampled(self, rnd: Round) -> list[Prompt]: ...
+    def unjudged(self, rnd: Round, judge: str) -> list[Group]: ...
+    def experience(self, rnd: Round, judge: str) -> Experience: ...
+    def pairs(self, rnd: Round) -> "pa.Table": ...
+    def answers(self, rnd: Round) -> "pa.Table": ...
+    def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]: ...
+    def updated(self, rnd: Round) -> Checkpoint | None: ...
+    def evaluated(self, rnd: Round) -> list[Evaluation]: ...
+
+
+Pairing = Callable[[Round, Experience], Sequence[Pair | PromptOutcome]]
+Watch = Callable[[str, int, Iterator[Sequence[Record]]], Iterator[Sequence[Record]]]
+Run = Callable[..., Any]
+
+
+def unwatched(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    return chunks
+
+
+def call(step: Run, *args: Any) -> Any:
+    return step(*args)
+
+
+@dataclass(frozen=True)
+class Parts:
+    store: Store
+    sampler: Sampler
+    judge: Judge
+    pairing: Pairing
+    learner: Learner
+    evaluator: Evaluator
+    train: tuple[str, ...]  # ids of the train prompts, in the order rounds take them
+    held_out: tuple[str, ...]  # ids of the eval prompts
+    per_round: int  # prompts a round
+    anchor: str = "previous"  # the learner's reference: "previous" or "initial"
+    watch: Watch = unwatched  # sees every chunk on its way into the store: progress, timing

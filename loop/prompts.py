@@ -1,0 +1,129 @@
+"""Prompts from JSONL, JSON, Parquet, CSV, or a Hugging Face dataset.
+
+A row has `prompt` (text) or `messages` (a list of role and content); every further field becomes `meta`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loop.errors import DataError
+from loop.types import Message, Prompt, Split
+
+READERS = (".jsonl", ".parquet", ".csv")
+
+
+def read_prompts(source: str, split: Split) -> list[Prompt]:
+    """All prompts of a source, in order.
+
+    `source` is a file (.jsonl, .parquet, .csv), a folder written by datasets' save_to_disk, or a dataset id of the hub,
+    `org/name` or `org/name:split`. Raises DataError for a missing or empty source, a row without a prompt, duplicates.
+    """
+    prompts = [_prompt(row, number, source, split) for number, row in enumerate(_rows(source), start=1)]
+    if not prompts:
+        raise DataError(f"{source} has no rows; wanted at least one with a field 'prompt' or 'messages'")
+    first: dict[str, int] = {}
+    for number, prompt in enumerate(prompts, start=1):
+        key = normalised(prompt.messages)
+        if key in first:
+            raise DataError(
+                f"{source} row {number} repeats the prompt of row {first[key]}: {_short(prompt)}; remove one of them"
+            )
+        first[key] = number
+    return prompts
+
+
+def refuse_overlap(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
+    """Raise DataError when an eval prompt is among the train prompts, also in other case, spacing or punctuation."""
+    seen = {normalised(p.messages): p for p in held_out}
+    shared = [p for p in train if normalised(p.messages) in seen]
+    if shared:
+        raise DataError(
+            f"{len(shared)} eval prompts are among the train prompts, the first: {_short(shared[0])}; remove them from "
+            "prompts.train, or the evaluation measures memory"
+        )
+
+
+def normalised(messages: Sequence[Message]) -> str:
+    return " ".join(re.findall(r"\w+", " ".join(m["content"] for m in messages).casefold()))
+
+
+def _prompt(row: Mapping[str, Any], number: int, source: str, split: Split) -> Prompt:
+    meta = {k: v for k, v in row.items() if k not in ("prompt", "messages") and v is not None}
+    messages = row.get("messages")
+    if isinstance(messages, str):
+        messages = json.loads(messages)  # CSV and Parquet keep a conversation as JSON
+    if messages is None and isinstance(row.get("prompt"), str) and row["prompt"].strip():
+        messages = [{"role": "user", "content": row["prompt"]}]
+    elif "prompt" in row and messages is not None:
+        meta["prompt"] = row["prompt"]
+    well_formed = isinstance(messages, list) and all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+        for m in messages
+    )
+    if not messages or not well_formed:
+        raise DataError(
+            f"{source} row {number} has no prompt: found fields {sorted(row)}, wanted 'prompt' (text) or 'messages' "
+            "(a list of {role, content})"
+        )
+    return Prompt.make([{"role": m["role"], "content": m["content"]} for m in messages], split, source, _plain(meta))
+
+
+def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Meta as JSON can hold it, so that a prompt read back from the store is the same prompt."""
+    plain: dict[str, Any] = json.loads(json.dumps(meta, default=str))
+    return plain
+
+
+def _rows(source: str) -> Iterator[Mapping[str, Any]]:
+    path = Path(source).expanduser()
+    if path.suffix in READERS:
+        if not path.exists():
+            raise DataError(f"there is no prompt file {path.resolve()}; check prompts.train and prompts.eval")
+        yield from _jsonl(path) if path.suffix == ".jsonl" else _arrow(path)
+    elif path.is_file():
+        raise DataError(f"{path} is none of {', '.join(READERS)}; convert it, or give a dataset id")
+    else:
+        yield from _dataset(source, path)
+
+
+def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{path} line {number} is not JSON ({error}); wanted one object a line") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{path} line {number} is a JSON {type(row).__name__}; wanted one object a line")
+                yield row
+
+
+def _arrow(path: Path) -> Iterator[Mapping[str, Any]]:
+    from pyarrow import csv, parquet
+
+    table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+    yield from table.to_pylist()
+
+
+def _dataset(source: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    import datasets
+
+    try:
+        if path.is_dir():
+            yield from datasets.load_from_disk(str(path))
+        else:
+            name, _, split = source.partition(":")
+            yield from datasets.load_dataset(name, split=split or "train")
+    except (FileNotFoundError, ValueError, ConnectionError) as error:
+        raise DataError(
+            f"{source!r} is neither a prompt file here ({', '.join(READERS)}) nor a dataset that can be loaded: {error}"
+        ) from error
+
+
+def _short(prompt: Prompt) -> str:
+    text = prompt.messages[-1]["content"]
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,103 @@
+"""One round of self-play: sample, judge, pair, score, learn, evaluate.
+
+Each step asks the store what is missing, makes that, and adds it chunk by chunk. A round that dies is played again from
+the top: what was finished is no longer missing. So resuming is re-running, and there is one composition of the loop.
+"""
+
+from dataclasses import replace
+
+from loop.errors import StepError
+from loop.parts import Parts, Run, call
+from loop.types import Checkpoint, Round
+
+
+def sample(rnd: Round, parts: Parts) -> int:
+    missing = parts.store.unsampled(rnd)
+    return parts.store.add(parts.watch("sample", len(missing), parts.sampler.sample(rnd, missing)))
+
+
+def judge(rnd: Round, parts: Parts) -> int:
+    missing = parts.store.unjudged(rnd, parts.judge.name)
+    total = sum(len(group.completions) for group in missing)
+    return parts.store.add(parts.watch("judge", total, parts.judge.judge(missing)))
+
+
+def pair(rnd: Round, parts: Parts) -> int:
+    return parts.store.add([parts.pairing(rnd, parts.store.experience(rnd, parts.judge.name))])
+
+
+def score(rnd: Round, parts: Parts) -> int:
+    """Reference log-probs of the round's pairs, once per checkpoint and completion."""
+    parts.sampler.rest()
+    pairs = parts.store.pairs(rnd)
+    return parts.store.add(parts.watch("score", pairs.num_rows, parts.learner.score(rnd.reference, pairs)))
+
+
+def learn(rnd: Round, parts: Parts) -> Checkpoint:
+    candidate = parts.store.updated(rnd)
+    if candidate is None:
+        parts.sampler.rest()
+        pairs = parts.store.pairs(rnd)
+        if pairs.num_rows == 0:
+            raise StepError(
+                f"round {rnd.index} has no pairs to learn from ({len(rnd.prompt_ids)} prompts, all tied, identical, "
+                "abstained or failed; see outcomes in the store); raise sample.n or sample.temperature, or give prompts "
+                "on which answers differ in score"
+            )
+        candidate, update, steps = parts.learner.learn(rnd, pairs)
+        parts.store.add([[candidate, update, *steps]])
+    return candidate
+
+
+def evaluate(rnd: Round, candidate: Checkpoint, parts: Parts) -> bool:
+    """Measure the candidate on held-out prompts; True when the gate lets it become the policy."""
+    held_out = replace(rnd, policy=candidate, prompt_ids=parts.held_out, split="eval")
+    if not parts.store.evaluated(held_out):
+        sample(held_out, parts)
+        judge(held_out, parts)
+        if candidate.weights_sha256 != rnd.initial.weights_sha256:
+            parts.sampler.rest()
+            answers = parts.store.answers(held_out)
+            parts.store.add(parts.watch("score", answers.num_rows, parts.learner.score(rnd.initial, answers)))
+        rival = replace(held_out, policy=rnd.initial if parts.evaluator.rival == "initial" else rnd.policy)
+        metrics = parts.evaluator.evaluate(
+            held_out,
+            parts.store.experience(held_out, parts.judge.name),
+            parts.store.experience(rival, parts.judge.name),
+            parts.store.logprobs(held_out, rnd.initial),
+        )
+        parts.store.add([metrics])
+    return any(e.metric == "accepted" and e.value == 1.0 for e in parts.store.evaluated(held_out))
+
+
+def round_zero(run_id: str, initial: Checkpoint) -> Round:
+    """Before anything is learned: the initial policy, measured on held-out prompts by `evaluate`."""
+    return Round(run_id, 0, initial, initial, initial, initial, ())
+
+
+def following(rnd: Round, policy: Checkpoint, parts: Parts) -> Round:
+    """The round after `rnd`: it plays the next slice of the train prompts, going round when they are used up."""
+    start = rnd.index * parts.per_round
+    return replace(
+        rnd,
+        index=rnd.index + 1,
+        policy=policy,
+        opponent=rnd.policy,
+        reference=rnd.initial if parts.anchor == "initial" else policy,
+        prompt_ids=tuple(parts.train[(start + i) % len(parts.train)] for i in range(parts.per_round)),
+    )
+
+
+def play(rnd: Round, parts: Parts, run: Run = call) -> Round:
+    """Play one round and return the next. `run` calls a step; flows/ passes one that makes it a Prefect task."""
+    if rnd.index == 0:
+        run(evaluate, rnd, rnd.initial, parts)
+        return following(rnd, rnd.initial, parts)
+    parts.store.add([[rnd]])
+    run(sample, rnd, parts)
+    run(judge, rnd, parts)
+    run(pair, rnd, parts)
+    run(score, rnd, parts)
+    candidate = run(learn, rnd, parts)
+    accepted = run(evaluate, rnd, candidate, parts)
+    return following(rnd, candidate if accepted else rnd.policy, parts)

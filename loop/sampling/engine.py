@@ -1,0 +1,160 @@
+"""One live vLLM engine for a whole run: started once, given new weights after every update."""
+
+import gc
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loop.errors import EnvironmentProblem, StepError
+from loop.hardware import device, fast_dtype, vllm_environment
+from loop.types import Checkpoint
+
+log = logging.getLogger("sparring.engine")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer: its tokens, and the model's log-probability of each at temperature 1."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    prompt_ids: Sequence[int]
+    n: int
+    seed: int  # sample i of a request is drawn with seed + i, whatever else is in the batch
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+class Engine:
+    """vLLM in this process. `context` is the most tokens a prompt and its answer may have together."""
+
+    def __init__(
+        self, *, context: int = 2048, dtype: str | None = None, max_seqs: int = 128, gpu_memory: float = 0.85
+    ) -> None:
+        self.context, self.max_seqs, self.gpu_memory = context, max_seqs, gpu_memory
+        self.dtype = dtype or fast_dtype()
+        self._llm: Any = None
+        self._loaded: str | None = None  # hash of the weights in the engine
+        self._asleep = False
+
+    def load(self, checkpoint: Checkpoint) -> bool:
+        """Make the engine hold these weights; True when it did not before (so they should be probed)."""
+        if self._loaded == checkpoint.weights_sha256 and self._llm is not None:
+            self._wake()
+            return False
+        if self._llm is None:
+            self._start(checkpoint.path)
+        else:
+            self._reload(checkpoint.path)
+        self._loaded = checkpoint.weights_sha256
+        return True
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
+        """Answers to each request. The cache is emptied first, so the same requests give the same answers."""
+        from vllm import SamplingParams
+
+        self._llm.reset_prefix_cache()
+        parameters = [
+            SamplingParams(
+                n=r.n, temperature=r.temperature, top_p=r.top_p, max_tokens=r.max_tokens, seed=r.seed, logprobs=0
+            )
+            for r in requests
+        ]
+        prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        return [[_answer(o) for o in sorted(output.outputs, key=lambda o: o.index)] for output in outputs]
+
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """log P of each token but the first of each sequence, as the engine computes it."""
+        from vllm import SamplingParams
+
+        prompts = [{"prompt_token_ids": list(ids)} for ids in sequences]
+        outputs = self._llm.generate(prompts, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False)
+        return [
+            [entry[token].logprob for entry, token in zip(o.prompt_logprobs[1:], ids[1:], strict=True)]
+            for o, ids in zip(outputs, sequences, strict=True)
+        ]
+
+    def rest(self) -> None:
+        """Free the accelerator for the learner; weights wait in main memory. On a CPU there is nothing to free."""
+        if self._llm is not None and not self._asleep and device().type == "cuda":
+            self._llm.sleep(level=1)
+            self._asleep = True
+
+    def close(self) -> None:
+        if self._llm is None:
+            return
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm, self._loaded, self._asleep = None, None, False
+        cleanup_dist_env_and_memory()
+        gc.collect()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
+
+    def _reload(self, path: str) -> None:
+        self._wake()
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            # A reload that fails half-way leaves tensors without memory behind them: only a new engine is safe.
+            log.warning("reloading weights from %s failed (%s); starting a new engine", path, error)
+            self.close()
+            self._start(path)
+
+    def _start(self, path: str) -> None:
+        os.environ.update(vllm_environment(cache_gib=2) | os.environ)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"vLLM cannot be imported ({error}); install it with: pip install 'sparring[cpu]' (or [gpu])"
+            ) from error
+        on_gpu = device().type == "cuda"
+        # Seeded requests crash the CPU engine when a prefill is cut in chunks: every prefill must fit one step.
+        special: dict[str, Any] = (
+            {"enable_sleep_mode": True, "gpu_memory_utilization": self.gpu_memory}
+            if on_gpu
+            else {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
+        )
+        context = min(self.context, _positions(path))
+        self._llm = LLM(
+            path,
+            dtype=self.dtype,
+            max_model_len=context,
+            max_num_seqs=self.max_seqs,
+            max_num_batched_tokens=max(8192, context),
+            enable_prefix_caching=True,
+            distributed_executor_backend="uni",
+            disable_log_stats=True,
+            trust_remote_code=False,
+            **special,
+        )
+
+
+def _positions(path: str) -> int:
+    config = json.loads((Path(path) / "config.json").read_text())
+    return int(config.get("max_position_embeddings") or 1 << 30)
+
+
+def _answer(output: Any) -> Answer:
+    if output.finish_reason not in ("stop", "length"):
+        raise StepError(f"vLLM ended an answer with {output.finish_reason!r}; wanted 'stop' or 'length'. Run it again")
+    ids = list(output.token_ids)
+    logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, ids, strict=True)]
+    return Answer(output.text, ids, logprobs, output.finish_reason)

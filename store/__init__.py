@@ -1,0 +1,1 @@
+"""The preference store: one DuckDB file that remembers everything a loop did."""

@@ -1,0 +1,146 @@
+"""Short, locked connections to the one DuckDB file.
+
+A connection lives for one transaction: lock, open, work, commit, close, unlock. So other processes read and write the
+file while a run is live. DuckDB drops its own lock when any code of the same process opens and closes the file (POSIX
+fcntl), so nothing here touches the file but DuckDB, and the lock that counts is a separate file beside it.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from loop.errors import StoreBusy, StoreError, StoreTooNew
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+# 1.5's file format: the DuckDB command line, DBeaver and R open it too, whichever 1.5 or 2.x wrote it.
+FORMAT = "v1.5.0"
+
+
+class Database:
+    """The file at `path`. `wait` is how many seconds to wait for another process before StoreBusy."""
+
+    def __init__(self, path: str | Path, *, wait: float = 60.0) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self.wait = wait
+        self._lock = FileLock(str(self.path) + ".lock", timeout=wait)
+        self._migrated = False
+
+    @contextmanager
+    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction: committed at the end of the block, undone when the block raises."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked(), self._connection(read_only=False) as con:
+            if not self._migrated:
+                migrate(con)
+                self._migrated = True
+            con.execute("BEGIN")
+            yield con
+            con.execute("COMMIT")
+
+    @contextmanager
+    def read(self, *, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A read-only connection; `sealed` also keeps it from other files, extensions and settings."""
+        if not self.path.exists():
+            raise StoreError(f"there is no store at {self.path}; give --store PATH, or start one with: spar run CONFIG")
+        with self._locked(), self._connection(read_only=True, sealed=sealed) as con:
+            check_version(con)
+            yield con
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except Timeout as error:
+            raise StoreBusy(
+                f"another process has held {self._lock.lock_file} for more than {self.wait:g} s; wait for it to finish, "
+                "or find it with: fuser " + str(self._lock.lock_file)
+            ) from error
+
+    @contextmanager
+    def _connection(self, *, read_only: bool, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        con = self._open(read_only=read_only)
+        try:
+            if sealed:
+                con.execute("SET enable_external_access = false")
+                con.execute("SET lock_configuration = true")
+            yield con
+        except duckdb.IOException as error:
+            raise StoreError(
+                f"the store {self.path} could not be read or written ({error}); check free space with: df -h "
+                f"{self.path.parent}. What was committed before is safe"
+            ) from error
+        finally:
+            con.close()  # an open transaction is rolled back
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        # A program without our lock (a person's SQL shell) may hold DuckDB's own: try until `wait` has passed.
+        config: dict[str, Any] = {"memory_limit": "2GiB", "storage_compatibility_version": FORMAT}
+        deadline = time.monotonic() + self.wait
+        while True:
+            try:
+                return duckdb.connect(str(self.path), read_only=read_only, config=config)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise StoreError(f"{self.path} cannot be opened as a DuckDB file: {error}") from error
+                if time.monotonic() > deadline:
+                    raise StoreBusy(f"another program keeps {self.path} open; close it and try again ({error})") from error
+                time.sleep(0.05)
+
+
+def migrations() -> list[tuple[int, Path]]:
+    return sorted((int(path.name[:4]), path) for path in MIGRATIONS.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+
+
+def schema_version(con: duckdb.DuckDBPyConnection) -> int:
+    known = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_version'").fetchall()
+    if known[0][0] == 0:
+        return 0
+    return int(con.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchall()[0][0])
+
+
+def check_version(con: duckdb.DuckDBPyConnection) -> int:
+    """The schema version of the file. Raises StoreTooNew when this code does not know it."""
+    found, newest = schema_version(con), migrations()[-1][0]
+    if found > newest:
+        raise StoreTooNew(
+            f"the store has schema version {found}, this sparring knows up to {newest}; install the newer sparring that "
+            "wrote it"
+        )
+    return found
+
+
+def migrate(con: duckdb.DuckDBPyConnection) -> None:
+    """Apply the numbered SQL files that the file has not seen, each in one transaction."""
+    found = check_version(con)
+    todo = [(number, path) for number, path in migrations() if number > found]
+    for number, path in todo:
+        sql = path.read_text()
+        con.execute("BEGIN")
+        con.execute(
+            "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, "
+            "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
+        )
+        con.execute(sql)
+        con.execute(
+            "INSERT INTO schema_version (version, name, sha256) VALUES (?, ?, ?)",
+            [number, path.stem, hashlib.sha256(sql.encode()).hexdigest()],
+        )
+        con.execute("COMMIT")
+    if todo:
+        con.execute("CHECKPOINT")  # schema changes left in the write-ahead log are what crashes corrupt
+
+
+def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
+    return table(con, sql, parameters).to_pylist()
+
+
+def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> pa.Table:
+    return con.sql(sql, params=parameters).to_arrow_table()

@@ -1,0 +1,212 @@
+"""The store that the loop talks to: what is missing, what is there, and add."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from loop.types import (
+    Checkpoint,
+    Completion,
+    Evaluation,
+    Experience,
+    Group,
+    Judgement,
+    Prompt,
+    Record,
+    Round,
+    RunInfo,
+)
+from store.db import Database, rows, table
+from store.records import to_arrow, to_prompt, to_record
+
+# A policy answers the held-out prompts once, whichever round asks; the train prompts once a round.
+THIS = "c.run_id = $run AND c.policy_id = $policy AND (c.round = $round OR p.split = 'eval')"
+
+
+class DuckStore:
+    """See loop.parts.Store. Every method is one short, locked transaction."""
+
+    def __init__(self, path: str | Path, *, wait: float = 60.0) -> None:
+        self.db = Database(path, wait=wait)
+
+    def add(self, chunks: Iterable[Sequence[Record]]) -> int:
+        added = 0
+        for chunk in chunks:
+            if chunk:
+                with self.db.write() as con:
+                    added += sum(_insert(con, records) for records in _by_kind(chunk))
+        return added
+
+    def unsampled(self, rnd: Round) -> list[Prompt]:
+        return [
+            to_prompt(row)
+            for row in self._rows(
+                rnd,
+                f"""SELECT p.* FROM wanted w JOIN prompts p USING (prompt_id)
+                WHERE NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id AND {THIS})
+                AND NOT EXISTS (FROM outcomes o WHERE o.prompt_id = p.prompt_id AND o.run_id = $run
+                                AND o.round = $round AND o.outcome = 'failed')
+                ORDER BY w.position""",
+            )
+        ]
+
+    def unjudged(self, rnd: Round, judge: str) -> list[Group]:
+        return self._groups(
+            rnd,
+            "AND NOT EXISTS (FROM judgements j WHERE j.completion_id = c.completion_id AND j.judge = $judge)",
+            judge=judge,
+        )
+
+    def experience(self, rnd: Round, judge: str) -> Experience:
+        judged = self._rows(
+            rnd,
+            f"""SELECT j.* FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
+            JOIN judgements j USING (completion_id) WHERE {THIS} AND j.judge = $judge
+            ORDER BY w.position, c.sample, j.judgement_id""",
+            judge=judge,
+        )
+        return Experience(tuple(self._groups(rnd, "")), tuple(to_record(Judgement, row) for row in judged))
+
+    def pairs(self, rnd: Round) -> pa.Table:
+        """One row a pair: messages, completion_ids [chosen, rejected], their token_ids, reference log-probs or null."""
+        with self.db.read() as con:
+            return table(
+                con,
+                """SELECT x.pair_id, p.messages, [x.chosen_id, x.rejected_id] AS completion_ids,
+                    [c.token_ids, r.token_ids] AS token_ids, [lc.value, lr.value] AS reference,
+                    x.p_chosen, x.margin, x.weight
+                FROM pairs x JOIN prompts p USING (prompt_id)
+                JOIN completions c ON c.completion_id = x.chosen_id
+                JOIN completions r ON r.completion_id = x.rejected_id
+                LEFT JOIN logprobs lc ON lc.completion_id = x.chosen_id AND lc.weights_sha256 = $weights
+                LEFT JOIN logprobs lr ON lr.completion_id = x.rejected_id AND lr.weights_sha256 = $weights
+                WHERE x.run_id = $run AND x.round = $round ORDER BY x.pair_id""",
+                {"run": rnd.run, "round": rnd.index, "weights": rnd.reference.weights_sha256},
+            )
+
+    def answers(self, rnd: Round) -> pa.Table:
+        """The first answer of `rnd.policy` to each prompt, in the columns of `pairs`, to be scored under the initial policy."""
+        return self._table(
+            rnd,
+            f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids, [l.value] AS reference
+            FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
+            LEFT JOIN logprobs l ON l.completion_id = c.completion_id AND l.weights_sha256 = $weights
+            WHERE {THIS} AND c.sample = 0 ORDER BY w.position""",
+            weights=rnd.initial.weights_sha256,
+        )
+
+    def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]:
+        """log P under `checkpoint` of the completions of `rnd.policy` that were scored, by completion id."""
+        found = self._rows(
+            rnd,
+            f"""SELECT l.completion_id, l.value FROM wanted w JOIN prompts p USING (prompt_id)
+            JOIN completions c USING (prompt_id) JOIN logprobs l USING (completion_id)
+            WHERE {THIS} AND l.weights_sha256 = $weights""",
+            weights=checkpoint.weights_sha256,
+        )
+        return {row["completion_id"]: row["value"] for row in found}
+
+    def updated(self, rnd: Round) -> Checkpoint | None:
+        with self.db.read() as con:
+            found = rows(
+                con,
+                """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
+                WHERE u.run_id = ? AND u.round = ?""",
+                [rnd.run, rnd.index],
+            )
+        return to_record(Checkpoint, found[0]) if found else None
+
+    def evaluated(self, rnd: Round) -> list[Evaluation]:
+        with self.db.read() as con:
+            found = rows(
+                con,
+                "SELECT * FROM evaluations WHERE run_id = ? AND round = ? AND candidate_id = ? ORDER BY metric",
+                [rnd.run, rnd.index, rnd.policy.id],
+            )
+        return [to_record(Evaluation, row) for row in found]
+
+    def run(self, name: str | None = None) -> RunInfo | None:
+        """The run of that id or name, or the one started last."""
+        with self.db.read() as con:
+            found = rows(
+                con,
+                "SELECT * FROM runs WHERE $name IS NULL OR run_id = $name OR name = $name ORDER BY created_at DESC LIMIT 1",
+                {"name": name},
+            )
+        return _run_info(found[0]) if found else None
+
+    def complete(self, run: str, rounds: int) -> bool:
+        """Whether every round up to `rounds` has been played and evaluated."""
+        if not self.db.path.exists():
+            return False
+        with self.db.read() as con:
+            found = rows(
+                con,
+                """SELECT count(DISTINCT round) AS n FROM evaluations
+                WHERE run_id = ? AND metric = 'accepted' AND round BETWEEN 1 AND ?""",
+                [run, rounds],
+            )
+        return bool(found[0]["n"] == rounds)
+
+    def last_round(self, run: str) -> Round | None:
+        with self.db.read() as con:
+            found = rows(con, "SELECT * FROM rounds WHERE run_id = ? ORDER BY round DESC LIMIT 1", [run])
+            known = rows(con, "SELECT * FROM checkpoints WHERE run_id = ?", [run])
+        if not found:
+            return None
+        row, checkpoint = found[0], {k["checkpoint_id"]: to_record(Checkpoint, k) for k in known}
+        roles = (checkpoint[row[f"{role}_id"]] for role in ("policy", "opponent", "reference", "initial"))
+        return Round(run, row["round"], *roles, tuple(row["prompt_ids"]))
+
+    def _groups(self, rnd: Round, condition: str, **parameters: Any) -> list[Group]:
+        found = self._rows(
+            rnd,
+            f"""SELECT c.*, p.messages, p.split, p.source, p.meta FROM wanted w JOIN prompts p USING (prompt_id)
+            JOIN completions c USING (prompt_id) WHERE {THIS} {condition} ORDER BY w.position, c.sample""",
+            **parameters,
+        )
+        groups = (list(g) for _, g in groupby(found, key=lambda row: row["prompt_id"]))
+        return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
+
+    def _rows(self, rnd: Round, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        return self._table(rnd, sql, **parameters).to_pylist()
+
+    def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
+        """Ask about the prompts of a round: `wanted` has their ids in order."""
+        ids = pa.array(rnd.prompt_ids, pa.string())
+        with self.db.read() as con:
+            con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
+            known = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, **parameters}
+            return table(con, sql, {name: value for name, value in known.items() if f"${name}" in sql})
+
+
+def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
+    kinds: dict[type, list[Record]] = {}
+    for record in chunk:
+        kinds.setdefault(type(record), []).append(record)
+    return list(kinds.values())
+
+
+def _insert(con: duckdb.DuckDBPyConnection, records: list[Record]) -> int:
+    name, arrow = to_arrow(records)
+    columns = ", ".join(f'"{c}"' for c in arrow.column_names)
+    con.register("incoming", arrow)
+    done = con.execute(f"INSERT INTO {name} ({columns}) SELECT * FROM incoming ON CONFLICT DO NOTHING").fetchall()
+    con.unregister("incoming")
+    return int(done[0][0])
+
+
+def _run_info(row: dict[str, Any]) -> RunInfo:
+    return RunInfo(
+        row["run_id"],
+        row["name"],
+        row["seed"],
+        json.loads(row["config"]),
+        row["config_sha256"],
+        json.loads(row["versions"]),
+    )
