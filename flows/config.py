@@ -71,7 +71,9 @@ class Learn(WithOptions):
     schedule: str = Field("constant_with_warmup", description="a name that transformers.get_scheduler knows")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    token_budget: int = Field(2048, ge=1, description="padded tokens a forward pass holds; changes no result")
+    token_budget: int | None = Field(
+        None, ge=1, description="padded tokens a pass holds; by default as the hardware allows"
+    )
     save_seconds: float = Field(120.0, ge=0, description="how often a long update saves its own state")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -79,7 +81,9 @@ class Learn(WithOptions):
 class Evaluate(Section):
     rival: Literal["initial", "previous"] = "initial"
     n: int = Field(4, ge=1, description="completions a held-out prompt")
-    gate: float | None = Field(0.5, ge=0, le=1, description="win rate over the rival below which a candidate is rejected")
+    gate: float | None = Field(
+        0.5, ge=0, le=1, description="win rate over the rival from which a candidate is accepted"
+    )
     pass_at: float = Field(1.0, description="score from which a completion passes")
 
 
@@ -92,11 +96,11 @@ class Config(Section):
     rounds: int = Field(3, ge=1)
     policy: Policy
     prompts: Prompts
-    sample: Sample = Sample()
-    judge: JudgeConfig = JudgeConfig()
-    pair: PairConfig = PairConfig()
-    learn: Learn = Learn()
-    evaluate: Evaluate = Evaluate()
+    sample: Sample = Field(default_factory=Sample)
+    judge: JudgeConfig = Field(default_factory=JudgeConfig)
+    pair: PairConfig = Field(default_factory=PairConfig)
+    learn: Learn = Field(default_factory=Learn)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
 
     def resolved(self) -> dict[str, Any]:
         """All values, defaults too, in JSON types."""

@@ -64,4 +64,6 @@ def _hardware() -> Finding:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding("disk", free > 5, f"{free:.1f} GiB free here", "free some space: a checkpoint is as big as the model")
+    return Finding(
+        "disk", free > 5, f"{free:.1f} GiB free here", "free some space: a checkpoint is as big as the model"
+    )

@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flows.build import Prepared, build
 from flows.cli.progress import Display
-from flows.config import Config
 from loop.errors import EnvironmentProblem
 
 # Set before prefect is imported, and only where the user has not set them.
@@ -28,18 +28,17 @@ MEMORY = "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_thr
 PATIENCE = 180.0
 
 
-def run_as_flow(config: Config, display: Display) -> None:
+def run_as_flow(ready: Prepared, display: Display) -> None:
     """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    with api_server() as ready:
-        from flows.build import build
+    with api_server() as wait:
         from flows.self_play import self_play_flow
 
-        loop = build(config, watch=display.watch, progress=display.learning)
+        loop = build(ready, watch=display.watch, progress=display.learning)
         loop.warm()
-        ready()
-        self_play_flow(lambda _: loop, display.round_done, display.call)(config)
+        wait()
+        self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flows.build import Loop, build
+from flows.build import Loop, build, prepare
 from flows.config import Config
 from loop.parts import Run, call
 from loop.round import evaluate, judge, learn, pair, play, sample, score
@@ -30,15 +30,15 @@ def as_task(step: Run, *args: Any, inside: Run = call) -> Any:
     def closed() -> Any:  # no parameters: Prefect would walk through them, and they hold the engine
         return inside(step, *args)
 
-    return task(
-        closed,
-        name=f"{step.__name__}-{args[0].index}",
-        retries=RETRIES[step],
-        retry_delay_seconds=2,
-        retry_condition_fn=_retriable,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )()
+    settings: dict[str, Any] = {
+        "name": f"{step.__name__}-{args[0].index}",
+        "retries": RETRIES[step],
+        "retry_delay_seconds": 2,
+        "retry_condition_fn": _retriable,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+    }
+    return task(closed, **settings)()
 
 
 def _retriable(task: Any, run: Any, state: Any) -> bool:
@@ -54,11 +54,11 @@ def _retriable(task: Any, run: Any, state: Any) -> bool:
 
 
 def self_play_flow(
-    prepare: Callable[[Config], Loop] = build,
+    make: Callable[[Config], Loop] = lambda config: build(prepare(config)),
     each: Callable[[Round], None] = lambda rnd: None,
     inside: Run = call,
 ) -> Any:
-    """The flow object. `prepare` makes the parts, `inside` calls a step within its task: both let a display watch."""
+    """The flow object. `make` makes the parts, `inside` calls a step within its task: both let a display watch."""
     from prefect import flow
 
     def run(step: Run, *args: Any) -> Any:
@@ -66,7 +66,7 @@ def self_play_flow(
 
     @flow(name="self-play", persist_result=False)
     def self_play(config: Config) -> str:
-        loop = prepare(config)
+        loop = make(config)
         try:
             return play_rounds(loop, run, each).policy.id
         finally:

@@ -1,1 +1,1 @@
-"""The domain and the learning: records, parts, the one sequence, sampling, losses. Imports none of the other packages."""
+"""The domain and the learning: records, parts, the one sequence, sampling, losses. Imports nothing of ours."""

@@ -1,15 +1,15 @@
 """Errors a person can act on: each says what was found, what was wanted and what to change.
 
-    SparError                    exit code
-      ConfigError                2   the config or the command line
-      DataError                  2   prompt files, model folders
-      StepError                  1   a step of a round failed
-        NotANumber               1   a loss or a log-prob is NaN or infinite
-        ProbeError               1   engine and trainer disagree on the same weights
-      StoreError                 1   the store refuses
-        StoreBusy                3   another process holds it for too long
-        StoreTooNew              2   written by a newer version
-      EnvironmentProblem         4   something is missing on this machine
+SparError                    exit code
+  ConfigError                2   the config or the command line
+  DataError                  2   prompt files, model folders
+  StepError                  1   a step of a round failed
+    NotANumber               1   a loss or a log-prob is NaN or infinite
+    ProbeError               1   engine and trainer disagree on the same weights
+  StoreError                 1   the store refuses
+    StoreBusy                3   another process holds it for too long
+    StoreTooNew              2   written by a newer version
+  EnvironmentProblem         4   something is missing on this machine
 """
 
 

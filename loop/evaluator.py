@@ -107,7 +107,8 @@ class RivalEvaluator:
             rows.append(("mean_tokens", *mean_interval(lengths), len(lengths)))
             cut = fmean(float(c.finish_reason == "length") for c in completions)
             rows.append(("truncated", cut, *wilson(cut, len(completions)), len(completions)))
-            rows.append(("abstained", fmean(float(c not in mine) for c in [g.prompt.id for g in candidate.groups]), None, None, len(candidate.groups)))
+            silent = fmean(float(g.prompt.id not in mine) for g in candidate.groups)
+            rows.append(("abstained", silent, *wilson(silent, len(candidate.groups)), len(candidate.groups)))
         if ratios := [sum(c.logprobs) - reference[c.id] for c in completions if c.id in reference]:
             # E log(policy / initial) over the policy's own samples: the k1 estimate, exact in expectation.
             rows.append(("kl", *mean_interval(ratios), len(ratios)))

@@ -20,6 +20,11 @@ def fast_dtype() -> Dtype:
     return "bfloat16" if native else "float32"
 
 
+def default_token_budget() -> int:
+    """Tokens a forward and backward pass: a GPU needs many to be busy, a CPU is busy with few and short of memory."""
+    return 16384 if device().type == "cuda" else 1024
+
+
 def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 

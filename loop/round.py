@@ -5,6 +5,7 @@ the top: what was finished is no longer missing. So resuming is re-running, and 
 """
 
 from dataclasses import replace
+from typing import Any
 
 from loop.errors import StepError
 from loop.parts import Parts, Run, call
@@ -30,7 +31,7 @@ def score(rnd: Round, parts: Parts) -> int:
     """Reference log-probs of the round's pairs, once per checkpoint and completion."""
     parts.sampler.rest()
     pairs = parts.store.pairs(rnd)
-    return parts.store.add(parts.watch("score", pairs.num_rows, parts.learner.score(rnd.reference, pairs)))
+    return parts.store.add(parts.watch("score", _completions(pairs), parts.learner.score(rnd.reference, pairs)))
 
 
 def learn(rnd: Round, parts: Parts) -> Checkpoint:
@@ -41,8 +42,8 @@ def learn(rnd: Round, parts: Parts) -> Checkpoint:
         if pairs.num_rows == 0:
             raise StepError(
                 f"round {rnd.index} has no pairs to learn from ({len(rnd.prompt_ids)} prompts, all tied, identical, "
-                "abstained or failed; see outcomes in the store); raise sample.n or sample.temperature, or give prompts "
-                "on which answers differ in score"
+                "abstained or failed; see outcomes in the store); raise sample.n or sample.temperature, or give "
+                "prompts on which answers differ in score"
             )
         candidate, update, steps = parts.learner.learn(rnd, pairs)
         parts.store.add([[candidate, update, *steps]])
@@ -58,7 +59,7 @@ def evaluate(rnd: Round, candidate: Checkpoint, parts: Parts) -> bool:
         if candidate.weights_sha256 != rnd.initial.weights_sha256:
             parts.sampler.rest()
             answers = parts.store.answers(held_out)
-            parts.store.add(parts.watch("score", answers.num_rows, parts.learner.score(rnd.initial, answers)))
+            parts.store.add(parts.watch("score", _completions(answers), parts.learner.score(rnd.initial, answers)))
         rival = replace(held_out, policy=rnd.initial if parts.evaluator.rival == "initial" else rnd.policy)
         metrics = parts.evaluator.evaluate(
             held_out,
@@ -68,6 +69,10 @@ def evaluate(rnd: Round, candidate: Checkpoint, parts: Parts) -> bool:
         )
         parts.store.add([metrics])
     return any(e.metric == "accepted" and e.value == 1.0 for e in parts.store.evaluated(held_out))
+
+
+def _completions(rows: Any) -> int:
+    return sum(map(len, rows["completion_ids"]))
 
 
 def round_zero(run_id: str, initial: Checkpoint) -> Round:

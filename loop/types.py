@@ -34,7 +34,7 @@ def derive_seed(*cause: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked. `meta` holds the further fields of its row: reference answer, instruction ids, gold response ..."""
+    """What is asked. `meta` holds the further fields of its row: reference answer, instruction ids, ..."""
 
     id: str
     messages: tuple[Message, ...]
@@ -72,7 +72,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A score of one completion, or P(completion beats rival). `value` None: the judge gave no answer, which is kept."""
+    """A score of one completion, or P(completion beats rival). `value` None: the judge gave no answer; it is kept."""
 
     id: str
     judge: str
@@ -90,7 +90,7 @@ Outcome = Literal["paired", "tie", "identical", "abstained", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class PromptOutcome:
-    """What became of a prompt in a round. Exactly one a prompt: prompts = paired + tie + identical + abstained + failed."""
+    """What became of a prompt in a round, one each: prompts = paired + tie + identical + abstained + failed."""
 
     id: str
     run: str

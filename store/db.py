@@ -7,7 +7,7 @@ fcntl), so nothing here touches the file but DuckDB, and the lock that counts is
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Database:
                 yield
         except Timeout as error:
             raise StoreBusy(
-                f"another process has held {self._lock.lock_file} for more than {self.wait:g} s; wait for it to finish, "
+                f"another process has held {self._lock.lock_file} for over {self.wait:g} s; wait for it to finish, "
                 "or find it with: fuser " + str(self._lock.lock_file)
             ) from error
 
@@ -91,7 +91,9 @@ class Database:
                 if "lock" not in str(error).lower():
                     raise StoreError(f"{self.path} cannot be opened as a DuckDB file: {error}") from error
                 if time.monotonic() > deadline:
-                    raise StoreBusy(f"another program keeps {self.path} open; close it and try again ({error})") from error
+                    raise StoreBusy(
+                        f"another program keeps {self.path} open; close it and try again ({error})"
+                    ) from error
                 time.sleep(0.05)
 
 
@@ -111,7 +113,7 @@ def check_version(con: duckdb.DuckDBPyConnection) -> int:
     found, newest = schema_version(con), migrations()[-1][0]
     if found > newest:
         raise StoreTooNew(
-            f"the store has schema version {found}, this sparring knows up to {newest}; install the newer sparring that "
+            f"the store has schema version {found}, this sparring knows up to {newest}; install the newer one that "
             "wrote it"
         )
     return found
@@ -138,9 +140,13 @@ def migrate(con: duckdb.DuckDBPyConnection) -> None:
         con.execute("CHECKPOINT")  # schema changes left in the write-ahead log are what crashes corrupt
 
 
-def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
-    return table(con, sql, parameters).to_pylist()
+Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
-def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> pa.Table:
+def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = table(con, sql, parameters).to_pylist()
+    return found
+
+
+def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> pa.Table:
     return con.sql(sql, params=parameters).to_arrow_table()

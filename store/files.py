@@ -38,7 +38,7 @@ def export_pairs(store: DuckStore, run: str | None, to: str) -> int:
     if path.is_dir():
         shutil.rmtree(path)
     partial.replace(path)
-    return found.num_rows
+    return int(found.num_rows)
 
 
 def _write(found: pa.Table, suffix: str, partial: Path) -> None:

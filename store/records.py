@@ -41,7 +41,7 @@ Column = tuple[str, pa.DataType, Callable[[Any], Any]]
 
 
 def _same(*names: str, type: pa.DataType = TEXT) -> list[Column]:
-    return [(name, type, lambda record, name=name: getattr(record, name)) for name in names]
+    return [_named(name, name, type) for name in names]
 
 
 def _named(column: str, attribute: str, type: pa.DataType = TEXT) -> Column:
@@ -49,7 +49,10 @@ def _named(column: str, attribute: str, type: pa.DataType = TEXT) -> Column:
 
 
 def _as_json(*names: str) -> list[Column]:
-    return [(name, TEXT, lambda record, name=name: _json(getattr(record, name))) for name in names]
+    def column(name: str) -> Column:
+        return (name, TEXT, lambda record: _json(getattr(record, name)))
+
+    return [column(name) for name in names]
 
 
 RUN, ROUND = _named("run_id", "run"), _named("round", "round", INT)
@@ -73,7 +76,10 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
             _named("prompt_ids", "prompt_ids", pa.list_(TEXT)),
         ],
     ),
-    Prompt: ("prompts", [_named("prompt_id", "id"), *_as_json("messages"), *_same("split", "source"), *_as_json("meta")]),
+    Prompt: (
+        "prompts",
+        [_named("prompt_id", "id"), *_as_json("messages"), *_same("split", "source"), *_as_json("meta")],
+    ),
     Completion: (
         "completions",
         [_named("completion_id", "id"), RUN, ROUND, *_same("prompt_id", "policy_id"), *_same("sample", type=INT)]

@@ -90,10 +90,11 @@ class DuckStore:
             )
 
     def answers(self, rnd: Round) -> pa.Table:
-        """The first answer of `rnd.policy` to each prompt, in the columns of `pairs`, to be scored under the initial policy."""
+        """The first answer of `rnd.policy` to each prompt, in the columns of `pairs`, for the initial policy to score."""
         return self._table(
             rnd,
-            f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids, [l.value] AS reference
+            f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids,
+                [l.value] AS reference
             FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
             LEFT JOIN logprobs l ON l.completion_id = c.completion_id AND l.weights_sha256 = $weights
             WHERE {THIS} AND c.sample = 0 ORDER BY w.position""",
@@ -135,7 +136,7 @@ class DuckStore:
         with self.db.read() as con:
             found = rows(
                 con,
-                "SELECT * FROM runs WHERE $name IS NULL OR run_id = $name OR name = $name ORDER BY created_at DESC LIMIT 1",
+                "SELECT * FROM runs WHERE $name IS NULL OR $name IN (run_id, name) ORDER BY created_at DESC LIMIT 1",
                 {"name": name},
             )
         return _run_info(found[0]) if found else None
@@ -160,8 +161,8 @@ class DuckStore:
         if not found:
             return None
         row, checkpoint = found[0], {k["checkpoint_id"]: to_record(Checkpoint, k) for k in known}
-        roles = (checkpoint[row[f"{role}_id"]] for role in ("policy", "opponent", "reference", "initial"))
-        return Round(run, row["round"], *roles, tuple(row["prompt_ids"]))
+        roles = {role: checkpoint[row[f"{role}_id"]] for role in ("policy", "opponent", "reference", "initial")}
+        return Round(run=run, index=row["round"], prompt_ids=tuple(row["prompt_ids"]), **roles)
 
     def _groups(self, rnd: Round, condition: str, **parameters: Any) -> list[Group]:
         found = self._rows(
@@ -174,7 +175,8 @@ class DuckStore:
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
 
     def _rows(self, rnd: Round, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        return self._table(rnd, sql, **parameters).to_pylist()
+        found: list[dict[str, Any]] = self._table(rnd, sql, **parameters).to_pylist()
+        return found
 
     def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
         """Ask about the prompts of a round: `wanted` has their ids in order."""

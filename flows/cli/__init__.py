@@ -25,7 +25,7 @@ def main() -> None:
     """Run a command. Exit codes: 0 done, 1 a step failed, 2 usage or config, 3 store busy, 4 environment, 130/143."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=False)
+        app()
     except SparError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -33,26 +33,12 @@ def main() -> None:
         _say("interrupted; go on with: spar resume")
         sys.exit(130)
     except Exception as error:
-        sys.exit(_unexpected(error))
-
-
-def _unexpected(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.exceptions.Abort):
-        _say("interrupted; go on with: spar resume")
-        return 130
-    if isinstance(error, click.ClickException):
-        error.show()
-        return 2
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; go on with: spar resume")
-    if os.environ.get("SPARRING_TRACEBACK"):
-        traceback.print_exception(error)
-    else:
-        _say("(for the traceback, set SPARRING_TRACEBACK=1)")
-    return 1
+        _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; go on with: spar resume")
+        if os.environ.get("SPARRING_TRACEBACK"):
+            traceback.print_exception(error)
+        else:
+            _say("(for the traceback, set SPARRING_TRACEBACK=1)")
+        sys.exit(1)
 
 
 def _say(text: str) -> None:

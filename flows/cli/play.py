@@ -10,6 +10,7 @@ from flows.cli.common import STORE, Store, say
 from loop.errors import StoreError
 
 if TYPE_CHECKING:
+    from flows.build import Prepared
     from flows.config import Config
 
 Rounds = Annotated[int | None, typer.Option(min=1, help="Play up to this round.")]
@@ -26,7 +27,9 @@ def run(
     store: Store = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")] = None,
     rounds: Rounds = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything that needs no model; change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything that needs no model; change nothing.")
+    ] = False,
     no_prefect: NoPrefect = False,
 ) -> None:
     """Play the rounds of CONFIG; the same command goes on where an earlier one was stopped."""
@@ -64,39 +67,49 @@ def resume(
 def _plan(config: "Config") -> None:
     import yaml
 
-    from flows.build import check, describe, read_all_prompts, refuse_change
-    from store.store import DuckStore
+    from flows.build import prepare
 
-    check(config)
-    train, held_out = read_all_prompts(config)
-    info = describe(config, train, held_out)
-    refuse_change(DuckStore(config.store), info)
-    per_round = config.prompts.per_round or len(train)
-    say(f"run {info.id}: {config.rounds} rounds of {per_round} of {len(train)} prompts x {config.sample.n} samples, "
-        f"measured on {len(held_out)} held-out prompts x {config.evaluate.n}")
+    ready = prepare(config)
+    per_round = config.prompts.per_round or len(ready.train)
+    say(
+        f"run {ready.info.id}: {config.rounds} rounds of {per_round} of {len(ready.train)} prompts x {config.sample.n} "
+        f"samples, measured on {len(ready.held_out)} held-out prompts x {config.evaluate.n}"
+    )
     print(yaml.safe_dump(config.resolved(), sort_keys=False), end="")
 
 
 def _play(config: "Config", no_prefect: bool) -> None:
-    from flows.build import build, check, describe, read_all_prompts, refuse_change
-    from flows.cli.progress import Display
+    os.environ.setdefault("TQDM_DISABLE", "1")  # our own progress is shown; read when tqdm is first imported
+    from flows.build import prepare
     from flows.cli.tables import print_rounds
-    from store.store import DuckStore
 
-    check(config)
-    info = describe(config, *read_all_prompts(config))
-    store = DuckStore(config.store)
-    refuse_change(store, info)
-    if store.complete(info.id, config.rounds):
-        say(f"run {info.id} is complete: {config.rounds} of {config.rounds} rounds; play more with --rounds N")
-        print_rounds(store, info.id)
+    ready = prepare(config)
+    store, run_id = ready.store, ready.info.id
+    if store.complete(run_id, config.rounds):
+        say(f"run {run_id} is complete: {config.rounds} of {config.rounds} rounds; play more with --rounds N")
+        print_rounds(store, run_id)
         return
-    say(f"run {info.id} in {store.db.path}")
-    with Display(config, store, info.id) as display:
+    say(f"run {run_id} in {store.db.path}")
+    error_file = store.db.path.parent / "runs" / run_id / "error.txt"
+    try:
+        _play_rounds(ready, no_prefect)
+    except BaseException as error:
+        error_file.parent.mkdir(parents=True, exist_ok=True)
+        error_file.write_text(f"{type(error).__name__}: {error}\n")  # what `spar status` shows as the last error
+        raise
+    error_file.unlink(missing_ok=True)
+    print_rounds(store, run_id)
+
+
+def _play_rounds(ready: "Prepared", no_prefect: bool) -> None:
+    from flows.cli.progress import Display
+
+    with Display(ready.store, ready.info.id) as display:
         if no_prefect:
+            from flows.build import build
             from flows.self_play import play_rounds
 
-            loop = build(config, watch=display.watch, progress=display.learning)
+            loop = build(ready, watch=display.watch, progress=display.learning)
             try:
                 play_rounds(loop, display.call, display.round_done)
             finally:
@@ -104,5 +117,4 @@ def _play(config: "Config", no_prefect: bool) -> None:
         else:
             from flows.prefect_run import run_as_flow
 
-            run_as_flow(config, display)
-    print_rounds(store, info.id)
+            run_as_flow(ready, display)

@@ -7,7 +7,6 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flows.config import Config
 from loop.parts import Run
 from loop.types import Record, Round
 from store.store import DuckStore
@@ -19,8 +18,8 @@ VERBS = {"sample": "sampling", "judge": "judging", "score": "scoring", "learn": 
 class Display:
     """Watches the chunks on their way into the store, and the learner's steps."""
 
-    def __init__(self, config: Config, store: DuckStore, run: str) -> None:
-        self.config, self.store, self.run = config, store, run
+    def __init__(self, store: DuckStore, run: str) -> None:
+        self.store, self.run = store, run
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description:<24}"),

@@ -32,8 +32,8 @@ def round_line(row: dict[str, Any]) -> str:
     why = f"{row['ties']} ties, {row['identical']} identical, {row['abstained']} abstained, {row['failed']} failed"
     gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
     return (
-        f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; loss {number(row['loss'], 3)}; "
-        f"{measured}; win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
+        f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
+        f"loss {number(row['loss'], 3)}; {measured}; win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
     )
 
 
@@ -44,7 +44,9 @@ def print_rounds(store: DuckStore, run: str) -> None:
 
     table = Table(title=f"{run}: held-out results by round (95 % intervals)", title_justify="left")
     for name in ("round", "pairs", "loss", "accuracy", "pass rate", "win rate", "KL", "tokens", "gate"):
-        table.add_column(name, justify="right" if name in ("round", "pairs", "loss", "accuracy", "KL", "tokens") else "left")
+        table.add_column(
+            name, justify="right" if name in ("round", "pairs", "loss", "accuracy", "KL", "tokens") else "left"
+        )
     for row in summaries(store, run):
         table.add_row(
             str(row["round"]),

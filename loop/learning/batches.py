@@ -7,6 +7,7 @@ is computed once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ class Batch:
     lengths: Tensor  # (S,) tokens a completion
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(**{k: v if v is None else v.to(device) for k, v in vars(self).items()})
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in vars(self).items()}
+        return Batch(**moved)
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -101,10 +103,12 @@ def plan(lengths: Sequence[int], *, batch_size: int, token_budget: int, seed: in
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(lengths))
         window = 16 * batch_size
-        order = np.concatenate([
-            part[np.argsort([lengths[i] for i in part], kind="stable")]
-            for part in np.split(order, range(window, len(order), window))
-        ])
+        order = np.concatenate(
+            [
+                part[np.argsort([lengths[i] for i in part], kind="stable")]
+                for part in np.split(order, range(window, len(order), window))
+            ]
+        )
         cuts = np.split(order, range(batch_size, len(order), batch_size))
         batches += [micro_batches(cuts[i].tolist(), lengths, token_budget) for i in random.permutation(len(cuts))]
     return batches

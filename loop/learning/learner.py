@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from loop.errors import NotANumber, StepError
-from loop.hardware import device, fast_dtype
+from loop.hardware import default_token_budget, device, fast_dtype
 from loop.learning.batches import Plan, Row, collate, plan
 from loop.learning.checkpoint import load_model, save_model
 from loop.learning.logprobs import completion_logprobs
@@ -33,7 +33,7 @@ class Optimization:
     schedule: str = "constant_with_warmup"  # any name that transformers.get_scheduler knows
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    token_budget: int = 2048  # padded tokens a micro-batch
+    token_budget: int | None = None  # padded tokens a micro-batch; None: what the hardware holds at ease
     save_seconds: float = 120.0  # how often a long update saves its own state
 
 
@@ -166,6 +166,7 @@ class DpoLearner:
             if time.monotonic() - saved >= self.opt.save_seconds and len(history) < len(batches):
                 save_state(state, model, optimizer, {"history": history})
                 saved = time.monotonic()
+        accelerator.free_memory()
         return history
 
     def _accumulate(
@@ -195,7 +196,7 @@ class DpoLearner:
         return plan(
             [row.length for row in rows],
             batch_size=self.opt.batch_size,
-            token_budget=self.opt.token_budget,
+            token_budget=self.opt.token_budget or default_token_budget(),
             seed=self.seed,
             epochs=epochs,
         )
@@ -239,5 +240,5 @@ def _refuse_nan(found: dict[str, float], step: int, lr: float) -> None:
         if value != value or value in (float("inf"), float("-inf")):
             raise NotANumber(
                 f"step {step}: {name} is {value} (loss {found['loss']}, grad_norm {found['grad_norm']}); no weight was "
-                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the pairs of the round"
+                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the round's pairs"
             )

@@ -1,7 +1,7 @@
 """Preference losses: pure functions of log-probabilities, one value a pair. No model, no config, no self."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -26,9 +26,9 @@ class Logps:
     reference_rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
-    p: Tensor = torch.tensor(1.0)
-    margin: Tensor = torch.tensor(0.0)
-    weight: Tensor = torch.tensor(1.0)
+    p: Tensor = field(default_factory=lambda: torch.tensor(1.0))
+    margin: Tensor = field(default_factory=lambda: torch.tensor(0.0))
+    weight: Tensor = field(default_factory=lambda: torch.tensor(1.0))
 
     def __post_init__(self) -> None:
         for name in ("p", "margin", "weight"):

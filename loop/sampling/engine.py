@@ -4,7 +4,9 @@ import gc
 import json
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,21 @@ class Request:
 
 
 class Engine:
-    """vLLM in this process. `context` is the most tokens a prompt and its answer may have together."""
+    """vLLM in this process. `context` is the most tokens a prompt and its answer may have together.
+
+    What vLLM and its native code print while starting goes to the file `log`, where one is given.
+    """
 
     def __init__(
-        self, *, context: int = 2048, dtype: str | None = None, max_seqs: int = 128, gpu_memory: float = 0.85
+        self,
+        *,
+        context: int = 2048,
+        dtype: str | None = None,
+        max_seqs: int = 128,
+        gpu_memory: float = 0.85,
+        log: Path | None = None,
     ) -> None:
+        self.log = log
         self.context, self.max_seqs, self.gpu_memory = context, max_seqs, gpu_memory
         self.dtype = dtype or fast_dtype()
         self._llm: Any = None
@@ -119,6 +131,10 @@ class Engine:
 
     def _start(self, path: str) -> None:
         os.environ.update(vllm_environment(cache_gib=2) | os.environ)
+        with native_stderr_to(self.log):
+            self._llm = self._new(path)
+
+    def _new(self, path: str) -> Any:
         try:
             from vllm import LLM
         except ImportError as error:
@@ -133,7 +149,7 @@ class Engine:
             else {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
         )
         context = min(self.context, _positions(path))
-        self._llm = LLM(
+        return LLM(
             path,
             dtype=self.dtype,
             max_model_len=context,
@@ -142,9 +158,29 @@ class Engine:
             enable_prefix_caching=True,
             distributed_executor_backend="uni",
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             trust_remote_code=False,
             **special,
         )
+
+
+@contextmanager
+def native_stderr_to(log: Path | None) -> Iterator[None]:
+    """Send file descriptor 2 to `log`: native code warns there, past Python's logging and warnings."""
+    if log is None:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _positions(path: str) -> int:

@@ -1,0 +1,110 @@
+"""Parts without a model: real enough to play a whole loop in milliseconds, for tests and for trying a store or flow.
+
+What they make is a pure function of its causes, as it is for the real parts.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from loop.types import (
+    Checkpoint,
+    Completion,
+    Group,
+    Judgement,
+    LogProb,
+    Prompt,
+    PromptOutcome,
+    Round,
+    Split,
+    Update,
+    UpdateStep,
+    derive_seed,
+    digest,
+    make_id,
+)
+
+
+class FakeSampler:
+    """Writes `n` answers a prompt, one prompt a chunk; their length is drawn from the seed and the policy."""
+
+    def __init__(self, n: dict[Split, int], *, seed: int = 0) -> None:
+        self.n, self.seed = n, seed
+
+    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
+        for prompt in prompts:
+            yield [self._completion(rnd, prompt, k) for k in range(self.n[rnd.split])]
+
+    def rest(self) -> None:
+        pass
+
+    def _completion(self, rnd: Round, prompt: Prompt, sample: int) -> Completion:
+        seed = derive_seed(self.seed, rnd.index, prompt.id, sample, rnd.policy.weights_sha256)
+        text = "x" * (1 + seed % 7)
+        cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id, "sample": sample}
+        return Completion(
+            make_id("completion", **cause),
+            rnd.run,
+            rnd.index,
+            prompt.id,
+            rnd.policy.id,
+            sample,
+            "policy",
+            text,
+            [*text.encode(), 0],
+            [-0.5] * (len(text) + 1),
+            "stop",
+            1.0,
+            1.0,
+            seed,
+        )
+
+
+class FakeJudge:
+    """Longer is better, up to 1.0; no answer for texts of length `silent_at`. One completion a chunk."""
+
+    name = "fake"
+
+    def __init__(self, *, silent_at: int | None = None) -> None:
+        self.silent_at = silent_at
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
+        for group in groups:
+            for c in group.completions:
+                value = None if len(c.text) == self.silent_at else min(1.0, len(c.text) / 6)
+                yield [
+                    Judgement(make_id("judgement", judge=self.name, of=c.id), self.name, c.id, None, "", "", 0, value)
+                ]
+
+
+class FakeLearner:
+    """The new weights are the hash of the old ones and of what was learned from; nothing is written to disk."""
+
+    def score(self, checkpoint: Checkpoint, rows: Any) -> Iterator[list[LogProb]]:
+        for row in rows.to_pylist():
+            for completion_id, tokens, known in zip(
+                row["completion_ids"], row["token_ids"], row["reference"], strict=True
+            ):
+                if known is None:
+                    cause = {"weights": checkpoint.weights_sha256, "completion": completion_id}
+                    yield [
+                        LogProb(
+                            make_id("logprob", **cause),
+                            completion_id,
+                            checkpoint.weights_sha256,
+                            -float(len(tokens)),
+                            len(tokens),
+                        )
+                    ]
+
+    def learn(self, rnd: Round, pairs: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
+        seen = digest([rnd.policy.weights_sha256, pairs.select(["pair_id", "reference"]).to_pylist()])
+        weights = hashlib.sha256(seen.encode()).hexdigest()
+        cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id}
+        candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, f"/nowhere/{seen}", rnd.policy.id, weights)
+        update_id = make_id("update", **cause)
+        metrics = {"loss": 0.5, "accuracy": 1.0}
+        update = Update(
+            update_id, rnd.run, rnd.index, "fake", rnd.policy.id, candidate.id, pairs.num_rows, 0.0, metrics
+        )
+        return candidate, update, [UpdateStep(make_id("update_step", update=update_id, step=1), update_id, 1, metrics)]

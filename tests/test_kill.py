@@ -1,0 +1,159 @@
+"""Killed at any moment and played again, a loop ends with the rows of an undisturbed one (pitfall 48).
+
+Every part is a shipped fake, the store is real. A fuse blows before the k-th thing a part makes or the store commits,
+for every k; what DuckDB itself does in a real SIGKILL is tested in tests/store and tests/engine.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loop.evaluator import RivalEvaluator
+from loop.fakes import FakeJudge, FakeLearner, FakeSampler
+from loop.pairs import pairing
+from loop.parts import Parts
+from loop.round import play, round_zero
+from loop.types import Checkpoint, Prompt, Record, Round
+from store.db import rows
+from store.store import DuckStore
+
+RUN, ROUNDS = "run", 2
+TABLES = ("rounds", "prompts", "completions", "judgements", "outcomes", "pairs", "logprobs", "updates", "update_steps")
+INITIAL = Checkpoint("checkpoint_0", RUN, "/nowhere", None, "0" * 64)
+
+
+class Blown(Exception):
+    pass
+
+
+class Fuse:
+    """Counts what passes and blows before number `at`."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.passed = at, 0
+
+    def __call__(self) -> None:
+        if self.passed == self.at:
+            raise Blown
+        self.passed += 1
+
+    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+        for chunk in chunks:
+            self()  # made, not stored: this chunk is lost
+            yield chunk
+
+
+class FusedStore(DuckStore):
+    def __init__(self, path: Path, fuse: Fuse) -> None:
+        super().__init__(path)
+        self.fuse = fuse
+
+    def add(self, chunks: Iterable[Sequence[Record]]) -> int:
+        added = super().add(chunks)
+        self.fuse()  # stored, but the caller never hears of it
+        return added
+
+
+def prompts(split: Any, n: int) -> list[Prompt]:
+    return [Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
+
+
+def play_all(path: Path, fuse: Fuse) -> None:
+    """Start or go on with the loop, as `spar run` does."""
+    train, held_out = prompts("train", 3), prompts("eval", 1)
+    store = FusedStore(path, fuse)
+    parts = Parts(
+        store,
+        FakeSampler({"train": 3, "eval": 1}),
+        FakeJudge(silent_at=3),
+        pairing("best_worst"),
+        FakeLearner(),
+        RivalEvaluator("initial", gate=0.5),
+        tuple(p.id for p in train),
+        tuple(p.id for p in held_out),
+        per_round=2,
+        watch=fuse.watch,
+    )
+    store.add([[INITIAL, *train, *held_out]])
+    rnd: Round = store.last_round(RUN) or round_zero(RUN, INITIAL)
+    while rnd.index <= ROUNDS:
+        rnd = play(rnd, parts)
+
+
+def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
+    with DuckStore(path).db.read() as con:
+        return {t: rows(con, f"SELECT * FROM {t} ORDER BY ALL") for t in (*TABLES, "checkpoints", "evaluations")}
+
+
+def test_killed_before_every_item_and_resumed(tmp_path: Path) -> None:
+    undisturbed, whole = tmp_path / "whole.duckdb", Fuse()
+    play_all(undisturbed, whole)
+    wanted = contents(undisturbed)
+    assert len(wanted["rounds"]) == ROUNDS and len(wanted["updates"]) == ROUNDS
+    assert {row["value"] is None for row in wanted["judgements"]} == {True, False}  # abstentions are in the play
+
+    for at in range(whole.passed):
+        path = tmp_path / f"{at}.duckdb"
+        try:
+            play_all(path, Fuse(at))
+        except Blown:
+            play_all(path, Fuse())
+        else:
+            raise AssertionError(f"the fuse at {at} of {whole.passed} did not blow")
+        assert contents(path) == wanted, f"killed before item {at}"
+
+
+def test_playing_a_finished_loop_again_changes_nothing(tmp_path: Path) -> None:
+    path, fuse = tmp_path / "store.duckdb", Fuse()
+    play_all(path, fuse)
+    before = contents(path)
+    play_all(path, Fuse())
+    assert contents(path) == before
+
+
+def test_every_train_prompt_has_one_outcome_a_round(tmp_path: Path) -> None:
+    """Conservation: prompts = paired + ties + identical + abstained + failed (pitfall 44)."""
+    path = tmp_path / "store.duckdb"
+    play_all(path, Fuse())
+    with DuckStore(path).db.read() as con:
+        found = rows(con, "SELECT * FROM round_summary WHERE round > 0")
+    assert [r["prompts"] for r in found] == [2, 2]
+    for r in found:
+        assert r["prompts"] == r["paired"] + r["ties"] + r["identical"] + r["abstained"] + r["failed"]
+
+
+def test_rounds_take_the_prompts_in_turn(tmp_path: Path) -> None:
+    play_all(tmp_path / "store.duckdb", Fuse())
+    train = [p.id for p in prompts("train", 3)]
+    assert [r["prompt_ids"] for r in contents(tmp_path / "store.duckdb")["rounds"]] == [train[:2], [train[2], train[0]]]
+
+
+def test_a_rejected_candidate_is_kept_but_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    store = DuckStore(path)
+    train, held_out = prompts("train", 2), prompts("eval", 1)
+    parts = Parts(
+        store,
+        FakeSampler({"train": 4, "eval": 1}),
+        FakeJudge(),
+        pairing("best_worst"),
+        FakeLearner(),
+        RivalEvaluator(gate=1.0),
+        tuple(p.id for p in train),
+        tuple(p.id for p in held_out),
+        per_round=2,
+    )
+    store.add([[INITIAL, *train, *held_out]])
+    first = play(round_zero(RUN, INITIAL), parts)
+    strict = replace(parts, evaluator=RivalEvaluator(gate=1.0))
+    lenient = replace(parts, evaluator=RivalEvaluator(gate=None))
+    win_rate = {}
+    second = play(first, strict)
+    with store.db.read() as con:
+        summary = rows(con, "SELECT * FROM round_summary WHERE round = 1")[0]
+        win_rate = summary["win_rate"]
+    assert summary["accepted"] is (win_rate >= 1.0)
+    assert second.policy == (first.policy if win_rate < 1.0 else second.policy)
+    third = play(second, lenient)
+    assert third.policy.parent_id == second.policy.id and third.opponent == second.policy
