@@ -38,9 +38,9 @@ name: kills
 rounds: 2
 policy:   {{model: {model}}}
 prompts:  {{train: {train}, eval: {eval}, per_round: 10}}
-sample:   {{n: 4, max_tokens: 16, chunk: 4, context: 256, max_seqs: 16}}
+sample:   {{n: 4, max_tokens: 16, chunk: 4, context: 256, max_seqs: 16, dtype: float32}}
 judge:    {{kind: rules, regex: "[a-m]", max_words: 4}}
-learn:    {{loss: sigmoid, lr: 1.0e-3, batch_size: 2, save_seconds: 0}}
+learn:    {{loss: sigmoid, lr: 1.0e-3, batch_size: 2, save_seconds: 0, dtype: float32}}
 evaluate: {{n: 2, gate: 0.0}}
 """
 

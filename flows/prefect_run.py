@@ -19,8 +19,8 @@ from loop.errors import EnvironmentProblem
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "ERROR",
-    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # an error reaches the person once, from the command line
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
 }

@@ -61,7 +61,7 @@ class FakeSampler:
 
 
 class FakeJudge:
-    """Longer is better, up to 1.0; no answer for texts of length `silent_at`. One completion a chunk."""
+    """Longer is better, up to 1.0; no answer for texts of length `silent_at`. One prompt a chunk."""
 
     name = "fake"
 
@@ -70,11 +70,11 @@ class FakeJudge:
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
         for group in groups:
-            for c in group.completions:
-                value = None if len(c.text) == self.silent_at else min(1.0, len(c.text) / 6)
-                yield [
-                    Judgement(make_id("judgement", judge=self.name, of=c.id), self.name, c.id, None, "", "", 0, value)
-                ]
+            yield [self._judgement(c) for c in group.completions]
+
+    def _judgement(self, c: Completion) -> Judgement:
+        value = None if len(c.text) == self.silent_at else min(1.0, len(c.text) / 6)
+        return Judgement(make_id("judgement", judge=self.name, of=c.id), self.name, c.id, None, "", "", 0, value)
 
 
 class FakeLearner:

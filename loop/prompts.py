@@ -47,14 +47,20 @@ def refuse_overlap(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
 
 
 def normalised(messages: Sequence[Message]) -> str:
-    return " ".join(re.findall(r"\w+", " ".join(m["content"] for m in messages).casefold()))
+    """Words and numbers, with the signs before numbers: 2 + 3 is another question than 2 - 3."""
+    return " ".join(
+        re.findall(r"\w+|[-+*/\u00d7\u00f7<>=^%](?=\s*\d)", " ".join(m["content"] for m in messages).casefold())
+    )
 
 
 def _prompt(row: Mapping[str, Any], number: int, source: str, split: Split) -> Prompt:
-    meta = {k: v for k, v in row.items() if k not in ("prompt", "messages") and v is not None}
+    meta = {k: v for k, v in row.items() if k not in ("prompt", "messages")}
     messages = row.get("messages")
-    if isinstance(messages, str):
-        messages = json.loads(messages)  # CSV and Parquet keep a conversation as JSON
+    if isinstance(messages, str):  # CSV and Parquet keep a conversation as JSON
+        try:
+            messages = json.loads(messages)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{source} row {number} has messages that are not JSON: {error}") from error
     if messages is None and isinstance(row.get("prompt"), str) and row["prompt"].strip():
         messages = [{"role": "user", "content": row["prompt"]}]
     elif "prompt" in row and messages is not None:
@@ -72,9 +78,18 @@ def _prompt(row: Mapping[str, Any], number: int, source: str, split: Split) -> P
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Meta as JSON can hold it, so that a prompt read back from the store is the same prompt."""
-    plain: dict[str, Any] = json.loads(json.dumps(meta, default=str))
+    """Meta as JSON can hold it, so that a prompt read back from the store is the same prompt.
+
+    A None is an absent field, also inside: Parquet gives every row the fields of all rows.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(_present(meta), default=str))
     return plain
+
+
+def _present(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _present(v) for k, v in value.items() if v is not None}
+    return [_present(v) for v in value] if isinstance(value, list) else value
 
 
 def _rows(source: str) -> Iterator[Mapping[str, Any]]:
@@ -82,7 +97,10 @@ def _rows(source: str) -> Iterator[Mapping[str, Any]]:
     if path.suffix in READERS:
         if not path.exists():
             raise DataError(f"there is no prompt file {path.resolve()}; check prompts.train and prompts.eval")
-        yield from _jsonl(path) if path.suffix == ".jsonl" else _arrow(path)
+        try:
+            yield from _jsonl(path) if path.suffix == ".jsonl" else _arrow(path)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     elif path.is_file():
         raise DataError(f"{path} is none of {', '.join(READERS)}; convert it, or give a dataset id")
     else:
@@ -103,25 +121,35 @@ def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _arrow(path: Path) -> Iterator[Mapping[str, Any]]:
-    from pyarrow import csv, parquet
+    from pyarrow import ArrowException, csv, parquet, string
 
-    table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+    # Quoted cells may hold lines; a prompt is text also when it looks like a number; an empty cell is no value.
+    lines = csv.ParseOptions(newlines_in_values=True)
+    text = {"prompt": string(), "messages": string()}
+    cells = csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True)
+    try:
+        table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path, None, lines, cells)
+    except ArrowException as error:
+        raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
     yield from table.to_pylist()
 
 
 def _dataset(source: str, path: Path) -> Iterator[Mapping[str, Any]]:
     import datasets
 
+    name, _, split = source.partition(":")
     try:
         if path.is_dir():
-            yield from datasets.load_from_disk(str(path))
+            found = datasets.load_from_disk(str(path))
         else:
-            name, _, split = source.partition(":")
-            yield from datasets.load_dataset(name, split=split or "train")
+            found = datasets.load_dataset(name, split=split or "train")
     except (FileNotFoundError, ValueError, ConnectionError) as error:
         raise DataError(
             f"{source!r} is neither a prompt file here ({', '.join(READERS)}) nor a dataset that can be loaded: {error}"
         ) from error
+    if isinstance(found, datasets.DatasetDict):
+        raise DataError(f"{source} holds the splits {', '.join(found)}; give one, e.g. {path / next(iter(found))}")
+    yield from found
 
 
 def _short(prompt: Prompt) -> str:

@@ -72,7 +72,7 @@ class Database:
                 con.execute("SET enable_external_access = false")
                 con.execute("SET lock_configuration = true")
             yield con
-        except duckdb.IOException as error:
+        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:  # a full disk is any
             raise StoreError(
                 f"the store {self.path} could not be read or written ({error}); check free space with: df -h "
                 f"{self.path.parent}. What was committed before is safe"
@@ -88,7 +88,7 @@ class Database:
             try:
                 return duckdb.connect(str(self.path), read_only=read_only, config=config)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "could not set lock" not in str(error).lower():
                     raise StoreError(f"{self.path} cannot be opened as a DuckDB file: {error}") from error
                 if time.monotonic() > deadline:
                     raise StoreBusy(
@@ -149,4 +149,5 @@ def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None
 
 
 def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> pa.Table:
-    return con.sql(sql, params=parameters).to_arrow_table()
+    found = con.sql(sql, params=parameters)
+    return pa.table({}) if found is None else found.to_arrow_table()  # None: a statement without rows

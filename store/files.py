@@ -1,13 +1,16 @@
 """Files out of the store, written to a temporary name and renamed."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 
-from loop.errors import StoreError
+from loop.errors import ConfigError, StoreError
 from store.db import table
 from store.store import DuckStore
+
+SUFFIXES = (".parquet", ".jsonl", "")  # "": a folder
 
 # Conversations in the columns that datasets and TRL read: lists of {role, content}.
 PAIRS = """
@@ -23,6 +26,11 @@ WHERE $run IS NULL OR x.run_id = $run ORDER BY x.run_id, x.round, x.pair_id
 
 def export_pairs(store: DuckStore, run: str | None, to: str) -> int:
     """Write the pairs of a run (all runs when None) to .parquet, .jsonl or a dataset folder; returns how many."""
+    path = Path(to).resolve()
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"cannot write a {path.suffix} file; name it .parquet or .jsonl, or give a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / "dataset_info.json").exists():
+        raise ConfigError(f"{path} is a folder that holds something else; give a new one, or a .parquet or .jsonl file")
     run_id = None
     if run is not None:
         info = store.run(run)
@@ -31,7 +39,6 @@ def export_pairs(store: DuckStore, run: str | None, to: str) -> int:
         run_id = info.id
     with store.db.read() as con:
         found = table(con, PAIRS, {"run": run_id})
-    path = Path(to)
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(found, path.suffix, partial)
@@ -42,14 +49,15 @@ def export_pairs(store: DuckStore, run: str | None, to: str) -> int:
 
 
 def _write(found: pa.Table, suffix: str, partial: Path) -> None:
-    import datasets
-    from pyarrow import parquet
-
     if suffix == ".parquet":
+        from pyarrow import parquet
+
         parquet.write_table(found, partial)
     elif suffix == ".jsonl":
-        datasets.Dataset(found).to_json(str(partial), lines=True, force_ascii=False)
-    elif suffix == "":
-        datasets.Dataset(found).save_to_disk(str(partial))
+        with partial.open("w", encoding="utf-8") as file:
+            for batch in found.to_batches(max_chunksize=1000):
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
     else:
-        raise StoreError(f"cannot write a {suffix} file; name it .parquet or .jsonl, or give a folder")
+        import datasets
+
+        datasets.Dataset(found).save_to_disk(str(partial))

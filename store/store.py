@@ -90,7 +90,7 @@ class DuckStore:
             )
 
     def answers(self, rnd: Round) -> pa.Table:
-        """The first answer of `rnd.policy` to each prompt, in the columns of `pairs`, for the initial policy to score."""
+        """The first answer of `rnd.policy` to each prompt, in the columns of `pairs`, as the initial policy sees it."""
         return self._table(
             rnd,
             f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids,

@@ -33,7 +33,7 @@ def prompt(text: str, split: Split = "train", **meta: Any) -> Prompt:
 
 
 def checkpoint(name: str, parent: Checkpoint | None = None, run: str = RUN) -> Checkpoint:
-    return Checkpoint(f"checkpoint_{name}", run, f"/nowhere/{name}", parent and parent.id, f"sha-{name}")
+    return Checkpoint(f"checkpoint_{name}", run, f"/nowhere/{name}", parent.id if parent else None, f"sha-{name}")
 
 
 def round_of(index: int, policy: Checkpoint, initial: Checkpoint, prompts: Sequence[Prompt], **changes: Any) -> Round:
@@ -132,9 +132,10 @@ def _first(rnd: Round, after: Checkpoint, train: Sequence[Prompt]) -> list[Recor
         *answers,
         *(judgement(a, v) for a, v in zip(answers, [v for both in values for v in both], strict=True)),
         pair(rnd, good, bad),
-        *(outcome(rnd, p, what) for p, what in zip(train, ("paired", "tie", "abstained"), strict=True)),
+        *(outcome(rnd, train[0], "paired"), outcome(rnd, train[1], "tie"), outcome(rnd, train[2], "abstained")),
         *(logprob(rnd.reference, good, -0.875), logprob(rnd.reference, bad, -2.0)),
-        *(after, update(rnd, after, 1, loss=0.625, accuracy=0.75)),
+        after,
+        update(rnd, after, 1, loss=0.625, accuracy=0.75),
         *(UpdateStep(f"step_1_{k}", "update_1", k, {"loss": 0.75 - k / 4}) for k in (0, 1)),
     ]
 
@@ -145,11 +146,15 @@ def _second(rnd: Round, after: Checkpoint, train: Sequence[Prompt]) -> list[Reco
     good, bad = completion(rnd, train[0], 0, text="a wren"), completion(rnd, train[0], 1, finish_reason="length", **cut)
     same = [completion(rnd, train[1], k) for k in (0, 1)]
     return [
-        *(rnd, good, bad, *same, outcome(rnd, train[2], "failed")),
-        *(judgement(good, 1.0), judgement(bad, 0.5), *(judgement(c, 1.0) for c in same)),
-        *(pair(rnd, good, bad, 0.5), outcome(rnd, train[0], "paired"), outcome(rnd, train[1], "identical")),
-        *(logprob(rnd.reference, good, -1.0), logprob(rnd.reference, bad, -5.0)),
-        *(after, update(rnd, after, 1, loss=0.5, accuracy=1.0), UpdateStep("step_2_0", "update_2", 0, {"loss": 0.5})),
+        rnd,
+        *[good, bad, *same],
+        *[judgement(good, 1.0), judgement(bad, 0.5), *(judgement(c, 1.0) for c in same)],
+        pair(rnd, good, bad, 0.5),
+        *[outcome(rnd, train[0], "paired"), outcome(rnd, train[1], "identical"), outcome(rnd, train[2], "failed")],
+        *[logprob(rnd.reference, good, -1.0), logprob(rnd.reference, bad, -5.0)],
+        after,
+        update(rnd, after, 1, loss=0.5, accuracy=1.0),
+        UpdateStep("step_2_0", "update_2", 0, {"loss": 0.5}),
     ]
 
 

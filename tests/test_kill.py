@@ -1,9 +1,11 @@
 """Killed at any moment and played again, a loop ends with the rows of an undisturbed one (pitfall 48).
 
-Every part is a shipped fake, the store is real. A fuse blows before the k-th thing a part makes or the store commits,
-for every k; what DuckDB itself does in a real SIGKILL is tested in tests/store and tests/engine.
+Every part is a shipped fake, the store is real. Whenever a part has made a chunk, and whenever the store has committed
+one, the file is copied as a kill at that moment would leave it; from every copy the loop is played to its end. What
+DuckDB itself does in a real SIGKILL is tested in tests/store and tests/engine.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,20 +25,16 @@ TABLES = ("rounds", "prompts", "completions", "judgements", "outcomes", "pairs",
 INITIAL = Checkpoint("checkpoint_0", RUN, "/nowhere", None, "0" * 64)
 
 
-class Blown(Exception):
-    pass
+class Camera:
+    """Copies the store's file at every moment that matters. No connection is open then: see store.db.Database."""
 
-
-class Fuse:
-    """Counts what passes and blows before number `at`."""
-
-    def __init__(self, at: int | None = None) -> None:
-        self.at, self.passed = at, 0
+    def __init__(self, store: Path, folder: Path | None = None) -> None:
+        self.store, self.folder, self.shots = store, folder, 0
 
     def __call__(self) -> None:
-        if self.passed == self.at:
-            raise Blown
-        self.passed += 1
+        if self.folder is not None:
+            shutil.copy(self.store, self.folder / f"{self.shots}.duckdb")
+            self.shots += 1
 
     def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         for chunk in chunks:
@@ -44,14 +42,14 @@ class Fuse:
             yield chunk
 
 
-class FusedStore(DuckStore):
-    def __init__(self, path: Path, fuse: Fuse) -> None:
+class WatchedStore(DuckStore):
+    def __init__(self, path: Path, camera: Camera) -> None:
         super().__init__(path)
-        self.fuse = fuse
+        self.camera = camera
 
     def add(self, chunks: Iterable[Sequence[Record]]) -> int:
         added = super().add(chunks)
-        self.fuse()  # stored, but the caller never hears of it
+        self.camera()  # stored, but the caller never hears of it
         return added
 
 
@@ -59,26 +57,28 @@ def prompts(split: Any, n: int) -> list[Prompt]:
     return [Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
 
 
-def play_all(path: Path, fuse: Fuse) -> None:
+def play_all(path: Path, shots: Path | None = None) -> Camera:
     """Start or go on with the loop, as `spar run` does."""
+    camera = Camera(path, shots)
     train, held_out = prompts("train", 3), prompts("eval", 1)
-    store = FusedStore(path, fuse)
+    store = WatchedStore(path, camera)
     parts = Parts(
         store,
         FakeSampler({"train": 3, "eval": 1}),
-        FakeJudge(silent_at=3),
+        FakeJudge(silent_at=5),
         pairing("best_worst"),
         FakeLearner(),
         RivalEvaluator("initial", gate=0.5),
         tuple(p.id for p in train),
         tuple(p.id for p in held_out),
         per_round=2,
-        watch=fuse.watch,
+        watch=camera.watch,
     )
     store.add([[INITIAL, *train, *held_out]])
     rnd: Round = store.last_round(RUN) or round_zero(RUN, INITIAL)
     while rnd.index <= ROUNDS:
         rnd = play(rnd, parts)
+    return camera
 
 
 def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -86,36 +86,32 @@ def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {t: rows(con, f"SELECT * FROM {t} ORDER BY ALL") for t in (*TABLES, "checkpoints", "evaluations")}
 
 
-def test_killed_before_every_item_and_resumed(tmp_path: Path) -> None:
-    undisturbed, whole = tmp_path / "whole.duckdb", Fuse()
-    play_all(undisturbed, whole)
-    wanted = contents(undisturbed)
+def test_killed_at_every_moment_and_resumed(tmp_path: Path) -> None:
+    whole, shots = tmp_path / "whole.duckdb", tmp_path / "shots"
+    shots.mkdir()
+    taken = play_all(whole, shots).shots
+    wanted = contents(whole)
     assert len(wanted["rounds"]) == ROUNDS and len(wanted["updates"]) == ROUNDS
     assert {row["value"] is None for row in wanted["judgements"]} == {True, False}  # abstentions are in the play
-
-    for at in range(whole.passed):
-        path = tmp_path / f"{at}.duckdb"
-        try:
-            play_all(path, Fuse(at))
-        except Blown:
-            play_all(path, Fuse())
-        else:
-            raise AssertionError(f"the fuse at {at} of {whole.passed} did not blow")
-        assert contents(path) == wanted, f"killed before item {at}"
+    assert taken > 30
+    for at in range(taken):
+        killed = shots / f"{at}.duckdb"
+        play_all(killed)
+        assert contents(killed) == wanted, f"killed at moment {at} of {taken}"
 
 
 def test_playing_a_finished_loop_again_changes_nothing(tmp_path: Path) -> None:
-    path, fuse = tmp_path / "store.duckdb", Fuse()
-    play_all(path, fuse)
+    path = tmp_path / "store.duckdb"
+    play_all(path)
     before = contents(path)
-    play_all(path, Fuse())
+    play_all(path)
     assert contents(path) == before
 
 
 def test_every_train_prompt_has_one_outcome_a_round(tmp_path: Path) -> None:
     """Conservation: prompts = paired + ties + identical + abstained + failed (pitfall 44)."""
     path = tmp_path / "store.duckdb"
-    play_all(path, Fuse())
+    play_all(path)
     with DuckStore(path).db.read() as con:
         found = rows(con, "SELECT * FROM round_summary WHERE round > 0")
     assert [r["prompts"] for r in found] == [2, 2]
@@ -124,7 +120,7 @@ def test_every_train_prompt_has_one_outcome_a_round(tmp_path: Path) -> None:
 
 
 def test_rounds_take_the_prompts_in_turn(tmp_path: Path) -> None:
-    play_all(tmp_path / "store.duckdb", Fuse())
+    play_all(tmp_path / "store.duckdb")
     train = [p.id for p in prompts("train", 3)]
     assert [r["prompt_ids"] for r in contents(tmp_path / "store.duckdb")["rounds"]] == [train[:2], [train[2], train[0]]]
 

@@ -24,21 +24,35 @@ for module in (play, look, data, setup):
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 a step failed, 2 usage or config, 3 store busy, 4 environment, 130/143."""
     signal.signal(signal.SIGTERM, _terminate)
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "vllm" in sys.modules:
+        # Everything is committed and closed. Taking vLLM, torch and DuckDB down object by object can last a minute
+        # and ends in complaints of their bindings about each other.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         app()
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except SparError as error:
         _say(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted; go on with: spar resume")
-        sys.exit(130)
+        return 130
     except Exception as error:
         _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; go on with: spar resume")
         if os.environ.get("SPARRING_TRACEBACK"):
             traceback.print_exception(error)
         else:
             _say("(for the traceback, set SPARRING_TRACEBACK=1)")
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _say(text: str) -> None:

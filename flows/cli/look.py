@@ -78,7 +78,7 @@ def sql(
     """Ask the store in SQL. Read-only: it cannot write, attach, or read other files."""
     import duckdb
 
-    from flows.cli.tables import print_rows
+    from flows.cli.tables import distinct, print_rows
     from store.db import Database, table
 
     try:
@@ -86,6 +86,7 @@ def sql(
             found = table(con, query)
     except duckdb.Error as error:
         raise ConfigError(f"the query failed: {error}") from error
+    found = found.rename_columns(distinct(found.column_names))
     print_rows(found.to_pylist(), found.column_names, format)
 
 

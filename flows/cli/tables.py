@@ -3,6 +3,8 @@
 import csv
 import json
 import sys
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from flows.cli.common import Format
@@ -33,7 +35,8 @@ def round_line(row: dict[str, Any]) -> str:
     gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
     return (
         f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
-        f"loss {number(row['loss'], 3)}; {measured}; win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
+        f"loss {number(row['loss'], 3)}; {measured}; "
+        f"win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
     )
 
 
@@ -64,29 +67,52 @@ def print_rounds(store: DuckStore, run: str) -> None:
     console.print(table)
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """Column names with a number where one comes again: a join has two of many, and a row is a dict."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, -1) + 1
+        found.append(f"{name}_{seen[name]}" if seen[name] else name)
+    return found
+
+
 def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) -> None:
     if format == "json":
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=_plain))
     elif format == "jsonl":
         for row in found:
-            print(json.dumps(row, ensure_ascii=False, default=str))
+            print(json.dumps(row, ensure_ascii=False, default=_plain))
     elif format == "csv":
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows({name: _nested(value) for name, value in row.items()} for row in found)
     else:
         _print_table(found, columns)
 
 
+def _plain(value: Any) -> Any:
+    """For JSON: SQL's sum of integers comes as a Decimal, and is a number; dates are text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
+
+
+def _nested(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=_plain) if isinstance(value, list | dict) else value
+
+
 def _print_table(found: list[dict[str, Any]], columns: list[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns)
+    # An id that is cut short names nothing: cells go on in the next line, and in a pipe lines are as long as it takes.
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in found:
         table.add_row(*(Text(_cell(row[c])) for c in columns))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    Console(highlight=False, width=None if console.is_terminal else 10_000).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -136,9 +136,8 @@ class DpoLearner:
         from accelerate import Accelerator
         from transformers import get_scheduler
 
-        accelerator = Accelerator(
-            cpu=device().type == "cpu", mixed_precision="bf16" if self.dtype == "bfloat16" else "no"
-        )
+        # No mixed_precision: `_autocast` sees to that, and accelerate allows one value in the life of a process.
+        accelerator = Accelerator(cpu=device().type == "cpu")
         # Before `prepare`, so that the state's keys are those of the bare model.
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=self.opt.lr, weight_decay=self.opt.weight_decay, fused=True, betas=(0.9, 0.999)

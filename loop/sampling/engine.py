@@ -123,6 +123,8 @@ class Engine:
         self._wake()
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
+            if device().type == "cpu":
+                self._llm.apply_model(pack_vocabulary)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             # A reload that fails half-way leaves tensors without memory behind them: only a new engine is safe.
             log.warning("reloading weights from %s failed (%s); starting a new engine", path, error)
@@ -162,6 +164,19 @@ class Engine:
             trust_remote_code=False,
             **special,
         )
+
+
+def pack_vocabulary(model: Any) -> None:
+    """Pack the vocabulary's weights again after a reload on a CPU.
+
+    vLLM multiplies by packed copies there. A reload packs anew what the checkpoint names, which a tied output head is
+    not: it would go on with the head of the engine's first weights (seen with vLLM 0.32; the probe tells).
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    for layer in model.modules():
+        if isinstance(layer, VocabParallelEmbedding):
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Our losses and TRL's give one value on one batch: their trainers, their own log-probs and tokenisation, our code apart.
+"""Our losses and TRL's give one value on one batch, each with its own tokenisation and log-probs.
 
 TRL 1.16 has label smoothing of cDPO's kind and SimPO only in CPOTrainer; its DPO loss is reached by running DPOTrainer.
 """
