@@ -37,15 +37,8 @@ from loop.models import BUNDLED, resolve_model  # noqa: E402
 from loop.tokens import Template  # noqa: E402
 from loop.types import Checkpoint, Round  # noqa: E402
 
-BATCH, LR, BETA, SEED = 8, 1e-6, 0.1, 0
-OPTIMIZATION = Optimization(
-    lr=LR,
-    batch_size=BATCH,
-    warmup=0.0,
-    schedule="constant",
-    token_budget=default_token_budget(),
-    save_seconds=1e9,
-)
+BATCH, LR, BETA, SEED, BUDGET = 8, 1e-6, 0.1, 0, default_token_budget()
+STEPS = Optimization(LR, BATCH, warmup=0.0, schedule="constant", token_budget=BUDGET, save_seconds=1e9)
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ def ours(folder: Path, pairs: pa.Table, dtype: str) -> Turn:
         learner = DpoLearner(
             Path(out),
             bind("sigmoid", beta=BETA),
-            OPTIMIZATION,
+            STEPS,
             seed=SEED,
             beta=BETA,
             dtype=dtype,
@@ -140,7 +133,7 @@ def planned(folder: Path, pairs: pa.Table) -> list[list[list[int]]]:
     template = Template.of(str(folder))
     prompts = (len(template.prompt_ids(text)) for text in pairs["messages"].to_pylist())
     lengths = [p + sum(map(len, sides)) for p, sides in zip(prompts, pairs["token_ids"].to_pylist(), strict=True)]
-    return plan(lengths, batch_size=BATCH, token_budget=default_token_budget(), seed=SEED)
+    return plan(lengths, batch_size=BATCH, token_budget=BUDGET, seed=SEED)
 
 
 def compare(folder: Path, pairs: pa.Table, dtype: str, repeats: int) -> dict[str, Any]:

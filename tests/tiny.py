@@ -1,6 +1,5 @@
 """A language model small enough for a test: real weights, a real tokenizer, nothing downloaded."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -68,6 +67,4 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     ).save_pretrained(folder)
-    return {str(k): int(v) for k, v in json.loads(tokenizer.to_str())["model"]["vocab"].items()} | {
-        mark: tokenizer.token_to_id(mark) for mark in (START, END)
-    }
+    return dict(tokenizer.get_vocab())

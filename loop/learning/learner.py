@@ -17,6 +17,7 @@ from loop.learning.batches import Plan, Row, collate, plan
 from loop.learning.checkpoint import load_model, save_model
 from loop.learning.logprobs import completion_logprobs
 from loop.learning.losses import Logps, Loss, mean_loss, metrics
+from loop.learning.probing import write_probe
 from loop.learning.state import load_state, save_state
 from loop.tokens import Template
 from loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
@@ -110,6 +111,7 @@ class DpoLearner:
                 f"the update of round {rnd.index} changed no weight ({len(rows)} pairs, lr {self.opt.lr:g}); "
                 "raise learn.lr, and look at grad_norm in update_steps"
             )
+        write_probe(model, folder)
         state.unlink(missing_ok=True)
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
         update = Update(

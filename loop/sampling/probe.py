@@ -1,67 +1,60 @@
 """Do engine and trainer agree on these weights? Asked after every load, before anything is sampled.
 
-Stale weights, a template or dtype mishap, a half-finished reload: all show as different log-probs for the same tokens.
+Stale weights, a dtype mishap, a half-finished reload: all show as different log-probs for the same tokens. In bfloat16
+rounding alone is as large as a small update, so two things are asked: is the difference small, and did the update
+arrive? The second compares along the direction in which the update moved the log-probs, where rounding averages out.
 """
 
-import json
-from pathlib import Path
-from typing import Any
-
-import torch
+from collections.abc import Sequence
+from math import sqrt
 
 from loop.errors import ProbeError
-from loop.hardware import device
-from loop.learning.batches import Row, collate
-from loop.learning.checkpoint import load_model
-from loop.learning.logprobs import token_logprobs
 from loop.sampling.engine import Engine
-from loop.tokens import Template
 from loop.types import Checkpoint
 
-TEXTS = (
-    "The lighthouse keeper wrote one short letter every evening, and every morning the sea had taken it away.",
-    "1. Wash the rice. 2. Bring two cups of water to a boil. 3. Cover the pot and wait for twelve minutes.",
-    '{"city": "Lisbon", "country": "Portugal", "rivers": ["Tagus"]}',
-)
-# Mean absolute difference of token log-probs, in nats. Rounding alone gives the noise measured in docs/loop.md.
-TOLERANCE = {"float32": 2e-3, "bfloat16": 6e-2}
-FILE = "probe.json"
+# Mean absolute difference of token log-probs, in nats: about twice the rounding seen (docs/loop.md).
+TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1}
+ARRIVED = (0.7, 1.3)  # share of the update that the engine must show
+MEASURABLE = 0.1  # standard error of that share above which it says nothing: the update is too small to see
 
 
-def sequences(folder: str) -> list[list[int]]:
-    return [Template.of(folder).tokenizer(text)["input_ids"] for text in TEXTS]
+def difference(got: Sequence[float], want: Sequence[float]) -> float:
+    return sum(abs(g - w) for g, w in zip(got, want, strict=True)) / len(got)
 
 
-def trainer_logprobs(model: Any, folder: str) -> list[list[float]]:
-    """log P of each token but the first of each probe text, in float32."""
-    rows = [Row(ids[:1], (ids[1:],)) for ids in sequences(folder)]
-    with torch.no_grad():
-        return [token_logprobs(model, collate([row]).to(device())).tolist() for row in rows]
+def arrived(got: Sequence[float], want: Sequence[float], before: Sequence[float]) -> float | None:
+    """1 when the engine moved as the trainer did from `before` to `want`, 0 when it stayed; None when not measurable.
+
+    The least-squares coefficient of (got - before) on (want - before).
+    """
+    move = [w - b for w, b in zip(want, before, strict=True)]
+    size = sum(m * m for m in move)
+    share = sum(m * (g - b) for m, g, b in zip(move, got, before, strict=True)) / size if size else 0.0
+    residual = sum((g - b - share * m) ** 2 for m, g, b in zip(move, got, before, strict=True)) / max(1, len(got) - 1)
+    return share if size and sqrt(residual / size) < MEASURABLE else None
 
 
-def write_probe(model: Any, folder: Path) -> None:
-    """Keep the trainer's answer beside the weights, so that probing them needs no second copy in memory."""
-    (folder / FILE).write_text(json.dumps(trainer_logprobs(model, str(folder))))
+def probe(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    want: Sequence[float],
+    sequences: list[list[int]],
+    before: Sequence[float] | None,
+) -> float:
+    """Mean absolute difference between engine and trainer, in nats a token.
 
-
-def wanted_logprobs(checkpoint: Checkpoint) -> list[list[float]]:
-    kept = Path(checkpoint.path) / FILE
-    if kept.exists():
-        found: list[list[float]] = json.loads(kept.read_text())
-        return found
-    return trainer_logprobs(load_model(Path(checkpoint.path), device()), checkpoint.path)
-
-
-def probe(engine: Engine, checkpoint: Checkpoint) -> float:
-    """Mean absolute difference between engine and trainer, in nats a token. Raises ProbeError above the tolerance."""
-    got = [x for one in engine.prompt_logprobs(sequences(checkpoint.path)) for x in one]
-    want = [x for one in wanted_logprobs(checkpoint) for x in one]
-    difference = sum(abs(g - w) for g, w in zip(got, want, strict=True)) / len(got)
-    if not difference <= TOLERANCE[engine.dtype]:
+    `want` is what the trainer says of `sequences`, `before` what it said of the weights that the engine held before.
+    Raises ProbeError when engine and trainer disagree.
+    """
+    got = [x for one in engine.prompt_logprobs(sequences) for x in one]
+    found, limit = difference(got, want), TOLERANCE[engine.dtype]
+    share = arrived(got, want, before) if before is not None else None
+    if not found <= limit or (share is not None and not ARRIVED[0] <= share <= ARRIVED[1]):
+        shown = "" if share is None else f", and {share:.0%} of the last update shows in the engine"
         raise ProbeError(
             f"engine and trainer disagree on {checkpoint.id} ({checkpoint.path}): their log-probs differ by "
-            f"{difference:.4f} nats a token, wanted at most {TOLERANCE[engine.dtype]} in {engine.dtype}. Nothing was "
-            "sampled. Run again to start a fresh engine; if it stays, the model needs sample.dtype: float32 or is not "
-            "computed alike by vLLM and transformers"
+            f"{found:.4f} nats a token (wanted at most {limit} in {engine.dtype}){shown}. Nothing was sampled. Run again "
+            "to start a fresh engine; if it stays, set sample.dtype: float32, or the model is not computed alike by "
+            "vLLM and transformers"
         )
-    return difference
+    return found

@@ -3,7 +3,9 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from loop.learning.probing import sequences, wanted_logprobs
 from loop.pairs import outcome_of
 from loop.sampling.engine import Answer, Engine, Request
 from loop.sampling.probe import probe
@@ -25,6 +27,7 @@ class VllmSampler:
 
     def __init__(self, engine: Engine, sampling: Sampling, *, seed: int) -> None:
         self.engine, self.sampling, self.seed = engine, sampling, seed
+        self._before: list[float] | None = None  # what the trainer says of the weights that the engine holds
 
     def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
         """One chunk at a time, all of it or nothing: each starts from an empty cache, so it can be made again alike."""
@@ -40,7 +43,9 @@ class VllmSampler:
     def warm(self, policy: Checkpoint) -> None:
         """Make the engine ready to sample from `policy`, and sure of it."""
         if self.engine.load(policy):
-            probe(self.engine, policy)
+            want = wanted_logprobs(Path(policy.path))
+            probe(self.engine, policy, want, sequences(policy.path), self._before)
+            self._before = want
 
     def rest(self) -> None:
         self.engine.rest()

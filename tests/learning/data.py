@@ -14,7 +14,7 @@ Columns = Mapping[str, np.ndarray]
 def columns(n: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
     """Log-probs of completions of 1 to 60 tokens at about 1.5 nats a token, the policy some way from its reference."""
     random = np.random.default_rng(seed)
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for side in ("chosen", "rejected"):
         found[f"{side}_tokens"] = random.integers(1, 60, n)
         found[f"reference_{side}"] = -1.5 * found[f"{side}_tokens"] - random.exponential(1.0, n)

@@ -1,6 +1,7 @@
 """What is made once is not made again: reference log-probs, and the steps of a killed update (pitfalls 24, 26, 48)."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ class Killed(Exception):
 def test_a_killed_update_goes_on_where_it_was(step: int, tiny: Path, tmp_path: Path) -> None:
     policy = initial(tiny)
     # Warm-up and decay, so that a schedule begun anew would show.
-    options = {"batch_size": 2, "epochs": 2, "save_seconds": 0.0, "warmup": 0.4, "schedule": "linear"}
+    options: dict[str, Any] = {"batch_size": 2, "epochs": 2, "save_seconds": 0.0, "warmup": 0.4, "schedule": "linear"}
     undisturbed = make_learner(tmp_path / "undisturbed", **options)
     pairs = scored(undisturbed, policy, unscored(tiny))
     expected, _, expected_steps = undisturbed.learn(round_of(policy), pairs)
@@ -53,7 +54,7 @@ def test_killed_twice_by_the_same_learner(tiny: Path, tmp_path: Path) -> None:
             kill_at.pop(0)
             raise Killed
 
-    options = {"batch_size": 2, "save_seconds": 0.0}
+    options: dict[str, Any] = {"batch_size": 2, "save_seconds": 0.0}
     undisturbed = make_learner(tmp_path / "undisturbed", **options)
     pairs = scored(undisturbed, policy, unscored(tiny))
     expected, _, expected_steps = undisturbed.learn(round_of(policy), pairs)

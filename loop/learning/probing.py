@@ -1,0 +1,45 @@
+"""The trainer's side of the probe: what these weights say of a few fixed texts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loop.hardware import device
+from loop.learning.batches import Row, collate
+from loop.learning.checkpoint import load_model
+from loop.learning.logprobs import token_logprobs
+from loop.tokens import Template
+
+TEXTS = (
+    "The lighthouse keeper wrote one short letter every evening, and every morning the sea had taken it away.",
+    "1. Wash the rice. 2. Bring two cups of water to a boil. 3. Cover the pot and wait for twelve minutes.",
+    '{"city": "Lisbon", "country": "Portugal", "rivers": ["Tagus"]}',
+)
+FILE = "probe.json"
+
+
+def sequences(folder: str) -> list[list[int]]:
+    return [Template.of(folder).tokenizer(text)["input_ids"] for text in TEXTS]
+
+
+def trainer_logprobs(model: Any, folder: str) -> list[float]:
+    """log P of each token but the first of each text, in float32."""
+    rows = [Row(ids[:1], (ids[1:],)) for ids in sequences(folder)]
+    where = next(model.parameters()).device
+    with torch.no_grad():
+        return [x for row in rows for x in token_logprobs(model, collate([row]).to(where)).tolist()]
+
+
+def write_probe(model: Any, folder: Path) -> None:
+    """Keep the answer beside the weights just saved, so that probing them needs no second copy in memory."""
+    (folder / FILE).write_text(json.dumps(trainer_logprobs(model, str(folder))))
+
+
+def wanted_logprobs(folder: Path) -> list[float]:
+    kept = folder / FILE
+    if kept.exists():
+        found: list[float] = json.loads(kept.read_text())
+        return found
+    return trainer_logprobs(load_model(folder, device()), str(folder))
