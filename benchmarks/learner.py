@@ -60,7 +60,8 @@ def ours(folder: Path, pairs: pa.Table, dtype: str) -> Turn:
             dtype=dtype,
             progress=lambda done, total, loss: steps.append(time.perf_counter()),
         )
-        chunks, value = [], {}
+        chunks: list[float] = []
+        value: dict[str, float] = {}
         for chunk in learner.score(policy, pairs):
             chunks.append(time.perf_counter())
             value |= {logprob.completion_id: logprob.value for logprob in chunk}
@@ -78,7 +79,7 @@ def theirs(folder: Path, pairs: pa.Table, dtype: str) -> Turn:
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    class Tokenised(DPOTrainer):  # type: ignore[misc]
+    class Tokenised(DPOTrainer):
         """DPOTrainer on the token ids that were sampled, in place of texts that it would tokenise again."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:

@@ -1,13 +1,12 @@
 """From a config to the parts of a loop: the only file that names every part."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from flows.config import Config, Learn, sha256
 from judges.rules import RulesJudge
@@ -55,16 +54,20 @@ class Loop:
     close: Callable[[], None]
 
 
-def check(config: Config) -> None:
-    """Refuse names and options that do not exist, before anything heavy loads."""
-    from loop.learning.losses import LOSSES
-
+def check_judge(config: Config) -> None:
+    """Refuse judges, pair builders and options that do not exist, before anything is read."""
     if config.judge.kind not in JUDGES:
         raise ConfigError(f"there is no judge {config.judge.kind!r}; choose one of {', '.join(JUDGES)}")
     check_options("judge", config.judge.kind, JUDGES[config.judge.kind], config.judge.options)
     if config.pair.kind not in BUILDERS:
         raise ConfigError(f"there is no pair builder {config.pair.kind!r}; choose one of {', '.join(BUILDERS)}")
     check_options("pair builder", config.pair.kind, BUILDERS[config.pair.kind], config.pair.options, skip=1)
+
+
+def check_learner(config: Config) -> None:
+    """The same for the loss. It knows its options by its signature, and so loads torch."""
+    from loop.learning.losses import LOSSES
+
     if config.learn.loss not in LOSSES:
         raise ConfigError(f"there is no loss {config.learn.loss!r}; choose one of {', '.join(LOSSES)}")
     fields, options = list(Learn.model_fields), option_names(LOSSES[config.learn.loss], 1)
@@ -98,24 +101,36 @@ def describe(config: Config, train: Sequence[Prompt], held_out: Sequence[Prompt]
     return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, _versions())
 
 
-def refuse_change(store: DuckStore, info: RunInfo) -> None:
+def refuse_change(prepared: Prepared) -> None:
     """A name stands for one config in a store. Raises ConfigError with a diff when this one is another."""
+    store, info = prepared.store, prepared.info
     known = store.run(info.name) if store.db.path.exists() else None
+    if known is None or known.config_sha256 != info.config_sha256:
+        check_learner(prepared.config)  # a run that the store knows was checked when it began
     if known is not None and known.config_sha256 != info.config_sha256:
-        stored, given = (yaml.safe_dump(run.config["shape"]).splitlines() for run in (known, info))
-        diff = "\n".join(unified_diff(stored, given, "stored", "given", lineterm="", n=1))
+        stored, given = (list(_flat(run.config["shape"])) for run in (known, info))
+        diff = "\n".join(unified_diff(stored, given, "stored", "given", lineterm="", n=0))
         raise ConfigError(
             f"run {info.name!r} in {store.db.path} was started with another config or other prompts:\n{diff}\n"
             "undo the change to go on with it, or give the changed config another name"
         )
 
 
+def _flat(shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """One line a value, with its whole key."""
+    for key, value in sorted(shape.items()):
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}: {value}"
+
+
 def prepare(config: Config) -> Prepared:
     """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
-    check(config)
+    check_judge(config)
     train, held_out = read_all_prompts(config)
     prepared = Prepared(config, describe(config, train, held_out), train, held_out, DuckStore(config.store))
-    refuse_change(prepared.store, prepared.info)
+    refuse_change(prepared)
     return prepared
 
 
@@ -125,7 +140,8 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     train, held_out = prepared.train, prepared.held_out
 
     from loop.learning.checkpoint import weights_sha256
-    from loop.learning.learner import DpoLearner, Optimization
+    from loop.learning.descent import Optimization
+    from loop.learning.learner import DpoLearner
     from loop.learning.losses import bind
     from loop.models import resolve_model
     from loop.sampling.engine import Engine

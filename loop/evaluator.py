@@ -29,7 +29,9 @@ def effective_n(groups: Sequence[Sequence[float]]) -> float:
     """
     n, k = sum(map(len, groups)), len(groups)
     m = n / k if k else 0.0
-    if k < 2 or m <= 1:
+    if k < 2:
+        return float(k)  # one prompt says nothing of others
+    if m <= 1:
         return float(n)
     grand = sum(map(sum, groups)) / n
     between = sum(len(g) * (fmean(g) - grand) ** 2 for g in groups) / (k - 1)

@@ -20,6 +20,11 @@ def fast_dtype() -> Dtype:
     return "bfloat16" if native else "float32"
 
 
+def autocast(dtype: str) -> torch.autocast:
+    """Multiply in bfloat16 when `dtype` says so; weights stay as they are."""
+    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+
+
 def default_token_budget() -> int:
     """Tokens a forward and backward pass: a GPU needs many to be busy, a CPU is busy with few and short of memory."""
     return 16384 if device().type == "cuda" else 1024

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.build import check, describe, read_all_prompts
+from flows.build import check_judge, check_learner, describe, read_all_prompts
 from flows.config import Config, parse_config, read_config
 from loop.errors import ConfigError
 
@@ -38,7 +38,8 @@ def values(**changes: Any) -> dict[str, Any]:
 
 def mistakes(**changes: Any) -> str:
     with pytest.raises(ConfigError) as error:
-        check(parse_config(values(**changes), "loop.yaml"))
+        check_judge(parse_config(values(**changes), "loop.yaml"))
+        check_learner(parse_config(values(**changes), "loop.yaml"))
     return str(error.value)
 
 
@@ -55,7 +56,8 @@ def bad_override(folder: Path, override: str) -> str:
 
 def test_the_example_means_what_it_says(tmp_path: Path) -> None:
     config = overridden(tmp_path)
-    check(config)
+    check_judge(config)
+    check_learner(config)
     assert (config.name, config.store, config.seed, config.rounds) == ("quickstart", "preferences.duckdb", 0, 3)
     assert config.policy.model == "bundled/smollm2-135m-instruct"
     assert (config.prompts.train, config.prompts.per_round) == ("examples/quickstart/train.jsonl", None)

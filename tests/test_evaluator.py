@@ -53,7 +53,7 @@ def test_wilson_against_scipy() -> None:
         ([[1, 1], [1, 1], [1, 1]], 3),  # no spread at all: the cautious reading
         ([[1, 0], [0, 1], [1, 0]], 6),  # answers that disagree are not worth more than independent ones
         ([[1], [0], [1]], 3),
-        ([[1, 0, 1]], 3),  # one prompt says nothing of the correlation
+        ([[1, 0, 1]], 1),  # one prompt says nothing of others: one trial
         # Means 1, 1, 0, 1/2 about 5/8: between 2 (9 + 9 + 25 + 1) / 64 / 3 = 11/24, within (1/2) / 4 = 1/8,
         # rho = (1/3) / (7/12) = 4/7, 8 / (11/7)
         ([[1, 1], [1, 1], [0, 0], [1, 0]], 56 / 11),

@@ -60,6 +60,7 @@ def save_model(model: Any, like: Path, folder: Path) -> str:
         for path in like.glob(pattern):
             shutil.copy2(path, partial / path.name)
     for path in partial.iterdir():
+        path.chmod(0o644)  # safetensors writes for the owner alone; a team shares a checkpoint
         with path.open("rb") as file:
             os.fsync(file.fileno())
     digest = weights_sha256(partial)

