@@ -73,7 +73,10 @@ class DuckStore:
         return Experience(tuple(self._groups(rnd, "")), tuple(to_record(Judgement, row) for row in judged))
 
     def pairs(self, rnd: Round) -> pa.Table:
-        """One row a pair: messages, completion_ids [chosen, rejected], their token_ids, reference log-probs or null."""
+        """One row a pair: messages, completion_ids [chosen, rejected], their token_ids, reference log-probs or null.
+
+        In an order that does not hang on the run's name, so that the same config under two names learns alike.
+        """
         with self.db.read() as con:
             return table(
                 con,
@@ -85,7 +88,7 @@ class DuckStore:
                 JOIN completions r ON r.completion_id = x.rejected_id
                 LEFT JOIN logprobs lc ON lc.completion_id = x.chosen_id AND lc.weights_sha256 = $weights
                 LEFT JOIN logprobs lr ON lr.completion_id = x.rejected_id AND lr.weights_sha256 = $weights
-                WHERE x.run_id = $run AND x.round = $round ORDER BY x.pair_id""",
+                WHERE x.run_id = $run AND x.round = $round ORDER BY x.prompt_id, c.sample, r.sample""",
                 {"run": rnd.run, "round": rnd.index, "weights": rnd.reference.weights_sha256},
             )
 

@@ -122,7 +122,8 @@ def test_every_train_prompt_has_one_outcome_a_round(tmp_path: Path) -> None:
 def test_rounds_take_the_prompts_in_turn(tmp_path: Path) -> None:
     play_all(tmp_path / "store.duckdb")
     train = [p.id for p in prompts("train", 3)]
-    assert [r["prompt_ids"] for r in contents(tmp_path / "store.duckdb")["rounds"]] == [train[:2], [train[2], train[0]]]
+    rounds = sorted(contents(tmp_path / "store.duckdb")["rounds"], key=lambda r: r["round"])
+    assert [r["prompt_ids"] for r in rounds] == [train[:2], [train[2], train[0]]]
 
 
 def test_a_rejected_candidate_is_kept_but_not_followed(tmp_path: Path) -> None:

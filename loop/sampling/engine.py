@@ -125,8 +125,9 @@ class Engine:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
             if device().type == "cpu":
                 self._llm.apply_model(pack_vocabulary)
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
-            # A reload that fails half-way leaves tensors without memory behind them: only a new engine is safe.
+        except Exception as error:
+            # Whatever it was, a reload that fails half-way leaves tensors without memory: only a new engine is safe,
+            # and where the weights are at fault, starting it raises.
             log.warning("reloading weights from %s failed (%s); starting a new engine", path, error)
             self.close()
             self._start(path)

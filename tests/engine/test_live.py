@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.kill_and_resume import ROOT, TABLES, finish, prepare
+from benchmarks.kill_and_resume import ROOT, prepare
 from store.db import Database, rows
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -52,8 +52,10 @@ def test_two_runs_one_store_and_a_reader(tmp_path: Path) -> None:
     """Both runs end with the rows they have alone; a reader is answered all the while (pitfall: rows lost to locks)."""
     config = prepare(tmp_path)
     alone, shared = tmp_path / "alone" / "store.duckdb", tmp_path / "shared" / "store.duckdb"
-    finish("run", str(config), "--store", str(alone))
     cores = sorted(os.sched_getaffinity(0))
+    first = spar("run", str(config), "--no-prefect", "--store", str(alone), core=cores[0])
+    _, errors = first.communicate(timeout=300)
+    assert first.returncode == 0, errors[-3000:]
     live = [
         spar(
             "run",
@@ -85,7 +87,4 @@ def test_two_runs_one_store_and_a_reader(tmp_path: Path) -> None:
     assert wanted["texts"] and wanted["pairs"][0]["n"]
     for k in range(2):
         found = by_run(shared, f"run{k}")
-        # Ids differ with the name; what was sampled, counted and judged must not.
-        assert {t: found[t] for t in wanted if t != "texts"} == {t: wanted[t] for t in wanted if t != "texts"}
-        assert len(found["texts"]) == len(wanted["texts"])
-    assert TABLES  # the tables that the kill test compares row by row
+        assert found == wanted  # ids differ with the name; what was sampled, paired, learned and counted does not
