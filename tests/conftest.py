@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,3 +11,19 @@ from tests.tiny import build_tiny_model
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model (see tests.tiny). Read only: checkpoints go elsewhere."""
     return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+STATUS = pytest.StashKey[int]()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process here: vLLM's and DuckDB's bindings take long to go down and complain of each other."""
+    status = config.stash.get(STATUS, None)
+    if status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
