@@ -8,9 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from flows.config import Config, Learn, sha256
 from judges.rules import RulesJudge
-from loop.errors import ConfigError
+from loop.errors import ConfigError, StoreBusy
 from loop.evaluator import RivalEvaluator
 from loop.options import check_options, nearest, option_names
 from loop.pairs import BUILDERS, pairing
@@ -138,6 +140,8 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     """Register the run and make its parts. The engine starts when it first samples, or by `Loop.warm`."""
     config, info, store = prepared.config, prepared.info, prepared.store
     train, held_out = prepared.train, prepared.held_out
+    run_folder = store.db.path.parent / "runs" / info.id
+    lock = hold(run_folder)
 
     from loop.learning.checkpoint import weights_sha256
     from loop.learning.descent import Optimization
@@ -151,7 +155,6 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     weights = weights_sha256(folder)
     initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
     sample, learn, evaluate = config.sample, config.learn, config.evaluate
-    run_folder = store.db.path.parent / "runs" / info.id
     engine = Engine(
         context=sample.context,
         dtype=_dtype(sample.dtype),
@@ -186,7 +189,26 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     )
     store.add([[info, initial, *train, *held_out]])
     start = store.last_round(info.id) or round_zero(info.id, initial)
-    return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), engine.close)
+
+    def close() -> None:
+        engine.close()
+        lock.release()
+
+    return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), close)
+
+
+def hold(run_folder: Path) -> FileLock:
+    """Keep others from playing the same run; the kernel lets go when this process dies. Raises StoreBusy."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(run_folder / "run.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StoreBusy(
+            f"another process is playing {run_folder.name} (it holds {lock.lock_file}); wait for it, see: spar "
+            "status, or stop it and go on with: spar resume"
+        ) from error
+    return lock
 
 
 def _shuffled(prompts: Sequence[Prompt], seed: int) -> tuple[str, ...]:
