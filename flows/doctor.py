@@ -38,7 +38,7 @@ def _package(name: str) -> Finding:
 def _vllm() -> Finding:
     from loop.hardware import vllm_environment
 
-    os.environ.update(vllm_environment(cache_gib=2) | os.environ)
+    os.environ.update(vllm_environment(cache_gib=1) | os.environ)
     try:
         return Finding("vllm", True, str(importlib.import_module("vllm").__version__))
     except ImportError as error:

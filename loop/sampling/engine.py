@@ -133,7 +133,7 @@ class Engine:
             self._start(path)
 
     def _start(self, path: str) -> None:
-        os.environ.update(vllm_environment(cache_gib=2) | os.environ)
+        os.environ.update(vllm_environment(cache_gib=1) | os.environ)
         with native_stderr_to(self.log):
             self._llm = self._new(path)
 
