@@ -11,7 +11,7 @@ import torch
 
 from loop.errors import StepError
 from loop.hardware import autocast, default_token_budget, device, fast_dtype
-from loop.learning.batches import Plan, Row, collate, plan
+from loop.learning.batches import Plan, Row, collate, micro_batches, plan
 from loop.learning.checkpoint import load_model, save_model
 from loop.learning.descent import Descent, Optimization
 from loop.learning.logprobs import completion_logprobs
@@ -19,6 +19,8 @@ from loop.learning.losses import Loss
 from loop.learning.probing import write_probe
 from loop.tokens import Template
 from loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
+
+CHUNK = 64  # log-probs that are stored at once
 
 
 class DpoLearner:
@@ -47,35 +49,30 @@ class DpoLearner:
         self._held: tuple[str, Any] | None = None  # the model last loaded, as long as its weights are as loaded
 
     def score(self, checkpoint: Checkpoint, rows: pa.Table) -> Iterator[list[LogProb]]:
-        """log P of the completions that have none, in the micro-batches that learning will use.
+        """log P of the completions that have none. Pairs are scored in the micro-batches that learning will use:
 
-        The same shapes give the same rounding, so a policy that equals its reference has margin 0 exactly.
+        the same shapes give the same rounding, so a policy that equals its reference has margin 0 exactly.
         """
         known = [None not in r for r in rows["reference"].to_pylist()]
         if all(known):
             return
-        batches, ids = self._rows(checkpoint, rows), rows["completion_ids"].to_pylist()
+        prepared, ids = self._rows(checkpoint, rows), rows["completion_ids"].to_pylist()
         model = self._model(checkpoint)
-        for batch in self._plan(batches, epochs=1):
-            for micro in batch:
-                if all(known[i] for i in micro):
-                    continue
-                collated = collate([batches[i] for i in micro]).to(device())
-                with torch.no_grad(), autocast(self.dtype):
-                    values = completion_logprobs(model, collated)
-                named = [completion_id for i in micro for completion_id in ids[i]]
-                yield [
-                    LogProb(
-                        make_id("logprob", weights=checkpoint.weights_sha256, completion=completion_id),
-                        completion_id,
-                        checkpoint.weights_sha256,
-                        value,
-                        tokens,
-                    )
-                    for completion_id, value, tokens in zip(
-                        named, values.tolist(), collated.lengths.tolist(), strict=True
-                    )
-                ]
+        chunk: list[LogProb] = []
+        for micro in self._scoring_plan(prepared):
+            if all(known[i] for i in micro):
+                continue
+            batch = collate([prepared[i] for i in micro]).to(device())
+            with torch.no_grad(), autocast(self.dtype):
+                values = completion_logprobs(model, batch)
+            named = [completion_id for i in micro for completion_id in ids[i]]
+            for found in zip(named, values.tolist(), batch.lengths.tolist(), strict=True):
+                chunk.append(_logprob(checkpoint, *found))
+            if len(chunk) >= CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
     def learn(self, rnd: Round, pairs: pa.Table) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         started = time.monotonic()
@@ -131,8 +128,19 @@ class DpoLearner:
             epochs=epochs,
         )
 
+    def _scoring_plan(self, rows: Sequence[Row]) -> list[list[int]]:
+        if all(len(row.completions) == 1 for row in rows):  # answers, not pairs: no update will see these batches
+            budget = self.opt.token_budget or default_token_budget()
+            return micro_batches(range(len(rows)), [row.length for row in rows], budget)
+        return [micro for batch in self._plan(rows, epochs=1) for micro in batch]
+
     def _model(self, checkpoint: Checkpoint) -> Any:
         if self._held is None or self._held[0] != checkpoint.weights_sha256:
             self._held = None
             self._held = (checkpoint.weights_sha256, load_model(Path(checkpoint.path), device()))
         return self._held[1]
+
+
+def _logprob(checkpoint: Checkpoint, completion_id: str, value: float, tokens: int) -> LogProb:
+    weights = checkpoint.weights_sha256
+    return LogProb(make_id("logprob", weights=weights, completion=completion_id), completion_id, weights, value, tokens)
