@@ -44,13 +44,8 @@ def as_task(step: Run, *args: Any, inside: Run = call) -> Any:
 def _retriable(task: Any, run: Any, state: Any) -> bool:
     from loop.errors import SparError
 
-    try:
-        state.result()
-    except SparError:
-        return False
-    except Exception:
-        return True
-    return False
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, Exception) and not isinstance(error, SparError)
 
 
 def self_play_flow(
