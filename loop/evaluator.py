@@ -6,7 +6,8 @@ from math import sqrt
 from statistics import fmean, variance
 from typing import Literal
 
-from loop.pairs import scores
+from loop.judging import Reading, mean_scores
+from loop.pairs import Read
 from loop.types import Evaluation, Experience, Round, make_id
 
 Z = 1.959963984540054  # two-sided 95 %
@@ -57,15 +58,25 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 
 class RivalEvaluator:
-    """Compares the candidate with `rival` by the judge's scores. A completion passes with a score of `pass_at`.
+    """Compares the candidate with `rival` by the judge's scores, or by its duels where it compares answers.
+
+    `read` is the judge's way to read its judgements. A completion passes with a score of `pass_at`; a judge that
+    compares gives no score to pass with.
 
     The gate accepts the candidate when its win rate is at least `gate`; None accepts every candidate.
     """
 
     def __init__(
-        self, rival: Literal["initial", "previous"] = "initial", *, gate: float | None = 0.5, pass_at: float = 1.0
+        self,
+        rival: Literal["initial", "previous"] = "initial",
+        *,
+        gate: float | None = 0.5,
+        pass_at: float = 1.0,
+        read: Read = mean_scores,
+        compares: bool = False,
     ) -> None:
         self.rival, self.gate, self.pass_at = rival, gate, pass_at
+        self.read, self.compares = read, compares
 
     def evaluate(
         self, rnd: Round, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
@@ -94,22 +105,28 @@ class RivalEvaluator:
     def _metrics(
         self, candidate: Experience, rival: Experience, reference: Mapping[str, float]
     ) -> Sequence[tuple[str, float, float | None, float | None, int]]:
-        mine, theirs = _by_prompt(candidate), _by_prompt(rival)
+        reading = self.read(candidate.judgements)
+        mine = _by_prompt(candidate, reading)
+        if self.compares:
+            wins = _duels_won(candidate, rival, reading)
+        else:
+            theirs = _by_prompt(rival, self.read(rival.judgements))
+            wins = {p: win_share(mine[p], theirs[p]) for p in mine if p in theirs}
         completions = [c for g in candidate.groups for c in g.completions]
         rows: list[tuple[str, float, float | None, float | None, int]] = []
-        if mine:
+        if mine and not self.compares:
             passed = [[float(s >= self.pass_at) for s in group] for group in mine.values()]
             flat = [x for group in passed for x in group]
             rows.append(("pass_rate", fmean(flat), *wilson(fmean(flat), effective_n(passed)), len(flat)))
             rows.append(("mean_score", *mean_interval([fmean(g) for g in mine.values()]), len(flat)))
-        if shared := [win_share(mine[p], theirs[p]) for p in mine if p in theirs]:
+        if shared := list(wins.values()):
             rows.append(("win_rate", fmean(shared), *wilson(fmean(shared), len(shared)), len(shared)))
         if completions:
             lengths = [float(len(c.token_ids)) for c in completions]
             rows.append(("mean_tokens", *mean_interval(lengths), len(lengths)))
             cut = fmean(float(c.finish_reason == "length") for c in completions)
             rows.append(("truncated", cut, *wilson(cut, len(completions)), len(completions)))
-            silent = fmean(float(g.prompt.id not in mine) for g in candidate.groups)
+            silent = fmean(float(g.prompt.id not in (wins if self.compares else mine)) for g in candidate.groups)
             rows.append(("abstained", silent, *wilson(silent, len(candidate.groups)), len(candidate.groups)))
         if ratios := [sum(c.logprobs) - reference[c.id] for c in completions if c.id in reference]:
             # E log(policy / initial) over the policy's own samples: the k1 estimate, exact in expectation.
@@ -117,11 +134,23 @@ class RivalEvaluator:
         return rows
 
 
-def _by_prompt(experience: Experience) -> dict[str, list[float]]:
-    score = scores(experience)
+def _by_prompt(experience: Experience, reading: Reading) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = defaultdict(list)
     for group in experience.groups:
         for completion in group.completions:
-            if completion.id in score:
-                groups[group.prompt.id].append(score[completion.id])
+            if completion.id in reading.scores:
+                groups[group.prompt.id].append(reading.scores[completion.id])
     return groups
+
+
+def _duels_won(candidate: Experience, rival: Experience, reading: Reading) -> dict[str, float]:
+    """By prompt, the mean P(win) over its duels with the rival's answer of the same number; the same text ties."""
+    answers = {(c.prompt_id, c.sample): c for g in rival.groups for c in g.completions}
+    won: dict[str, list[float]] = defaultdict(list)
+    for c in (c for g in candidate.groups for c in g.completions):
+        other = answers.get((c.prompt_id, c.sample))
+        if other is not None and other.text == c.text:
+            won[c.prompt_id].append(0.5)
+        elif other is not None and (c.id, other.id) in reading.duels:
+            won[c.prompt_id].append(reading.duels[c.id, other.id])
+    return {prompt: fmean(p) for prompt, p in won.items()}

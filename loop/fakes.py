@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from loop.judging import Pointwise, unjudged
 from loop.types import (
     Checkpoint,
     Completion,
@@ -60,7 +61,7 @@ class FakeSampler:
         )
 
 
-class FakeJudge:
+class FakeJudge(Pointwise):
     """Longer is better, up to 1.0; no answer for texts of length `silent_at`. One prompt a chunk."""
 
     name = "fake"
@@ -70,7 +71,7 @@ class FakeJudge:
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
         for group in groups:
-            yield [self._judgement(c) for c in group.completions]
+            yield [self._judgement(c) for c in unjudged(group)]
 
     def _judgement(self, c: Completion) -> Judgement:
         value = None if len(c.text) == self.silent_at else min(1.0, len(c.text) / 6)

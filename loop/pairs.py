@@ -4,16 +4,15 @@ A builder looks at one prompt's scored completions. It returns pairs, or the rea
 ends with exactly one outcome and none is dropped in silence: prompts = paired + tie + identical + abstained + failed.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from loop.errors import ConfigError
+from loop.judging import Reading, mean_scores
 from loop.options import check_options
 from loop.parts import Pairing
-from loop.types import Completion, Experience, Outcome, Pair, PromptOutcome, Round, make_id
+from loop.types import Completion, Experience, Group, Judgement, Outcome, Pair, PromptOutcome, Round, make_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,7 @@ class Unpaired:
     reason: str
 
 
+Read = Callable[[Sequence[Judgement]], Reading]
 Builder = Callable[..., Sequence[tuple[Scored, Scored]] | Unpaired]
 
 
@@ -56,42 +56,49 @@ def best_worst(
 BUILDERS: dict[str, Builder] = {"best_worst": best_worst}
 
 
-def scores(experience: Experience) -> Mapping[str, float]:
-    """The mean score of each completion over its judgements; a completion without any answer has none."""
-    values = defaultdict(list)
-    for j in experience.judgements:
-        if j.rival_id is None and j.value is not None:
-            values[j.completion_id].append(j.value)
-    return {completion_id: fmean(v) for completion_id, v in values.items()}
+def pairing(kind: str, read: Read = mean_scores, /, **options: Any) -> Pairing:
+    """The pairing step for a builder by name; `read` is the judge's way to read its judgements.
 
-
-def pairing(kind: str, **options: Any) -> Pairing:
-    """The pairing step for a builder by name. Raises ConfigError for a builder or an option that does not exist."""
+    Raises ConfigError for a builder or an option that does not exist.
+    """
     if kind not in BUILDERS:
         raise ConfigError(f"there is no pair builder {kind!r}; choose one of {', '.join(BUILDERS)}")
     check_options("pair builder", kind, BUILDERS[kind], options, skip=1)
 
     def build(rnd: Round, experience: Experience) -> list[Pair | PromptOutcome]:
-        score = scores(experience)
+        reading = read(experience.judgements)
         records: list[Pair | PromptOutcome] = []
         for group in experience.groups:
-            scored = [Scored(score[c.id], c) for c in group.completions if c.id in score]
-            found: Sequence[tuple[Scored, Scored]] | Unpaired
-            if len(scored) < 2:
-                found = Unpaired("abstained", f"the judge scored {len(scored)} of {len(group.completions)} completions")
-            else:
-                found = BUILDERS[kind](scored, **options)
+            found = _preferences(group, reading, lambda scored: BUILDERS[kind](scored, **options))
             if isinstance(found, Unpaired):
                 records.append(outcome_of(rnd, group.prompt.id, found.outcome, found.reason))
             else:
-                records += [_pair(rnd, group.prompt.id, kind, chosen, rejected) for chosen, rejected in found]
+                records += [_pair(rnd, group.prompt.id, kind, c, r, reading) for c, r in found]
                 records.append(outcome_of(rnd, group.prompt.id, "paired"))
         return records
 
     return build
 
 
-def _pair(rnd: Round, prompt_id: str, builder: str, chosen: Scored, rejected: Scored) -> Pair:
+def _preferences(group: Group, reading: Reading, builder: Builder) -> Sequence[tuple[Scored, Scored]] | Unpaired:
+    if len(group.completions) > 1 and len({c.text for c in group.completions}) == 1:
+        return Unpaired("identical", f"all {len(group.completions)} completions have the same text")
+    scored = [Scored(reading.scores[c.id], c) for c in group.completions if c.id in reading.scores]
+    if len(scored) < 2:
+        return Unpaired("abstained", f"the judge scored {len(scored)} of {len(group.completions)} completions")
+    found = builder(scored)
+    if isinstance(found, Unpaired):
+        return found
+    won = [(c, r) for c, r in found if _p_chosen(c, r, reading) > 0.5]
+    return won or Unpaired("tie", f"the judge's own duels do not prefer any of the {len(found)} pairs built on scores")
+
+
+def _p_chosen(chosen: Scored, rejected: Scored, reading: Reading) -> float:
+    """The judge's own probability where it compared these two, else 1: the higher score is better."""
+    return reading.duels.get((chosen.completion.id, rejected.completion.id), 1.0)
+
+
+def _pair(rnd: Round, prompt_id: str, builder: str, chosen: Scored, rejected: Scored, reading: Reading) -> Pair:
     chosen_id, rejected_id = chosen.completion.id, rejected.completion.id
     return Pair(
         id=make_id("pair", run=rnd.run, round=rnd.index, chosen=chosen_id, rejected=rejected_id),
@@ -100,7 +107,7 @@ def _pair(rnd: Round, prompt_id: str, builder: str, chosen: Scored, rejected: Sc
         prompt_id=prompt_id,
         chosen_id=chosen_id,
         rejected_id=rejected_id,
-        p_chosen=1.0,
+        p_chosen=_p_chosen(chosen, rejected, reading),
         margin=chosen.score - rejected.score,
         weight=1.0,
         builder=builder,

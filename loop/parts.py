@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loop.judging import Reading
 from loop.types import (
     Checkpoint,
     Completion,
     Evaluation,
     Experience,
     Group,
+    JudgeCall,
     Judgement,
     LogProb,
     Pair,
@@ -40,10 +42,27 @@ class Sampler(Protocol):
 
 
 class Judge(Protocol):
-    @property
-    def name(self) -> str: ...
+    """Judgements are raw: one row a member, principle and order. What they come to, `read` says (see loop.judging)."""
 
-    def judge(self, groups: Sequence[Group]) -> Iterator[Sequence[Judgement]]: ...
+    @property
+    def name(self) -> str:
+        """Names all that shapes a verdict: judges that may answer differently have different names."""
+        ...
+
+    @property
+    def compares(self) -> bool:
+        """Whether it judges pairs of answers, and so needs a rival's answers to measure a policy."""
+        ...
+
+    def missing(self, group: Group) -> int:
+        """How many judgements of a group are still to be made; those in `group.judged` are not."""
+        ...
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[Sequence[Judgement | JudgeCall]]:
+        """Make the judgements that are missing, in chunks as they come."""
+        ...
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading: ...
 
 
 class Learner(Protocol):
@@ -73,8 +92,10 @@ class Store(Protocol):
         ...
 
     def unsampled(self, rnd: Round) -> list[Prompt]: ...
-    def unjudged(self, rnd: Round, judge: str) -> list[Group]: ...
-    def experience(self, rnd: Round, judge: str) -> Experience: ...
+    def experience(self, rnd: Round, judge: str) -> Experience:
+        """The completions of `rnd.policy` for the prompts of `rnd`, and all that the judge has said of them."""
+        ...
+
     def pairs(self, rnd: Round) -> "pa.Table": ...
     def answers(self, rnd: Round) -> "pa.Table": ...
     def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]: ...
@@ -106,5 +127,7 @@ class Parts:
     train: tuple[str, ...]  # ids of the train prompts, in the order rounds take them
     held_out: tuple[str, ...]  # ids of the eval prompts
     per_round: int  # prompts a round
+    examiner: Judge | None = None  # judges held-out answers; None: `judge` does
+    max_abstain: float = 0.5  # share of judgements without an answer from which on the judge step stops
     anchor: str = "previous"  # the learner's reference: "previous" or "initial"
     watch: Watch = unwatched  # sees every chunk on its way into the store: progress, timing

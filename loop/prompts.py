@@ -21,7 +21,7 @@ def read_prompts(source: str, split: Split) -> list[Prompt]:
     `source` is a file (.jsonl, .parquet, .csv), a folder written by datasets' save_to_disk, or a dataset id of the hub,
     `org/name` or `org/name:split`. Raises DataError for a missing or empty source, a row without a prompt, duplicates.
     """
-    prompts = [_prompt(row, number, source, split) for number, row in enumerate(_rows(source), start=1)]
+    prompts = [_prompt(row, f"{source} row {i}", source, split) for i, row in enumerate(read_rows(source), start=1)]
     if not prompts:
         raise DataError(f"{source} has no rows; wanted at least one with a field 'prompt' or 'messages'")
     first: dict[str, int] = {}
@@ -53,28 +53,35 @@ def normalised(messages: Sequence[Message]) -> str:
     )
 
 
-def _prompt(row: Mapping[str, Any], number: int, source: str, split: Split) -> Prompt:
+def _prompt(row: Mapping[str, Any], where: str, source: str, split: Split) -> Prompt:
     meta = {k: v for k, v in row.items() if k not in ("prompt", "messages")}
+    if row.get("prompt") is not None and row.get("messages") is not None:
+        meta["prompt"] = row["prompt"]
+    return Prompt.make(messages_of(row, where), split, source, _plain(meta))
+
+
+def messages_of(row: Mapping[str, Any], where: str) -> list[Message]:
+    """The conversation of a row: its `messages`, or its `prompt` as the one turn of a user. Raises DataError."""
     messages = row.get("messages")
+    if messages is None and isinstance(row.get("prompt"), list):
+        messages = row["prompt"]  # TRL's conversational prompts
     if isinstance(messages, str):  # CSV and Parquet keep a conversation as JSON
         try:
             messages = json.loads(messages)
         except json.JSONDecodeError as error:
-            raise DataError(f"{source} row {number} has messages that are not JSON: {error}") from error
+            raise DataError(f"{where} has messages that are not JSON: {error}") from error
     if messages is None and isinstance(row.get("prompt"), str) and row["prompt"].strip():
         messages = [{"role": "user", "content": row["prompt"]}]
-    elif "prompt" in row and messages is not None:
-        meta["prompt"] = row["prompt"]
     well_formed = isinstance(messages, list) and all(
         isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
         for m in messages
     )
     if not messages or not well_formed:
         raise DataError(
-            f"{source} row {number} has no prompt: found fields {sorted(row)}, wanted 'prompt' (text) or 'messages' "
+            f"{where} has no prompt: found fields {sorted(row)}, wanted 'prompt' (text) or 'messages' "
             "(a list of {role, content})"
         )
-    return Prompt.make([{"role": m["role"], "content": m["content"]} for m in messages], split, source, _plain(meta))
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +99,8 @@ def _present(value: Any) -> Any:
     return [_present(v) for v in value] if isinstance(value, list) else value
 
 
-def _rows(source: str) -> Iterator[Mapping[str, Any]]:
+def read_rows(source: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a file, of a saved dataset's folder, or of a hub dataset."""
     path = Path(source).expanduser()
     if path.suffix in READERS:
         if not path.exists():

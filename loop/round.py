@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from loop.errors import StepError
-from loop.parts import Parts, Run, call
+from loop.judging import refuse_silence, to_judge
+from loop.parts import Judge, Parts, Run, call
 from loop.types import Checkpoint, Round
 
 
@@ -18,9 +19,18 @@ def sample(rnd: Round, parts: Parts) -> int:
 
 
 def judge(rnd: Round, parts: Parts) -> int:
-    missing = parts.store.unjudged(rnd, parts.judge.name)
-    total = sum(len(group.completions) for group in missing)
-    return parts.store.add(parts.watch("judge", total, parts.judge.judge(missing)))
+    return _ask(parts.judge, rnd, None, parts)
+
+
+def _ask(judge: Judge, rnd: Round, rival: Round | None, parts: Parts) -> int:
+    """Have the judge make the judgements that are missing; one that compares sets answers beside the rival's."""
+    parts.sampler.rest()  # a judge may be a model
+    experience = parts.store.experience(rnd, judge.name)
+    other = parts.store.experience(rival, judge.name) if rival and judge.compares else None
+    everything = to_judge(experience, other, parts.max_abstain)
+    groups, known = [g for g in everything if judge.missing(g)], [j for g in everything for j in g.judged]
+    chunks = refuse_silence(judge.judge(groups), known, parts.max_abstain, judge.name)
+    return parts.store.add(parts.watch("judge", sum(map(judge.missing, groups)), chunks))
 
 
 def pair(rnd: Round, parts: Parts) -> int:
@@ -54,17 +64,18 @@ def evaluate(rnd: Round, candidate: Checkpoint, parts: Parts) -> bool:
     """Measure the candidate on held-out prompts; True when the gate lets it become the policy."""
     held_out = replace(rnd, policy=candidate, prompt_ids=parts.held_out, split="eval")
     if not parts.store.evaluated(held_out):
+        examiner = parts.examiner or parts.judge
+        rival = replace(held_out, policy=rnd.initial if parts.evaluator.rival == "initial" else rnd.policy)
         sample(held_out, parts)
-        judge(held_out, parts)
+        _ask(examiner, held_out, rival, parts)
         if candidate.weights_sha256 != rnd.initial.weights_sha256:
             parts.sampler.rest()
             answers = parts.store.answers(held_out)
             parts.store.add(parts.watch("score", _completions(answers), parts.learner.score(rnd.initial, answers)))
-        rival = replace(held_out, policy=rnd.initial if parts.evaluator.rival == "initial" else rnd.policy)
         metrics = parts.evaluator.evaluate(
             held_out,
-            parts.store.experience(held_out, parts.judge.name),
-            parts.store.experience(rival, parts.judge.name),
+            parts.store.experience(held_out, examiner.name),
+            parts.store.experience(rival, examiner.name),
             parts.store.logprobs(held_out, rnd.initial),
         )
         parts.store.add([metrics])

@@ -85,6 +85,23 @@ class Judgement:
     rationale: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeCall:
+    """One call of a model that judges: what it cost, and what came back. A judgement may have taken several."""
+
+    id: str
+    judge: str
+    judgement_id: str
+    attempt: int  # 1, 2, ... within one asking
+    model: str
+    reply: str | None  # the raw text; None: nothing came back
+    error: str  # "" when the reply could be used
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: float | None  # in the currency of the config's prices; None where no price is given
+    seconds: float
+
+
 Outcome = Literal["paired", "tie", "identical", "abstained", "failed"]
 
 
@@ -141,6 +158,15 @@ class Update:
     n_examples: int
     seconds: float
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePair:
+    """A pair that an update learned from, where that is not simply the pairs of its own run and round."""
+
+    id: str
+    update_id: str
+    pair_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +242,8 @@ class Group:
 
     prompt: Prompt
     completions: tuple[Completion, ...]
+    rivals: tuple[Completion, ...] = ()  # another policy's, which a judge of pairs compares with instead
+    judged: tuple[Judgement, ...] = ()  # what this judge has said of them already
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +258,13 @@ Record = (
     Prompt
     | Completion
     | Judgement
+    | JudgeCall
     | PromptOutcome
     | Pair
     | LogProb
     | Update
     | UpdateStep
+    | UpdatePair
     | Checkpoint
     | Evaluation
     | Round

@@ -49,9 +49,19 @@ class Database:
         """A read-only connection; `sealed` also keeps it from other files, extensions and settings."""
         if not self.path.exists():
             raise StoreError(f"there is no store at {self.path}; give --store PATH, or start one with: spar run CONFIG")
+        if not self._migrated:
+            self._upgrade()
         with self._locked(), self._connection(read_only=True, sealed=sealed) as con:
             check_version(con)
             yield con
+
+    def _upgrade(self) -> None:
+        """Bring a file that an older version wrote up to date, so that questions find the tables they name."""
+        with self._locked(), self._connection(read_only=True) as con:
+            self._migrated = check_version(con) == migrations()[-1][0]
+        if not self._migrated:
+            with self.write():
+                pass
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

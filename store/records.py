@@ -11,6 +11,7 @@ from loop.types import (
     Checkpoint,
     Completion,
     Evaluation,
+    JudgeCall,
     Judgement,
     LogProb,
     Pair,
@@ -20,6 +21,7 @@ from loop.types import (
     Round,
     RunInfo,
     Update,
+    UpdatePair,
     UpdateStep,
 )
 
@@ -92,6 +94,12 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         [_named("judgement_id", "id"), *_same("judge", "completion_id", "rival_id", "member", "principle")]
         + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale")],
     ),
+    JudgeCall: (
+        "judge_calls",
+        [_named("judge_call_id", "id"), *_same("judge", "judgement_id"), *_same("attempt", type=INT)]
+        + [*_same("model", "reply", "error"), *_same("prompt_tokens", "completion_tokens", type=INT)]
+        + _same("cost", "seconds", type=REAL),
+    ),
     PromptOutcome: ("outcomes", [_named("outcome_id", "id"), RUN, ROUND, *_same("prompt_id", "outcome", "reason")]),
     Pair: (
         "pairs",
@@ -112,6 +120,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         "update_steps",
         [_named("update_step_id", "id"), *_same("update_id"), *_same("step", type=INT), *_as_json("metrics")],
     ),
+    UpdatePair: ("update_pairs", [_named("update_pair_id", "id"), *_same("update_id", "pair_id")]),
     Checkpoint: ("checkpoints", [_named("checkpoint_id", "id"), RUN, *_same("path", "parent_id", "weights_sha256")]),
     Evaluation: (
         "evaluations",

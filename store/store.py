@@ -55,13 +55,6 @@ class DuckStore:
             )
         ]
 
-    def unjudged(self, rnd: Round, judge: str) -> list[Group]:
-        return self._groups(
-            rnd,
-            "AND NOT EXISTS (FROM judgements j WHERE j.completion_id = c.completion_id AND j.judge = $judge)",
-            judge=judge,
-        )
-
     def experience(self, rnd: Round, judge: str) -> Experience:
         judged = self._rows(
             rnd,
@@ -70,7 +63,21 @@ class DuckStore:
             ORDER BY w.position, c.sample, j.judgement_id""",
             judge=judge,
         )
-        return Experience(tuple(self._groups(rnd, "")), tuple(to_record(Judgement, row) for row in judged))
+        return Experience(tuple(self._groups(rnd)), tuple(to_record(Judgement, row) for row in judged))
+
+    def knows_judge(self, judge: str) -> bool:
+        """Whether any verdict of this judge is here."""
+        with self.db.read() as con:
+            return bool(rows(con, "SELECT 1 FROM judgements WHERE judge = ? AND value IS NOT NULL LIMIT 1", [judge]))
+
+    def judged(self, judge: str, completion_ids: Sequence[str]) -> list[Judgement]:
+        """All that a judge has said of these completions."""
+        with self.db.read() as con:
+            con.register("wanted", pa.table({"completion_id": pa.array(completion_ids, pa.string())}))
+            found = rows(
+                con, "SELECT j.* FROM judgements j SEMI JOIN wanted USING (completion_id) WHERE judge = ?", [judge]
+            )
+        return [to_record(Judgement, row) for row in found]
 
     def pairs(self, rnd: Round) -> pa.Table:
         """One row a pair: messages, completion_ids [chosen, rejected], their token_ids, reference log-probs or null.
@@ -167,12 +174,11 @@ class DuckStore:
         roles = {role: checkpoint[row[f"{role}_id"]] for role in ("policy", "opponent", "reference", "initial")}
         return Round(run=run, index=row["round"], prompt_ids=tuple(row["prompt_ids"]), **roles)
 
-    def _groups(self, rnd: Round, condition: str, **parameters: Any) -> list[Group]:
+    def _groups(self, rnd: Round) -> list[Group]:
         found = self._rows(
             rnd,
             f"""SELECT c.*, p.messages, p.split, p.source, p.meta FROM wanted w JOIN prompts p USING (prompt_id)
-            JOIN completions c USING (prompt_id) WHERE {THIS} {condition} ORDER BY w.position, c.sample""",
-            **parameters,
+            JOIN completions c USING (prompt_id) WHERE {THIS} ORDER BY w.position, c.sample""",
         )
         groups = (list(g) for _, g in groupby(found, key=lambda row: row["prompt_id"]))
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
@@ -201,9 +207,19 @@ def _insert(con: duckdb.DuckDBPyConnection, records: list[Record]) -> int:
     name, arrow = to_arrow(records)
     columns = ", ".join(f'"{c}"' for c in arrow.column_names)
     con.register("incoming", arrow)
-    done = con.execute(f"INSERT INTO {name} ({columns}) SELECT * FROM incoming ON CONFLICT DO NOTHING").fetchall()
+    done = con.execute(f"INSERT INTO {name} ({columns}) SELECT * FROM incoming ON CONFLICT {_known(name)}").fetchall()
     con.unregister("incoming")
     return int(done[0][0])
+
+
+def _known(name: str) -> str:
+    """What to do with a row that is there: leave it, except that an answer fills a judgement that had none."""
+    if name != "judgements":
+        return "DO NOTHING"
+    return (
+        "(judgement_id) DO UPDATE SET value = excluded.value, rationale = excluded.rationale "
+        "WHERE judgements.value IS NULL AND excluded.value IS NOT NULL"
+    )
 
 
 def _run_info(row: dict[str, Any]) -> RunInfo:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.build import check_judge, check_learner, describe, read_all_prompts
+from flows.build import check_labels, check_learner, describe, read_all_prompts
 from flows.config import Config, parse_config, read_config
 from loop.errors import ConfigError
 
@@ -38,7 +38,7 @@ def values(**changes: Any) -> dict[str, Any]:
 
 def mistakes(**changes: Any) -> str:
     with pytest.raises(ConfigError) as error:
-        check_judge(parse_config(values(**changes), "loop.yaml"))
+        check_labels(parse_config(values(**changes), "loop.yaml"))
         check_learner(parse_config(values(**changes), "loop.yaml"))
     return str(error.value)
 
@@ -56,7 +56,7 @@ def bad_override(folder: Path, override: str) -> str:
 
 def test_the_example_means_what_it_says(tmp_path: Path) -> None:
     config = overridden(tmp_path)
-    check_judge(config)
+    check_labels(config)
     check_learner(config)
     assert (config.name, config.store, config.seed, config.rounds) == ("quickstart", "preferences.duckdb", 0, 3)
     assert config.policy.model == "bundled/smollm2-135m-instruct"
@@ -79,7 +79,10 @@ def test_the_example_means_what_it_says(tmp_path: Path) -> None:
         ({"learn": {"gamma": 1}}, "loss 'sigmoid' has no option 'gamma'; it takes beta, label_smoothing"),
         ({"learn": {"loss": "sigmoyd"}}, "there is no loss 'sigmoyd'; choose one of sigmoid, ipo,"),
         ({"learn": {"algorithm": "ddpo"}}, "learn.algorithm: found 'ddpo': input should be 'dpo'"),
-        ({"judge": {"kind": "rulez"}}, "there is no judge 'rulez'; choose one of rules"),
+        (
+            {"judge": {"kind": "rulez"}},
+            "there is no judge 'rulez' (did you mean 'rules'?); choose one of rules, reward",
+        ),
         ({"judge": {"max_word": 3}}, "judge 'rules' has no option 'max_word' (did you mean 'max_words'?)"),
         ({"pair": {"kind": "all"}}, "there is no pair builder 'all'; choose one of best_worst"),
         ({"pair": {"margin": 1}}, "pair builder 'best_worst' has no option 'margin' (did you mean 'min_margin'?)"),

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.errors import ConfigError
-from loop.pairs import pairing, scores
-from loop.types import Experience, Pair, PromptOutcome
+from loop.judging import mean_scores
+from loop.pairs import pairing
+from loop.types import Pair, PromptOutcome
 from tests.experience import ROUND, completion, experience, judgement
 
 Answers = Sequence[tuple[str, float | None]]
@@ -59,8 +60,8 @@ def test_a_score_of_zero_is_a_score() -> None:
     [
         ([("a", 1.0), ("b", 1.0)], {}, "tie", "scores from 1 to 1, min_margin 0"),
         ([("a", 0.5), ("b", 1.0)], {"min_margin": 0.5}, "tie", "scores from 0.5 to 1, min_margin 0.5"),
-        ([("a", 1.0), ("a", 1.0), ("a", 1.0)], {}, "identical", "all 3 scored completions have the same text"),
-        ([("a", 0.0), ("a", 1.0)], {}, "identical", "all 2 scored completions have the same text"),
+        ([("a", 1.0), ("a", 1.0), ("a", 1.0)], {}, "identical", "all 3 completions have the same text"),
+        ([("a", 0.0), ("a", 1.0)], {}, "identical", "all 2 completions have the same text"),
         ([("a", 1.0), ("b", None)], {}, "abstained", "the judge scored 1 of 2 completions"),
         ([("a", None), ("b", None)], {}, "abstained", "the judge scored 0 of 2 completions"),
         ([("a", 1.0)], {}, "abstained", "the judge scored 1 of 1 completions"),
@@ -94,7 +95,7 @@ def test_a_score_is_the_mean_of_what_the_judge_said() -> None:
         judgement(first, 1.0, "against", rival=second.id),  # a preference is no score
         judgement(second, None),
     )
-    assert scores(Experience((), said)) == {first.id: 0.5}
+    assert mean_scores(said).scores == {first.id: 0.5}
 
 
 @pytest.mark.parametrize(

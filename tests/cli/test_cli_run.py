@@ -106,7 +106,7 @@ def test_another_name_is_another_run(session: Session) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("newer", "schema version 99, this sparring knows up to 1; install"),
+        ("newer", "schema version 99, this sparring knows up to 2; install"),
         ("misspelt", "learn.lrr: unknown key (did you mean 'lr'?)"),
         ("foreign option", "loss 'sigmoid' has no option 'gamma'; it takes beta, label_smoothing"),
         ("no prompts", "there is no prompt file"),

@@ -40,11 +40,24 @@ def prompt_ids(prompts: list[Prompt]) -> list[str]:
 
 
 def test_migrations_are_applied_once_and_recorded(tmp_path: Path) -> None:
-    initial = Path(__file__).parents[2] / "store" / "migrations" / "0001_initial.sql"
+    folder = Path(__file__).parents[2] / "store" / "migrations"
+    files = sorted(folder.glob("*.sql"))
     for _ in range(2):  # the second store object opens a file that is migrated already
         DuckStore(tmp_path / "a.duckdb").add([[prompt("Hello?")]])
     found = ask(DuckStore(tmp_path / "a.duckdb"), "SELECT version, name, sha256 FROM schema_version")
-    assert found == [(1, "0001_initial", hashlib.sha256(initial.read_bytes()).hexdigest())]
+    assert found == [(int(f.stem[:4]), f.stem, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date_by_a_reader(tmp_path: Path) -> None:
+    path, folder = tmp_path / "old.duckdb", Path(__file__).parents[2] / "store" / "migrations"
+    with duckdb.connect(str(path), config={"storage_compatibility_version": "v1.5.0"}) as con:
+        con.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, "
+                    "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())")  # fmt: skip
+        con.execute((folder / "0001_initial.sql").read_text())
+        con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (1, '0001_initial', 'x')")
+        con.execute("INSERT INTO prompts VALUES ('prompt_1', '[]', 'train', '', '{}')")
+    assert ask(DuckStore(path), "SELECT count(*) FROM prompts") == [(1,)]
+    assert ask(DuckStore(path), "SELECT count(*) FROM judge_calls") == [(0,)]
 
 
 def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -53,7 +66,7 @@ def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with duckdb.connect(str(path)) as con:
         con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (99, '0099_later', 'x')")
     before = path.read_bytes()
-    with pytest.raises(StoreTooNew, match="schema version 99, this sparring knows up to 1; install"):
+    with pytest.raises(StoreTooNew, match="schema version 99, this sparring knows up to 2; install"):
         DuckStore(path).add([[prompt("More?")]])
     with pytest.raises(StoreTooNew, match="99"):
         DuckStore(path).run()
@@ -125,10 +138,26 @@ def test_what_is_missing(tmp_path: Path) -> None:
     store.add([[completion(rnd, a), outcome(rnd, b, "failed")]])
     assert prompt_ids(store.unsampled(rnd)) == [c.id]  # a failed prompt is not asked again
     assert prompt_ids(store.unsampled(round_of(2, initial, initial, [a]))) == [a.id]  # a new round samples anew
-    assert [g.prompt.id for g in store.unjudged(rnd, JUDGE)] == [a.id]
+    (group,) = store.experience(rnd, JUDGE).groups
+    assert group.prompt == a
+    assert store.experience(rnd, JUDGE).judgements == ()
     store.add([[judgement(completion(rnd, a), None)]])
-    assert store.unjudged(rnd, JUDGE) == []  # no answer is an answer: it is not asked for again
-    assert [g.prompt.id for g in store.unjudged(rnd, "another judge")] == [a.id]
+    (said,) = store.experience(rnd, JUDGE).judgements
+    assert (said.completion_id, said.value) == (completion(rnd, a).id, None)
+    assert store.experience(rnd, "another judge").judgements == ()
+
+
+def test_an_answer_fills_a_judgement_that_had_none_and_nothing_else_changes_one(tmp_path: Path) -> None:
+    store, initial = DuckStore(tmp_path / "a.duckdb"), checkpoint("initial")
+    a = prompt("A?")
+    rnd = round_of(1, initial, initial, [a])
+    of = completion(rnd, a)
+    for value, kept in ((None, None), (0.25, 0.25), (0.75, 0.25), (None, 0.25)):
+        store.add([[a, initial, of, judgement(of, value)]])
+        assert [j.value for j in store.experience(rnd, JUDGE).judgements] == [kept]
+    assert [j.value for j in store.judged(JUDGE, [of.id])] == [0.25]
+    assert store.judged("another judge", [of.id]) == []
+    assert (store.knows_judge(JUDGE), store.knows_judge("another judge")) == (True, False)
 
 
 def test_held_out_answers_of_a_policy_serve_every_round(filled: Filled) -> None:
