@@ -11,7 +11,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flows.config import Config, JudgeConfig, Learn, sha256
-from flows.judges import check_judge, make_judge
+from flows.judges import check_judge, judge_info, make_judge
+from flows.judging import close_judge, refuse_failing
 from loop.errors import ConfigError, StoreBusy
 from loop.evaluator import RivalEvaluator
 from loop.options import check_options, nearest, option_names
@@ -102,7 +103,7 @@ def describe(config: Config, train: Sequence[Prompt], held_out: Sequence[Prompt]
     )
     digest = sha256(shape)
     kept = config.resolved() | {"shape": shape, "folder": str(Path.cwd())}
-    return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, _versions())
+    return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, versions())
 
 
 def refuse_change(prepared: Prepared) -> None:
@@ -111,6 +112,11 @@ def refuse_change(prepared: Prepared) -> None:
     known = store.run(info.name) if store.db.path.exists() else None
     if known is None or known.config_sha256 != info.config_sha256:
         check_learner(prepared.config)  # a run that the store knows was checked when it began
+    refuse_other_config(store, info)
+
+
+def refuse_other_config(store: DuckStore, info: RunInfo) -> None:
+    known = store.run(info.name) if store.db.path.exists() else None
     if known is not None and known.config_sha256 != info.config_sha256:
         stored, given = (list(_flat(run.config["shape"])) for run in (known, info))
         diff = "\n".join(unified_diff(stored, given, "stored", "given", lineterm="", n=0))
@@ -199,12 +205,22 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         anchor=learn.reference,
         watch=watch,
     )
-    store.add([[info, initial, *train, *held_out]])
+    labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
+    store.add([[info, initial, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]])
     start = store.last_round(info.id) or round_zero(info.id, initial)
 
     def close() -> None:
         engine.close()
+        for _, each in labelling:
+            close_judge(each)
         lock.release()
+
+    try:
+        for section, each in labelling:
+            refuse_failing(section, each, store)
+    except BaseException:
+        close()
+        raise
 
     return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), close)
 
@@ -239,7 +255,7 @@ def _dtype(name: str) -> str | None:
     return None if name == "auto" else name
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {}
     for package in VERSIONS:
         try:

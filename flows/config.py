@@ -8,13 +8,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loop.errors import ConfigError
 from loop.options import nearest
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -116,18 +118,20 @@ class Config(Section):
         shape = self.resolved()
         for free in ("store", "rounds"):
             del shape[free]
-        shape["judge"] = _verdicts(shape["judge"])
+        shape["judge"] = verdict_options(shape["judge"])
         if shape["evaluate"]["judge"] is not None:
-            shape["evaluate"]["judge"] = _verdicts(shape["evaluate"]["judge"])
+            shape["evaluate"]["judge"] = verdict_options(shape["evaluate"]["judge"])
         shape["prompts"] = {"per_round": self.prompts.per_round, **prompts_sha256}
         return shape
 
 
-def _verdicts(judge: Mapping[str, Any]) -> dict[str, Any]:
+def verdict_options(judge: Mapping[str, Any]) -> dict[str, Any]:
     """What shapes a judge's verdicts: not how patient we are with it, nor where it is reached."""
     kept = {k: v for k, v in judge.items() if k not in ("max_abstain", "canaries", "endpoint")}
     if isinstance(kept.get("judges"), list):  # a panel
-        kept["judges"] = [_verdicts(member) if isinstance(member, Mapping) else member for member in kept["judges"]]
+        kept["judges"] = [
+            verdict_options(member) if isinstance(member, Mapping) else member for member in kept["judges"]
+        ]
     return kept
 
 
@@ -137,6 +141,11 @@ def sha256(value: Any) -> str:
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML file, with `section.key=value` overrides. Raises ConfigError, one line a mistake."""
+    return parse_config(read_yaml(path, overrides), str(path))
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file, with overrides."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"there is no config file {file}; write one with: spar init")
@@ -148,14 +157,19 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{file} holds a {type(values).__name__}; wanted keys such as name, policy, prompts")
     for override in overrides:
         _set(values, override)
-    return parse_config(values, str(file))
+    return values
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> Config:
+    return parse_model(Config, values, where)
+
+
+def parse_model(model: type[Parsed], values: Mapping[str, Any], where: str) -> Parsed:
+    """Raises ConfigError, one line a mistake."""
     try:
-        return Config.model_validate(_numbers(values))
+        return model.model_validate(_numbers(values))
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_explain(problem, model)}" for problem in error.errors())
         raise ConfigError(f"{where} is not a valid config:\n{problems}") from error
 
 
@@ -186,12 +200,17 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _section(annotation: Any) -> type[BaseModel]:
+    """The model of a section, also of one that may be left out (X | None)."""
+    found: type[BaseModel] = next((a for a in get_args(annotation) if a is not type(None)), annotation)
+    return found
+
+
+def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        model: type[BaseModel] = Config
         for part in problem["loc"][:-1]:
-            model = Config.model_fields[part].annotation or Config  # type: ignore[assignment]
+            model = _section(model.model_fields[part].annotation)
         known = list(model.model_fields)
         return f"{where}: unknown key{nearest(str(problem['loc'][-1]), known)}; there are {', '.join(known)}"
     if problem["type"] == "missing":

@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.config import JudgeConfig
+from flows.config import JudgeConfig, verdict_options
 from loop.errors import ConfigError
 from loop.options import check_options, nearest
 from loop.parts import Judge
+from loop.types import JudgeInfo
 
 # name -> the function or class whose keyword arguments are the judge's options. Imported when asked for.
 JUDGES = {
@@ -45,6 +46,11 @@ def make_judge(section: JudgeConfig) -> Judge:
     if section.kind == "panel":
         options["judges"] = [make_judge(member) for member in _members(section)]
     return judge_factory(section.kind)(**options)
+
+
+def judge_info(section: JudgeConfig, judge: Judge) -> JudgeInfo:
+    """What the store keeps of a judge: its name stands for these options and weights."""
+    return JudgeInfo(judge.name, section.kind, verdict_options(section.model_dump(mode="json")), judge.weights)
 
 
 def _members(section: JudgeConfig) -> list[JudgeConfig]:

@@ -30,15 +30,22 @@ PATIENCE = 180.0
 
 def run_as_flow(ready: Prepared, display: Display) -> None:
     """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    with api_server() as wait:
+    with quiet_server() as wait:
         from flows.self_play import self_play_flow
 
         loop = build(ready, watch=display.watch, progress=display.learning)
         loop.warm()
         wait()
         self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
+
+
+@contextmanager
+def quiet_server() -> Iterator["Ready"]:
+    """As `api_server`, with Prefect's own talk off unless the user wants it."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with api_server() as wait:
+        yield wait
 
 
 @contextmanager

@@ -47,6 +47,26 @@ class Asker(Protocol):
         """What answers; part of the judge's name."""
         ...
 
+    @property
+    def weights(self) -> Sequence[str]:
+        """The hash of the model that it runs itself, if it does."""
+        ...
+
+    def close(self) -> None: ...
+
     def ask(self, questions: Sequence[Question]) -> Iterator[Sequence[Reply]]:
         """Every question gets one reply, in chunks as they come: a chunk is stored before more are awaited."""
         ...
+
+
+class Asks:
+    """What judges that have an asker share."""
+
+    asker: Asker
+
+    @property
+    def weights(self) -> Sequence[str]:
+        return self.asker.weights
+
+    def close(self) -> None:
+        self.asker.close()

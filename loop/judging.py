@@ -75,17 +75,19 @@ def to_judge(experience: Experience, rival: Experience | None, max_abstain: floa
 
     Judgements without an answer stand, unless there are so many that judging stopped: then they are asked again.
     """
-    known = experience.judgements
+    known = (*experience.judgements, *(rival.judgements if rival else ()))
     if _too_silent(known, max_abstain):
         known = tuple(j for j in known if j.value is not None)
     said = defaultdict(list)
     for j in known:
         said[j.completion_id].append(j)
     rivals = {g.prompt.id: g.completions for g in rival.groups} if rival else {}
-    return [
-        replace(g, rivals=rivals.get(g.prompt.id, ()), judged=tuple(j for c in g.completions for j in said[c.id]))
-        for g in experience.groups
-    ]
+    return [_with(g, rivals.get(g.prompt.id, ()), said) for g in experience.groups]
+
+
+def _with(group: Group, rivals: tuple[Completion, ...], said: Mapping[str, list[Judgement]]) -> Group:
+    answers = {c.id: c for c in (*group.completions, *rivals)}  # at round 0 the policy is its own rival
+    return replace(group, rivals=rivals, judged=tuple(j for completion_id in answers for j in said[completion_id]))
 
 
 def _too_silent(judgements: Sequence[Judgement], max_abstain: float) -> bool:
@@ -166,6 +168,10 @@ class Pointwise:
 
     compares = False
 
+    @property
+    def weights(self) -> Sequence[str]:
+        return ()
+
     def missing(self, group: Group) -> int:
         return len(unjudged(group))
 
@@ -178,6 +184,10 @@ class Pairwise:
 
     compares = True
     disagreement: Disagreement = "tie"
+
+    @property
+    def weights(self) -> Sequence[str]:
+        return ()
 
     def missing(self, group: Group) -> int:
         known = {(j.completion_id, j.rival_id, j.order) for j in group.judged}

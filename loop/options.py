@@ -21,8 +21,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def check_options(
     what: str, name: str, function: Callable[..., Any], options: Mapping[str, Any], *, skip: int = 0
 ) -> None:
-    """Refuse an option that `function` does not take. The first `skip` parameters are not options."""
+    """Refuse an option that `function` does not take, and the lack of one that it needs. The first `skip` parameters are not options."""
     known = option_names(function, skip)
     for option in sorted(options.keys() - set(known)):
         takes = ", ".join(known) or "none"
         raise ConfigError(f"{what} {name!r} has no option {option!r}{nearest(option, known)}; it takes {takes}")
+    for option, parameter in list(inspect.signature(function).parameters.items())[skip:]:
+        if parameter.default is parameter.empty and option not in options:
+            raise ConfigError(
+                f"{what} {name!r} needs the option {option!r}, and it is not given; set it beside the kind"
+            )

@@ -50,6 +50,11 @@ class Judge(Protocol):
         ...
 
     @property
+    def weights(self) -> Sequence[str]:
+        """Hashes of the models that it runs itself."""
+        ...
+
+    @property
     def compares(self) -> bool:
         """Whether it judges pairs of answers, and so needs a rival's answers to measure a policy."""
         ...

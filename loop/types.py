@@ -86,6 +86,16 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeInfo:
+    """What a judge's name stands for. The weights are those of the models that it runs itself."""
+
+    id: str  # its name
+    kind: str
+    options: Mapping[str, Any]
+    weights_sha256: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeCall:
     """One call of a model that judges: what it cost, and what came back. A judgement may have taken several."""
 
@@ -258,6 +268,7 @@ Record = (
     Prompt
     | Completion
     | Judgement
+    | JudgeInfo
     | JudgeCall
     | PromptOutcome
     | Pair

@@ -12,6 +12,7 @@ from loop.types import (
     Completion,
     Evaluation,
     JudgeCall,
+    JudgeInfo,
     Judgement,
     LogProb,
     Pair,
@@ -93,6 +94,10 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         "judgements",
         [_named("judgement_id", "id"), *_same("judge", "completion_id", "rival_id", "member", "principle")]
         + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale")],
+    ),
+    JudgeInfo: (
+        "judges",
+        [_named("judge", "id"), *_same("kind"), *_as_json("options")] + _same("weights_sha256", type=pa.list_(TEXT)),
     ),
     JudgeCall: (
         "judge_calls",

@@ -142,14 +142,41 @@ class DuckStore:
         return [to_record(Evaluation, row) for row in found]
 
     def run(self, name: str | None = None) -> RunInfo | None:
-        """The run of that id or name, or the one started last."""
+        """The run of that id or name, or the loop started last; a reward model's training is found by name only."""
         with self.db.read() as con:
             found = rows(
                 con,
-                "SELECT * FROM runs WHERE $name IS NULL OR $name IN (run_id, name) ORDER BY created_at DESC LIMIT 1",
+                """SELECT * FROM runs WHERE coalesce($name IN (run_id, name), config ->> 'kind' IS NULL)
+                ORDER BY created_at DESC LIMIT 1""",
                 {"name": name},
             )
         return _run_info(found[0]) if found else None
+
+    def checkpoint_of(self, run: str) -> Checkpoint | None:
+        """What the one update of a reward model's training ended with."""
+        if not self.db.path.exists():
+            return None
+        with self.db.read() as con:
+            found = rows(
+                con,
+                """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
+                WHERE u.run_id = ? LIMIT 1""",
+                [run],
+            )
+        return to_record(Checkpoint, found[0]) if found else None
+
+    def labelled(self, run: str) -> pa.Table:
+        """The pairs of a run as texts, with their pair_id, in an order that does not hang on the run's name."""
+        with self.db.read() as con:
+            return table(
+                con,
+                """SELECT x.pair_id, p.messages, c.text AS chosen, r.text AS rejected, x.p_chosen, x.margin, x.weight
+                FROM pairs x JOIN prompts p USING (prompt_id)
+                JOIN completions c ON c.completion_id = x.chosen_id
+                JOIN completions r ON r.completion_id = x.rejected_id
+                WHERE x.run_id = ? AND p.split = 'train' ORDER BY x.round, x.prompt_id, c.sample, r.sample""",
+                [run],
+            )
 
     def complete(self, run: str, rounds: int) -> bool:
         """Whether every round up to `rounds` has been played and evaluated."""

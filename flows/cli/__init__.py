@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from flows.cli import data, look, play, setup
+from flows.cli import data, judge, look, play, reward, setup
 from loop.errors import SparError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (play, look, data, setup):
+for module in (play, look, data, judge, reward, setup):
     module.register(app)
 
 
@@ -46,7 +46,7 @@ def _run() -> int:
         _say("interrupted; go on with: spar resume")
         return 130
     except Exception as error:
-        _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; go on with: spar resume")
+        _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; the same command goes on from there")
         if os.environ.get("SPARRING_TRACEBACK"):
             traceback.print_exception(error)
         else:

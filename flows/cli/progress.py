@@ -8,18 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from loop.parts import Run
-from loop.types import Record, Round
+from loop.types import JudgeCall, Record, Round
 from store.store import DuckStore
 
 EVERY = 15.0  # seconds between lines where there is no terminal
 VERBS = {"sample": "sampling", "judge": "judging", "score": "scoring", "learn": "learning"}
 
 
-class Display:
-    """Watches the chunks on their way into the store, and the learner's steps."""
+class Bars:
+    """One bar at a time on a terminal; elsewhere a line now and then."""
 
-    def __init__(self, store: DuckStore, run: str) -> None:
-        self.store, self.run = store, run
+    def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description:<24}"),
@@ -31,7 +30,7 @@ class Display:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.where = ""
+        self._what = ""
         self._task: TaskID | None = None
         self._said = 0.0
 
@@ -42,22 +41,52 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
+    def show(self, what: str, done: int, total: int, loss: float | None = None) -> None:
+        """Where `what` stands; another `what` is another bar."""
+        if self._task is None or what != self._what:
+            self.start(what, total)
+        self.advance(done, total, "" if loss is None else f"loss {loss:.3f}")
+        if done == total:
+            self.end()
+
+    def start(self, what: str, total: int) -> None:
+        self.end()
+        self._what, self._said = what, time.monotonic()
+        self._task = self.progress.add_task(what, total=total, note="")
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        if self._task is not None:
+            self.progress.update(self._task, completed=done, note=note)
+        if not self.console.is_terminal and time.monotonic() - self._said > EVERY:
+            self.console.print(f"{self._what} {done}/{total} {note}".rstrip())
+            self._said = time.monotonic()
+
+    def end(self) -> None:
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+            self._task = None
+
+
+class Display(Bars):
+    """Watches the chunks on their way into the store, and the learner's steps."""
+
+    def __init__(self, store: DuckStore, run: str) -> None:
+        super().__init__()
+        self.store, self.run = store, run
+        self.where = ""
+
     def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         done = 0
         if total:
-            self._start(step, total)
+            self.start(f"{self.where} {VERBS[step]}", total)
         for chunk in chunks:
             yield chunk  # comes back when the store has committed it
-            done += len({r.prompt_id for r in chunk if hasattr(r, "prompt_id")}) if step == "sample" else len(chunk)
-            self._advance(step, done, total)
-        self._end()
+            done += len({r.prompt_id for r in chunk if hasattr(r, "prompt_id")}) if step == "sample" else _made(chunk)
+            self.advance(done, total)
+        self.end()
 
     def learning(self, done: int, total: int, loss: float) -> None:
-        if done == 1 or self._task is None:
-            self._start("learn", total)
-        self._advance("learn", done, total, f"loss {loss:.3f}")
-        if done == total:
-            self._end()
+        self.show(f"{self.where} {VERBS['learn']}", done, total, loss)
 
     def call(self, step: Run, *args: Any) -> Any:
         self.where = f"round {args[0].index}"
@@ -70,19 +99,7 @@ class Display:
         row = next(r for r in summaries(self.store, self.run) if r["round"] == following.index - 1)
         self.console.print(round_line(row))
 
-    def _start(self, step: str, total: int) -> None:
-        self._end()
-        self._task = self.progress.add_task(f"{self.where} {VERBS[step]}", total=total, note="")
-        self._said = time.monotonic()
 
-    def _advance(self, step: str, done: int, total: int, note: str = "") -> None:
-        if self._task is not None:
-            self.progress.update(self._task, completed=done, note=note)
-        if not self.console.is_terminal and time.monotonic() - self._said > EVERY:
-            self.console.print(f"{self.where} {VERBS[step]} {done}/{total} {note}".rstrip())
-            self._said = time.monotonic()
-
-    def _end(self) -> None:
-        if self._task is not None:
-            self.progress.remove_task(self._task)
-            self._task = None
+def _made(chunk: Sequence[Record]) -> int:
+    """The records that were asked for: the calls that a judgement took are not counted beside it."""
+    return sum(not isinstance(record, JudgeCall) for record in chunk)

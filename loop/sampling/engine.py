@@ -5,11 +5,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from loop.errors import EnvironmentProblem, StepError
 from loop.hardware import device, fast_dtype, vllm_environment
@@ -38,11 +38,34 @@ class Request:
     max_tokens: int
 
 
+@dataclass(frozen=True)
+class Inquiry:
+    """A question for the greedy answer: free, JSON under `schema`, or with log P of `token_ids` as its first token."""
+
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    token_ids: Sequence[int] = ()
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    text: str
+    n_tokens: int
+    finish_reason: str
+    logprobs: Mapping[int, float] = field(default_factory=dict)  # of the tokens that were asked for
+
+
 class Engine:
     """vLLM in this process. `context` is the most tokens a prompt and its answer may have together.
 
-    What vLLM and its native code print while starting goes to the file `log`, where one is given.
+    What vLLM and its native code print while starting goes to the file `log`, where one is given. On a GPU only one
+    engine of a process can sleep, so a second one needs a process of its own.
     """
+
+    # An engine that ends takes down the process groups of all that are in its process: so they end together.
+    _here: ClassVar[list[Any]] = []
+    _in_use: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -51,9 +74,10 @@ class Engine:
         dtype: str | None = None,
         max_seqs: int = 128,
         gpu_memory: float = 0.85,
+        own_process: bool = False,
         log: Path | None = None,
     ) -> None:
-        self.log = log
+        self.log, self.own_process = log, own_process
         self.context, self.max_seqs, self.gpu_memory = context, max_seqs, gpu_memory
         self.dtype = dtype or fast_dtype()
         self._llm: Any = None
@@ -87,6 +111,25 @@ class Engine:
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
         return [[_answer(o) for o in sorted(output.outputs, key=lambda o: o.index)] for output in outputs]
 
+    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]:
+        """The greedy answer to each inquiry. The cache is emptied first, as in `generate`."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        self._llm.reset_prefix_cache()
+        parameters = [
+            SamplingParams(
+                temperature=0,
+                max_tokens=i.max_tokens,
+                logprob_token_ids=list(i.token_ids) or None,
+                structured_outputs=StructuredOutputsParams(json=dict(i.schema)) if i.schema is not None else None,
+            )
+            for i in inquiries
+        ]
+        prompts = [{"prompt_token_ids": list(i.prompt_ids)} for i in inquiries]
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        return [_told(output.outputs[0], i.token_ids) for output, i in zip(outputs, inquiries, strict=True)]
+
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """log P of each token but the first of each sequence, as the engine computes it."""
         from vllm import SamplingParams
@@ -107,11 +150,17 @@ class Engine:
     def close(self) -> None:
         if self._llm is None:
             return
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        self._llm.llm_engine.engine_core.shutdown()
+        if self.own_process:
+            self._llm.llm_engine.engine_core.shutdown()
+        else:
+            Engine._in_use -= 1
         self._llm, self._loaded, self._asleep = None, None, False
-        cleanup_dist_env_and_memory()
+        if not self.own_process and Engine._in_use == 0:
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+            while Engine._here:
+                Engine._here.pop().llm_engine.engine_core.shutdown()
+            cleanup_dist_env_and_memory()
         gc.collect()
 
     def _wake(self) -> None:
@@ -134,8 +183,11 @@ class Engine:
 
     def _start(self, path: str) -> None:
         os.environ.update(vllm_environment(cache_gib=1) | os.environ)
-        with native_stderr_to(self.log):
+        with native_stderr_to(self.log), processes(self.own_process):
             self._llm = self._new(path)
+        if not self.own_process:
+            Engine._in_use += 1
+            Engine._here.append(self._llm)
 
     def _new(self, path: str) -> Any:
         try:
@@ -151,7 +203,7 @@ class Engine:
             if on_gpu
             else {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
         )
-        context = min(self.context, _positions(path))
+        context = min(self.context, positions(path))
         return LLM(
             path,
             dtype=self.dtype,
@@ -181,6 +233,23 @@ def pack_vocabulary(model: Any) -> None:
 
 
 @contextmanager
+def processes(own: bool) -> Iterator[None]:
+    """Have the engine that starts in this block run in a process of its own, or leave that as it is."""
+    if not own:
+        yield
+        return
+    from vllm import envs
+
+    before = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    envs.disable_envs_cache()  # an engine that is here has fixed what it read
+    try:
+        yield
+    finally:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = before
+
+
+@contextmanager
 def native_stderr_to(log: Path | None) -> Iterator[None]:
     """Send file descriptor 2 to `log`: native code warns there, past Python's logging and warnings."""
     if log is None:
@@ -199,9 +268,15 @@ def native_stderr_to(log: Path | None) -> Iterator[None]:
             os.close(kept)
 
 
-def _positions(path: str) -> int:
+def positions(path: str) -> int:
     config = json.loads((Path(path) / "config.json").read_text())
     return int(config.get("max_position_embeddings") or 1 << 30)
+
+
+def _told(output: Any, token_ids: Sequence[int]) -> Told:
+    first = output.logprobs[0] if token_ids else {}
+    logprobs = {token: first[token].logprob for token in token_ids}
+    return Told(output.text, len(output.token_ids), output.finish_reason, logprobs)
 
 
 def _answer(output: Any) -> Answer:

@@ -1,5 +1,12 @@
 -- What a judgement cost; which pairs a reward model learned from; duels, agreement and costs as views.
 
+CREATE TABLE judges (
+    judge          VARCHAR PRIMARY KEY,
+    kind           VARCHAR NOT NULL,
+    options        JSON NOT NULL,
+    weights_sha256 VARCHAR[] NOT NULL
+);
+
 CREATE TABLE judge_calls (
     judge_call_id     VARCHAR PRIMARY KEY,
     judge             VARCHAR NOT NULL,
@@ -144,6 +151,10 @@ SELECT completion_id AS id, 'completion' AS kind, prompt_id AS cause_id, 'prompt
 UNION ALL SELECT completion_id, 'completion', policy_id, 'checkpoint' FROM completions WHERE policy_id <> ''
 UNION ALL SELECT judgement_id, 'judgement', completion_id, 'completion' FROM judgements
 UNION ALL SELECT judgement_id, 'judgement', rival_id, 'completion' FROM judgements WHERE rival_id IS NOT NULL
+UNION ALL SELECT j.judgement_id, 'judgement', j.judge, 'judge' FROM judgements j SEMI JOIN judges USING (judge)
+UNION ALL SELECT w.judge, 'judge', k.checkpoint_id, 'checkpoint'
+    FROM (SELECT judge, unnest(weights_sha256) AS weights_sha256 FROM judges) w
+    JOIN checkpoints k USING (weights_sha256)
 UNION ALL SELECT pair_id, 'pair', chosen_id, 'completion' FROM pairs
 UNION ALL SELECT pair_id, 'pair', rejected_id, 'completion' FROM pairs
 UNION ALL SELECT update_id, 'update', before_id, 'checkpoint' FROM updates

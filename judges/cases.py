@@ -1,0 +1,133 @@
+"""Two answers put to any judge, outside a loop; as prompts and completions, so that verdicts can be stored like any."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from judges.measure import PositionBias, position_bias
+from loop.errors import StepError
+from loop.judging import NO_REPLY, PATIENCE, Reading
+from loop.parts import Judge
+from loop.types import Completion, Group, JudgeCall, Judgement, Prompt, Record, make_id
+
+Said = Judgement | JudgeCall
+Remember = Callable[[Sequence[Record]], object]
+
+
+def forget(chunk: Sequence[Record]) -> None:
+    """The `remember` of those who keep nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two answers to compare, a and b; `shown` has them in the order in which the judge gets them."""
+
+    prompt: Prompt
+    a: Completion
+    b: Completion
+    shown: tuple[Completion, Completion]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """All that a judge said, now and before."""
+
+    judgements: list[Judgement]
+    calls: list[JudgeCall]
+    asked: int  # judgements that were made now
+
+
+def answer(run: str, prompt: Prompt, text: str, sample: int = 0, role: str = "") -> Completion:
+    """A completion that no policy wrote: without tokens, named by its text and `role`."""
+    id = make_id("completion", run=run, prompt=prompt.id, text=text, role=role)
+    return Completion(id, run, 0, prompt.id, "", sample, "dataset", text, (), (), "stop", 1.0, 1.0, 0)
+
+
+def ask(judge: Judge, cases: Sequence[Case], known: Iterable[Said] = (), remember: Remember = forget) -> Heard:
+    """Have the cases judged. What the judge said before (`known`) is not asked again, except where no reply came.
+
+    `remember` gets the prompts and completions, then each chunk of rows as it comes. Raises StepError when PATIENCE
+    questions in a row get no reply: the judge is gone.
+    """
+    remember(list({r.id: r for case in cases for r in (case.prompt, *case.shown)}.values()))
+    said = _of_cases(cases, known)
+    heard = [r for r in said.values() if isinstance(r, Judgement) and not _unreached(r)]
+    asked: set[str] = set()
+    unheard = 0
+    for chunk in judge.judge([group for group in groups_of(judge, cases, heard) if judge.missing(group)]):
+        remember(chunk)
+        said |= {r.id: r for r in chunk}
+        for j in (r for r in chunk if isinstance(r, Judgement)):
+            asked.add(j.id)
+            unheard = unheard + 1 if _unreached(j) else 0
+            if unheard == PATIENCE:
+                raise StepError(
+                    f"judge {judge.name} gave no reply to {PATIENCE} questions in a row, the last: {j.rationale}. See "
+                    "that it is back and run the same command again: with a store, only open questions are asked"
+                )
+    judgements = [r for r in said.values() if isinstance(r, Judgement)]
+    return Heard(judgements, [r for r in said.values() if isinstance(r, JudgeCall)], len(asked))
+
+
+def _of_cases(cases: Sequence[Case], known: Iterable[Said]) -> dict[str, Said]:
+    """The known rows about these answers, duels as they are shown here; and the calls that they took."""
+    answers = {c.id for case in cases for c in case.shown}
+    shown = {(case.shown[0].id, case.shown[1].id) for case in cases}
+    rows = list(known)
+    kept: dict[str, Said] = {
+        r.id: r
+        for r in rows
+        if isinstance(r, Judgement)
+        and (r.completion_id in answers if r.rival_id is None else (r.completion_id, r.rival_id) in shown)
+    }
+    return kept | {r.id: r for r in rows if isinstance(r, JudgeCall) and r.judgement_id in kept}
+
+
+def _unreached(judgement: Judgement) -> bool:
+    return judgement.value is None and judgement.rationale.startswith(NO_REPLY)
+
+
+def groups_of(judge: Judge, cases: Sequence[Case], known: Sequence[Judgement] = ()) -> list[Group]:
+    """A group a case for a judge of pairs; one a prompt for a judge of single answers, which reads each answer once."""
+    said: dict[str, list[Judgement]] = defaultdict(list)
+    for j in known:
+        said[j.completion_id].append(j)
+    sets: dict[str, tuple[Prompt, dict[str, Completion]]] = {}
+    for i, case in enumerate(cases):
+        key = str(i) if judge.compares else case.prompt.id
+        sets.setdefault(key, (case.prompt, {}))[1].update({c.id: c for c in case.shown})
+    return [
+        Group(prompt, tuple(found.values()), (), _about(found, said))
+        for prompt, found in sets.values()
+        if len(found) > 1
+    ]
+
+
+def _about(completions: Iterable[str], said: dict[str, list[Judgement]]) -> tuple[Judgement, ...]:
+    ids = set(completions)
+    return tuple(j for c in completions for j in said.get(c, ()) if j.rival_id is None or j.rival_id in ids)
+
+
+def delta(judge: Judge, reading: Reading, case: Case) -> float | None:
+    """The verdict: above 0 where a wins (see judges.measure); None: no answer.
+
+    Equal texts that a judge of pairs was not asked about (see loop.judging.duels) are a tie.
+    """
+    if case.a.id == case.b.id:
+        return 0.0
+    if not judge.compares:
+        a, b = reading.scores.get(case.a.id), reading.scores.get(case.b.id)
+        return None if a is None or b is None else a - b
+    p = reading.duels.get((case.a.id, case.b.id))
+    if p is None:
+        return 0.0 if case.a.text == case.b.text else None
+    return p - 0.5
+
+
+def position(judgements: Iterable[Judgement]) -> PositionBias | None:
+    """Of all duels in these judgements, each member and principle for itself; None: there are none."""
+    told: dict[tuple[str, str | None, str, str], dict[int, float | None]] = defaultdict(dict)
+    for j in judgements:
+        if j.rival_id is not None:
+            told[j.completion_id, j.rival_id, j.member, j.principle][j.order] = j.value
+    return position_bias([p.get(0) for p in told.values()], [p.get(1) for p in told.values()])

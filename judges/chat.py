@@ -1,0 +1,98 @@
+"""The chat completions protocol of OpenAI: a question as a request, and what a response's body says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from judges.asking import Question
+from judges.verdicts import ROUNDING, by_label, storable, unreadable
+
+TOP = 20  # the most log-probs a token that the protocol gives
+KEPT = 2000  # characters of a body that is no answer
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one call brought. `error` is "" when it answers the question; `text` None: nothing came back."""
+
+    text: str | None
+    logprobs: Mapping[str, float]
+    error: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+def request(question: Question, model: str) -> dict[str, Any]:
+    """The arguments of `chat.completions.create`: greedy, for one token with its log-probs or JSON under a schema."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [dict(m) for m in question.messages],
+        "temperature": 0,
+        "max_tokens": question.max_tokens,
+    }
+    if question.labels:
+        body |= {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
+    elif question.schema is not None:
+        form = {"name": "answer", "strict": True, "schema": dict(question.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    return body
+
+
+def read(body: str, question: Question) -> Said:
+    """What the body of a response with status 200 says. Nothing in it is trusted to be there or of its type."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return Said(storable(body[:KEPT]), {}, "the body is cut or no JSON")
+    choice = _at(data, "choices", 0)
+    text = _at(choice, "message", "content")
+    refusal = _at(choice, "message", "refusal")
+    logprobs, error = _first_token(_at(choice, "logprobs", "content"), question.labels, text)
+    if isinstance(refusal, str) and refusal:
+        text, error = refusal, "the model refused"
+    elif not isinstance(text, str):
+        text, error = body[:KEPT], "the body has no text"
+    elif _at(choice, "finish_reason") == "content_filter":
+        error = "stopped by the endpoint's content filter"
+    elif _at(choice, "finish_reason") == "length" and not question.labels:
+        error = f"cut at {question.max_tokens} tokens"
+    return Said(
+        storable(text),
+        {} if error else logprobs,
+        error or unreadable(question, text, logprobs),
+        _count(_at(data, "usage", "prompt_tokens")),
+        _count(_at(data, "usage", "completion_tokens")),
+    )
+
+
+def _first_token(tokens: Any, labels: Sequence[str], text: Any) -> tuple[dict[str, float], str]:
+    """log P of each label as the first token, summed over tokens that differ in the space around it; and an error."""
+    if not labels or not isinstance(tokens, list) or not tokens:
+        return {}, ""
+    written = _at(tokens, 0, "token")
+    if len(tokens) > 1 or not isinstance(written, str) or text not in (written, written.strip(), ""):
+        return {}, "more came than the one token that was asked for"
+    listed = _at(tokens, 0, "top_logprobs")
+    likely = {}  # by token: the one that was written may be listed too
+    for entry in [*(listed if isinstance(listed, list) else ()), tokens[0]]:
+        token, logprob = _at(entry, "token"), _at(entry, "logprob")
+        if isinstance(token, str) and token.strip() in labels:
+            if not isinstance(logprob, int | float) or not logprob <= ROUNDING:
+                return {}, f"token {token!r} has the log-prob {logprob!r}"
+            likely[token] = float(logprob)
+    return by_label((token.strip(), logprob) for token, logprob in likely.items()), ""
+
+
+def _at(value: Any, *path: str | int) -> Any:
+    """The value at the end of the path, None where there is none."""
+    for step in path:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, dict) else None
+        else:
+            value = value[step] if isinstance(value, list) and len(value) > step else None
+    return value
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

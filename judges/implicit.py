@@ -1,0 +1,187 @@
+"""The reward that a policy implies: how much more probable than its reference it finds an answer.
+
+Direct preference optimisation makes a policy whose reward is beta * log(pi(y|x) / pi_ref(y|x)), up to a constant of the
+prompt (arXiv:2305.18290, eq. 5). So a policy that has learned from preferences is a judge of the next answers.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from loop.errors import ConfigError, NotANumber
+from loop.judging import Pointwise, score_id, unjudged
+from loop.types import Completion, Group, Judgement, Prompt, digest
+
+if TYPE_CHECKING:
+    from loop.learning.batches import Row
+
+CHUNK = 64  # judgements a transaction
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class _Models:
+    policy: Any
+    reference: Any
+    tokenizer: Any
+    context: int  # tokens that both models have positions for
+
+
+class ImplicitJudge(Pointwise):
+    """Scores each completion alone: beta * (log pi(y|x) - log pi_ref(y|x)), in nats times beta.
+
+    `length_normalised` divides by the completion's tokens. Scores of different prompts do not compare: each prompt has
+    its own constant. The models need one vocabulary; the prompt is laid out by the policy's chat template.
+
+    The tokens are the ones sampled, where the policy's tokenizer reads them as the completion's text; else, as for
+    answers out of a data set or of another family of models, the text is tokenised, with the end token unless it was
+    cut off. A completion without tokens, or too long for a model, gets value None.
+
+    The default float32 is slower than bfloat16, whose rounding is as large as what a round of learning moves. On a GPU
+    the models lie on it only while they judge. Raises ConfigError for options and models that do not fit, DataError
+    for a folder that holds no model, NotANumber for broken weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: str,
+        reference: str,
+        beta: float = 0.1,
+        length_normalised: bool = False,
+        token_budget: int | None = None,
+        dtype: Dtype = "float32",
+    ) -> None:
+        if beta <= 0:
+            raise ConfigError(f"judge implicit: beta is {beta}; wanted a number above 0")
+        if token_budget is not None and token_budget < 1:
+            raise ConfigError(f"judge implicit: token_budget is {token_budget}; wanted at least 1 token")
+        if dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"judge implicit: dtype is {dtype!r}; wanted float32 or bfloat16")
+        self._names = (policy, reference)
+        self._beta, self._length_normalised = beta, length_normalised
+        self._token_budget, self._dtype = token_budget, dtype
+
+    @cached_property
+    def name(self) -> str:
+        """ "implicit-" and a digest of both models' weights and of the options that shape a score."""
+        return f"implicit-{digest([*self.weights, self._beta, self._length_normalised, self._dtype], 4)}"
+
+    @cached_property
+    def weights(self) -> Sequence[str]:  # hashed when first asked for
+        from loop.learning.checkpoint import weights_sha256
+
+        return tuple(weights_sha256(folder) for folder in self._folders)
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
+        asked = [(g.prompt, c) for g in groups for c in unjudged(g)]
+        if not asked:
+            return
+        from loop.hardware import device
+
+        models = self._models
+        try:
+            for model in (models.policy, models.reference):
+                model.to(device())
+            scored = self._judgements(asked)
+            while chunk := list(itertools.islice(scored, CHUNK)):
+                yield chunk
+        finally:
+            for model in (models.policy, models.reference):
+                model.to("cpu")
+
+    @cached_property
+    def _folders(self) -> tuple[Path, Path]:
+        from loop.models import resolve_model
+
+        policy, reference = map(resolve_model, self._names)
+        return policy, reference
+
+    @cached_property
+    def _models(self) -> _Models:
+        import torch
+
+        from loop.learning.checkpoint import load_model
+        from loop.tokens import Template
+
+        ours, theirs = (Template.of(str(folder)).tokenizer for folder in self._folders)
+        if ours.get_vocab() != theirs.get_vocab():
+            raise ConfigError(
+                f"judge implicit: {self._names[0]} and {self._names[1]} have different vocabularies; wanted a policy "
+                "and the reference that it was trained from"
+            )
+        policy, reference = (load_model(folder, torch.device("cpu")) for folder in self._folders)
+        context = min(getattr(m.config, "max_position_embeddings", 2**31) for m in (policy, reference))
+        return _Models(policy, reference, ours, context)
+
+    def _judgements(self, asked: Sequence[tuple[Prompt, Completion]]) -> Iterator[Judgement]:
+        from loop.hardware import default_token_budget
+        from loop.learning.batches import micro_batches
+
+        rows: list[Row] = []
+        completions: list[Completion] = []
+        for prompt, completion in asked:
+            row = self._row(prompt, completion)
+            if isinstance(row, str):
+                yield self._judgement(completion, None, row)
+            else:
+                rows.append(row)
+                completions.append(completion)
+        budget = self._token_budget or default_token_budget()
+        for micro in micro_batches(range(len(rows)), [row.length for row in rows], budget):
+            for i, value in zip(micro, self._scores([rows[i] for i in micro]), strict=True):
+                yield self._judgement(completions[i], value)
+
+    def _row(self, prompt: Prompt, completion: Completion) -> "Row | str":
+        """The tokens of a prompt and completion, or why they cannot be scored."""
+        from loop.learning.batches import Row
+        from loop.tokens import Template
+
+        ids = Template.of(str(self._folders[0])).prompt_ids(prompt.messages)
+        tokens = tokens_of(completion, self._models.tokenizer)
+        if not tokens:
+            return "no tokens: the completion is empty and was cut off"
+        if len(ids) + len(tokens) > self._models.context:
+            return f"too long: {len(ids)} + {len(tokens)} tokens, the models have {self._models.context} positions"
+        return Row(ids, (tokens,))
+
+    def _scores(self, rows: Sequence["Row"]) -> list[float]:
+        """Both models see one batch, so the same shapes: a policy that equals its reference scores 0 exactly."""
+        import torch
+
+        from loop.hardware import autocast, device
+        from loop.learning.batches import collate
+        from loop.learning.logprobs import completion_logprobs
+
+        batch = collate(rows).to(device())
+        with torch.no_grad(), autocast(self._dtype):
+            policy, reference = (completion_logprobs(m, batch) for m in (self._models.policy, self._models.reference))
+        ratio = self._beta * (policy.double() - reference.double())
+        if not torch.isfinite(ratio).all():
+            raise NotANumber(
+                f"judge implicit: a log-ratio of {self._names[0]} and {self._names[1]} is not finite; wanted weights "
+                "that give numbers: look for a diverged update among the policy's rounds"
+            )
+        found: list[float] = (ratio / batch.lengths if self._length_normalised else ratio).tolist()
+        return found
+
+    def _judgement(self, completion: Completion, value: float | None, rationale: str = "") -> Judgement:
+        return Judgement(score_id(self.name, completion), self.name, completion.id, None, "", "", 0, value, rationale)
+
+
+def tokens_of(completion: Completion, tokenizer: Any) -> list[int]:
+    """The completion's sampled tokens if this tokenizer reads them as its text, else the text as it tokenises it."""
+    sampled = list(completion.token_ids)
+    if sampled and _letters(tokenizer.decode(sampled, skip_special_tokens=True)) == _letters(completion.text):
+        return sampled
+    end = [tokenizer.eos_token_id] if completion.finish_reason == "stop" else []
+    return [*tokenizer(completion.text, add_special_tokens=False)["input_ids"], *end]
+
+
+def _letters(text: str) -> str:
+    """Engines and tokenizers write bytes that are no UTF-8 as one or more U+FFFD, and tidy spaces their own way."""
+    return "".join(text.replace("\ufffd", "").split())

@@ -1,0 +1,187 @@
+"""A language model as a judge: it compares two answers in both orders, or scores one under a rubric."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from judges.asking import Asker, Asks, Question, Reply
+from judges.templates import PromptFile, quoted
+from judges.verdicts import Verdict, json_score, json_verdict, label_verdict, score_schema, verdict_schema
+from loop.errors import ConfigError
+from loop.judging import Disagreement, Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
+from loop.options import check_options
+from loop.types import Completion, Group, JudgeCall, Judgement, Message, digest
+
+Form = Literal["pairwise", "pointwise"]
+Told = Literal["logprobs", "json"]
+EXAMPLE: Message = {"role": "user", "content": "?"}
+
+
+class LLMJudge(Asks):
+    """Asks `asker` (see judges.asking); what comes back is read strictly (see judges.verdicts).
+
+    pairwise: every duel in both orders, value = P(completion beats rival). `verdict` "logprobs" reads the log-probs of
+    the labels as the next token, "json" a JSON verdict with its rationale. `labels` name the answer shown first, the
+    one shown second and, if there is a third, a tie. Where the orders disagree, `disagreement` decides.
+    pointwise: a whole number on `scale`, both ends included, with its rationale. "json" only.
+    `prompt` is the path of a template of one's own (see judges.templates, and judges/prompts for ours).
+    Raises ConfigError for an option out of range.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        *,
+        form: Form = "pairwise",
+        verdict: Told | None = None,
+        prompt: str | None = None,
+        labels: Sequence[str] | None = None,
+        disagreement: Disagreement = "tie",
+        scale: Sequence[int] = (1, 10),
+        max_tokens: int = 512,
+    ) -> None:
+        told: Told = verdict or ("logprobs" if form == "pairwise" else "json")
+        names = tuple(labels or (("A", "B") if told == "logprobs" else ("A", "B", "tie")))
+        _check(form, told, names, disagreement, scale, max_tokens)
+        self.asker, self.told, self.labels, self.max_tokens = asker, told, names, max_tokens
+        self.scale = (scale[0], scale[1])
+        self.compares = form == "pairwise"
+        self._shape = _pairwise(disagreement) if self.compares else Pointwise()
+        ours = "pointwise" if not self.compares else "pairwise" if told == "logprobs" else "pairwise_json"
+        shown = ("first", "second") if self.compares else ("answer",)
+        self._prompt = PromptFile(prompt or ours, ("conversation", *shown))
+        self._text([EXAMPLE], dict.fromkeys(shown, ""))  # a template that fails does so here
+        answers = [*names, disagreement] if self.compares else list(self.scale)
+        self.name = f"llm-{digest([asker.model, form, told, self._prompt.digest, answers, max_tokens])}"
+
+    def missing(self, group: Group) -> int:
+        return self._shape.missing(group)
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading:
+        return self._shape.read(judgements)
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
+        """One chunk a chunk of replies: what was paid for is stored before more is awaited."""
+        asked = [each for group in groups for each in (self._duels(group) if self.compares else self._answers(group))]
+        blank = {judgement.id: judgement for judgement, _ in asked}
+        for replies in self.asker.ask([question for _, question in asked]):
+            judgements = [self._judged(blank[reply.question.id], reply) for reply in replies]
+            yield [*judgements, *(call for reply in replies for call in reply.calls)]
+
+    def _duels(self, group: Group) -> Iterator[tuple[Judgement, Question]]:
+        known = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
+        for completion, rival in duels(group):
+            for order, (first, second) in enumerate(((completion, rival), (rival, completion))):
+                if (completion.id, rival.id, order) not in known:
+                    name = duel_id(self.name, completion, rival, order)
+                    yield self._question(name, group, completion, rival.id, order, first=first.text, second=second.text)
+
+    def _answers(self, group: Group) -> Iterator[tuple[Judgement, Question]]:
+        for completion in unjudged(group):
+            yield self._question(score_id(self.name, completion), group, completion, None, 0, answer=completion.text)
+
+    def _question(
+        self, name: str, group: Group, completion: Completion, rival: str | None, order: int, **answers: str
+    ) -> tuple[Judgement, Question]:
+        """A judgement that has no value yet, and the question whose answer it is."""
+        messages = ({"role": "user", "content": self._text(group.prompt.messages, answers)},)
+        by_label = self.told == "logprobs"
+        schema = verdict_schema(self.labels) if self.compares else score_schema(self.scale)
+        return Judgement(name, self.name, completion.id, rival, "", "", order, None), Question(
+            name, self.name, messages, self.labels if by_label else (), None if by_label else schema, self.max_tokens
+        )
+
+    def _text(self, conversation: Sequence[Message], answers: Mapping[str, str]) -> str:
+        names = dict(zip(("label_first", "label_second", "label_tie"), (*self.labels, ""), strict=False))
+        scale = {"low": self.scale[0], "high": self.scale[1]}
+        return self._prompt.render(quoted(conversation, **answers) | (names if self.compares else scale))
+
+    def _judged(self, judgement: Judgement, reply: Reply) -> Judgement:
+        verdict = self._verdict(reply)
+        value = 1 - verdict.value if judgement.order == 1 and verdict.value is not None else verdict.value
+        return replace(judgement, value=value, rationale=verdict.note)
+
+    def _verdict(self, reply: Reply) -> Verdict:
+        if reply.text is None:
+            return Verdict(None, reply.error)
+        if not self.compares:
+            return json_score(self.scale, reply.text)
+        if self.told == "json":
+            return json_verdict(self.labels, reply.text)
+        return label_verdict(self.labels, reply.logprobs, reply.text)
+
+
+def llm_judge(
+    *,
+    model: str,
+    form: Form = "pairwise",
+    verdict: Told | None = None,
+    prompt: str | None = None,
+    labels: Sequence[str] | None = None,
+    disagreement: Disagreement = "tie",
+    scale: Sequence[int] = (1, 10),
+    max_tokens: int = 512,
+    engine: str | Mapping[str, Any] | None = None,
+    endpoint: Mapping[str, Any] | None = None,
+) -> LLMJudge:
+    """The judge of a config, see LLMJudge. Its asker is made by `asker_of`."""
+    return LLMJudge(
+        asker_of(model, engine, endpoint),
+        form=form,
+        verdict=verdict,
+        prompt=prompt,
+        labels=labels,
+        disagreement=disagreement,
+        scale=scale,
+        max_tokens=max_tokens,
+    )
+
+
+def asker_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mapping[str, Any] | None) -> Asker:
+    """Who answers: a vLLM engine in this process (`engine` "local", or its options), or else an endpoint's options.
+
+    Neither is part of a judge's name: where the answers come from does not shape them. Raises ConfigError.
+    """
+    if engine is not None and endpoint is not None:
+        raise ConfigError("a judge has both an engine and an endpoint; wanted one of them")
+    if engine is not None:
+        from judges.local import EngineAsker
+
+        if isinstance(engine, str) and engine != "local":
+            raise ConfigError(f"engine is {engine!r}; wanted local, or the options of a local engine")
+        options = {} if isinstance(engine, str) else dict(engine)
+        check_options("the engine of judge", model, EngineAsker, options, skip=1)
+        return EngineAsker(model, **options)
+    from judges.endpoint import Endpoint
+
+    check_options("the endpoint of judge", model, Endpoint, endpoint or {}, skip=1)
+    return Endpoint(model, **(endpoint or {}))
+
+
+def _pairwise(disagreement: Disagreement) -> Pairwise:
+    shape = Pairwise()
+    shape.disagreement = disagreement
+    return shape
+
+
+def _check(
+    form: str, told: str, labels: Sequence[str], disagreement: str, scale: Sequence[int], max_tokens: int
+) -> None:
+    for option, value, choices in (
+        ("form", form, get_args(Form)),
+        ("verdict", told, get_args(Told)),
+        ("disagreement", disagreement, get_args(Disagreement)),
+    ):
+        if value not in choices:
+            raise ConfigError(f"judge llm: {option} is {value!r}; wanted {' or '.join(choices)}")
+    if form == "pointwise" and told != "json":
+        raise ConfigError("judge llm: a pointwise score is told in json; remove verdict: logprobs, or set it to json")
+    plain = all(isinstance(label, str) and label and label == label.strip() for label in labels)
+    if not plain or len(set(labels)) != len(labels) or len(labels) not in (2, 3):
+        raise ConfigError(
+            f"judge llm: labels are {list(labels)!r}; wanted two different words, or three with one for a tie"
+        )
+    if len(scale) != 2 or not all(type(end) is int for end in scale) or scale[0] >= scale[1]:
+        raise ConfigError(f"judge llm: scale is {list(scale)!r}; wanted two whole numbers, the lower one first")
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise ConfigError(f"judge llm: max_tokens is {max_tokens!r}; wanted a whole number of at least 1")

@@ -1,0 +1,220 @@
+"""How good are a judge's verdicts on labelled pairs? Pure numpy.
+
+A verdict is `delta`: above 0 where the judge prefers a, below where it prefers b, 0 a tie, NaN (or None) no answer. Of
+a reward model it is the difference of the scores, of a judge of pairs P(a beats b) - 1/2. The label is `p_a`, the
+probability that a is better: 1/2 is a tie. Arrays have shape [pairs]; `prompts` names the prompt of each pair, because
+pairs of one prompt say less than as many pairs of as many prompts.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loop.evaluator import effective_n, wilson
+
+Array = npt.NDArray[np.float64]
+Values = Sequence[float | None] | Array
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` pairs with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`share`: of the answered pairs with a decided label, a tie of the judge counting half; None: none answered."""
+
+    share: Estimate | None
+    decided: int  # pairs whose label is not a tie
+    ties: int  # of them, the judge calls a tie
+    abstained: int  # of them, the judge gives no answer
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The pairs of one range of confidence: how sure the judge was, and how often it was right."""
+
+    n: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    error: float  # expected calibration error: mean over pairs of |confidence - right| of their bin
+    bins: tuple[Bin, ...]  # without the empty ones
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """Shares of the duels that were answered in both orders."""
+
+    duels: int
+    disagree: float  # the winner changes with the order
+    first: float  # both times the answer shown first wins
+    second: float  # both times the one shown second
+
+
+def sigma(z: Array) -> Array:
+    """1 / (1 + exp(-z)), without overflow; NaN stays NaN."""
+    return np.asarray(0.5 * (1 + np.tanh(z / 2)))
+
+
+def outcomes(delta: Values, p_a: Values) -> Array:
+    """1 where the judge is right, 0 where wrong, 1/2 where it ties; NaN for a tied label and for no answer."""
+    verdict, label = _array(delta), _array(p_a) - 0.5
+    right = 0.5 + 0.5 * np.sign(verdict) * np.sign(label)
+    return np.where(label == 0, np.nan, right)
+
+
+def accuracy(delta: Values, p_a: Values, prompts: Sequence[Hashable]) -> Accuracy:
+    """Right verdicts among the answered, with Wilson's interval on the effective number of pairs (by prompt)."""
+    right, decided = outcomes(delta, p_a), _array(p_a) != 0.5
+    answered = ~np.isnan(right)
+    return Accuracy(
+        share(right, prompts),
+        decided=int(decided.sum()),
+        ties=int((right == 0.5).sum()),
+        abstained=int((decided & ~answered).sum()),
+    )
+
+
+def share(right: Values, prompts: Sequence[Hashable]) -> Estimate | None:
+    """The mean of outcomes that are not NaN, with Wilson's interval on Kish's effective number of pairs."""
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for value, prompt in zip(_array(right).tolist(), prompts, strict=True):
+        if value == value:
+            groups[prompt].append(value)
+    if not groups:
+        return None
+    n = sum(map(len, groups.values()))
+    value = sum(map(sum, groups.values())) / n
+    return Estimate(value, *wilson(value, effective_n(list(groups.values()))), n)
+
+
+def length_controlled(delta: Values, p_a: Values, longer: Values, prompts: Sequence[Hashable]) -> Estimate | None:
+    """Mean of two accuracies: where the better answer is the longer one, and where it is the shorter one.
+
+    `longer` is length of a minus length of b; pairs of equal length are in neither. A judge that only looks at length
+    gets exactly 1/2 here on any data, whatever it gets for accuracy; unlike a regression on length it has nothing to
+    fit, and no assumed shape of the effect. The interval combines the two Wilson intervals (MOVER, Zou and Donner
+    2008). None where one of the two kinds is missing: then length cannot be told from quality.
+    """
+    right = outcomes(delta, p_a)
+    better_is_longer = np.sign(_array(p_a) - 0.5) * np.sign(_array(longer))
+    found = [share(np.where(better_is_longer == kind, right, np.nan), prompts) for kind in (1, -1)]
+    one, other = found
+    if one is None or other is None:
+        return None
+    value = (one.value + other.value) / 2
+    down = sqrt(sum((e.value - e.low) ** 2 for e in (one, other))) / 2
+    up = sqrt(sum((e.high - e.value) ** 2 for e in (one, other))) / 2
+    return Estimate(value, max(0.0, value - down), min(1.0, value + up), one.n + other.n)
+
+
+def paired_difference(
+    one: Values, other: Values, prompts: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
+) -> Estimate | None:
+    """Mean of one - other over the pairs that both answered, e.g. the outcomes of two judges.
+
+    The 95 % interval is the percentile bootstrap over prompts: all pairs of a prompt are drawn together. None where
+    fewer than two prompts have such a pair: one prompt says nothing of others.
+    """
+    difference = _array(one) - _array(other)
+    known = ~np.isnan(difference)
+    names: dict[Hashable, int] = {}
+    cluster = [names.setdefault(p, len(names)) for p, k in zip(prompts, known, strict=True) if k]
+    k = len(names)
+    if k < 2:
+        return None
+    total, count = np.bincount(cluster, difference[known]), np.bincount(cluster)
+    random = np.random.default_rng(seed)
+    block = max(1, 1_000_000 // k)  # resamples at once: memory stays flat
+    drawn = (random.integers(0, k, (min(block, resamples - i), k)) for i in range(0, resamples, block))
+    low, high = np.quantile(np.concatenate([total[i].sum(1) / count[i].sum(1) for i in drawn]), [0.025, 0.975])
+    return Estimate(float(total.sum() / count.sum()), float(low), float(high), len(cluster))
+
+
+def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
+    """Reliability of P(a beats b), for a Bradley-Terry reward model sigma(delta); pairs without an answer are left out.
+
+    A pair counts by its winner: confidence max(p, 1 - p) in [1/2, 1], right with the label's probability. So it is the
+    same whichever answer is called a. Bins are of equal width (Guo et al., arXiv:1706.04599, eq. 5).
+    """
+    stated, label = _array(p), _array(p_a)
+    stated, label = stated[~np.isnan(stated)], label[~np.isnan(stated)]
+    if not len(stated):
+        return None
+    confidence = np.maximum(stated, 1 - stated)
+    right = np.where(stated == 0.5, 0.5, np.where(stated > 0.5, label, 1 - label))
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    found = [
+        Bin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
+        for here in (place == k for k in range(bins))
+        if here.any()
+    ]
+    return Calibration(sum(b.n * abs(b.confidence - b.right) for b in found) / len(stated), tuple(found))
+
+
+def position_bias(shown_first: Values, shown_second: Values) -> PositionBias | None:
+    """From P(an answer wins) as told with that answer shown first, and shown second; None: no duel has both."""
+    one, two = _array(shown_first), _array(shown_second)
+    both = ~np.isnan(one) & ~np.isnan(two)
+    if not both.any():
+        return None
+    first = (one[both] > 0.5) & (two[both] < 0.5)
+    second = (one[both] < 0.5) & (two[both] > 0.5)
+    return PositionBias(int(both.sum()), float((first | second).mean()), float(first.mean()), float(second.mean()))
+
+
+def cohens_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | None:
+    """Agreement of two raters beyond chance: (observed - expected) / (1 - expected) (Cohen 1960).
+
+    None where it is not defined: no items, or both give one and the same answer to all.
+    """
+    n = len(one)
+    if n == 0:
+        return None
+    observed = sum(a == b for a, b in zip(one, other, strict=True)) / n
+    expected = sum(sum(a == k for a in one) * sum(b == k for b in other) for k in {*one, *other}) / n**2
+    return None if expected == 1 else (observed - expected) / (1 - expected)
+
+
+def best_of_n(proxy: Array, gold: Array, n: int) -> float:
+    """Expected gold score of the answer with the best proxy score among n of the N drawn: exact, without sampling.
+
+    sum over i from n to N of C(i-1, n-1) / C(N, n) * gold(S_i), S ascending by proxy (the estimate of Coste et al.,
+    arXiv:2310.02743). Answers of equal proxy score share their chances. Shapes [N]. Raises ValueError unless
+    1 <= n <= N.
+    """
+    size = len(proxy)
+    if not 1 <= n <= size:
+        raise ValueError(f"best of {n} among {size} answers; wanted n from 1 to {size}")
+    i = np.arange(size, n, -1)
+    # From the top: C(N-1, n-1) / C(N, n) = n / N, and each step down multiplies by (i - n) / (i - 1), at most 1.
+    falling = n / size * np.cumprod(np.concatenate([[1.0], (i - n) / (i - 1)]))
+    weights = np.concatenate([np.zeros(n - 1), falling[::-1]])
+    order = np.argsort(proxy, kind="stable")
+    _, tied = np.unique(proxy[order], return_inverse=True)
+    gold_of_tied = np.bincount(tied, gold[order]) / np.bincount(tied)
+    return float(weights @ gold_of_tied[tied])
+
+
+def kl_best_of_n(n: int) -> float:
+    """KL(best-of-n policy || policy) in nats, exact for distinct answers: log n - (n - 1) / n."""
+    return log(n) - (n - 1) / n
+
+
+def _array(values: Any) -> Array:
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,154 @@
+"""Several judges in one: a verdict stands when enough of them agree (the idea of arXiv:2404.18796).
+
+Judges of different families share fewer faults than the answers of one judge do. Their scores have different scales and
+are never averaged: each member says who wins each duel, and the panel counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from loop.errors import ConfigError
+from loop.judging import Duel, Reading, duel_id, duel_scores, duels, from_duels
+from loop.parts import Judge
+from loop.types import Completion, Group, JudgeCall, Judgement, digest, make_id
+
+SEPARATOR = "|"  # between a member's name and its own member
+
+
+class Panel:
+    """A judge of pairs made of judges of any kind, which judge one after another.
+
+    Its rows are its members' own, with the panel as judge and the member's name in `member`. P(win) is the mean over
+    the members that have an answer. It stands when more members name that winner than the other, and at least the share
+    `min_agreement` of all members does (one without an answer names nobody); else the duel is a tie.
+    Raises ConfigError for judges that make no panel.
+    """
+
+    compares = True
+
+    def __init__(self, judges: Sequence[Judge], min_agreement: float = 0.5) -> None:
+        names = [judge.name for judge in judges]
+        if len(names) < 2 or len({*names}) < len(names):
+            raise ConfigError(f"judge panel: its judges are {names}; wanted two or more that differ")
+        if wrong := [name for name in names if SEPARATOR in name]:
+            raise ConfigError(f"judge panel: a judge is named {wrong[0]!r}; wanted a name without {SEPARATOR!r}")
+        if not 0 <= min_agreement <= 1:
+            raise ConfigError(f"judge panel: min_agreement is {min_agreement}; wanted a share from 0 to 1")
+        self._members = [judge if judge.compares else Duelling(judge) for judge in judges]
+        self._judges, self._min_agreement = list(judges), min_agreement
+        self.name = f"panel-{digest([sorted(names), min_agreement], 4)}"
+        self.weights = tuple(weights for judge in judges for weights in judge.weights)
+
+    def close(self) -> None:
+        for judge in self._judges:
+            if close := getattr(judge, "close", None):
+                close()
+
+    def missing(self, group: Group) -> int:
+        return sum(member.missing(_for_member(group, member.name)) for member in self._members)
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
+        for member in self._members:
+            own = [_for_member(group, member.name) for group in groups]
+            for chunk in member.judge([group for group in own if member.missing(group)]):
+                yield [self._relabelled(member.name, record) for record in chunk]
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading:
+        """A score is the mean over own duels."""
+        told: dict[Duel, list[float]] = defaultdict(list)
+        for member in self._members:
+            for (a, b), p in member.read(_of_member(judgements, member.name)).duels.items():
+                if a < b:  # the other direction is its mirror
+                    told[a, b].append(p)
+        return from_duels({duel: self._agreed(p) for duel, p in told.items()})
+
+    def _agreed(self, told: Sequence[float]) -> float:
+        p = fmean(told)
+        wins, losses = sum(x > 0.5 for x in told), sum(x < 0.5 for x in told)
+        ours, others = (wins, losses) if p > 0.5 else (losses, wins)
+        return p if ours > others and ours / len(self._members) >= self._min_agreement else 0.5
+
+    def _relabelled(self, member: str, record: Judgement | JudgeCall) -> Judgement | JudgeCall:
+        if isinstance(record, JudgeCall):
+            call_id = make_id("judge_call", judge=self.name, of=record.id)
+            return replace(record, id=call_id, judge=self.name, judgement_id=self._id(record.judgement_id))
+        path = f"{member}{SEPARATOR}{record.member}" if record.member else member
+        return replace(record, id=self._id(record.id), judge=self.name, member=path)
+
+    def _id(self, of: str) -> str:
+        return make_id("judgement", judge=self.name, of=of)
+
+
+def _for_member(group: Group, name: str) -> Group:
+    return replace(group, judged=tuple(_of_member(group.judged, name)))
+
+
+def _of_member(judgements: Sequence[Judgement], name: str) -> list[Judgement]:
+    """A member's rows as it made them, but for their ids."""
+    paths = ((j, j.member.partition(SEPARATOR)) for j in judgements)
+    return [replace(j, judge=name, member=own) for j, (member, _, own) in paths if member == name]
+
+
+class Duelling:
+    """A judge of single answers as a judge of pairs: the answer with the higher score wins, equal scores tie.
+
+    Beside the scores there is a row for each duel and order (P = 1, 0 or 0.5), because a score alone does not say which
+    answers were compared. An answer without a score has no duel.
+    """
+
+    compares = True
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge, self.name, self.weights = judge, judge.name, judge.weights
+
+    def missing(self, group: Group) -> int:
+        to_score = self._judge.missing(_entrants(group))
+        return to_score + (2 * len(duels(group)) if to_score else len(self._decided(group)))
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
+        """The duels of a group come in the chunk that completes its scores."""
+        to_score = [self._judge.missing(_entrants(group)) > 0 for group in groups]
+        scored = [group for group, more in zip(groups, to_score, strict=True) if not more]
+        if rows := [row for group in scored for row in self._decided(group)]:
+            yield list(rows)
+        asked = [group for group, more in zip(groups, to_score, strict=True) if more]
+        places = defaultdict(list)
+        for i, group in enumerate(asked):
+            for completion in _entrants(group).completions:
+                places[completion.id].append(i)
+        for chunk in self._judge.judge([_entrants(group) for group in asked]):
+            touched = set()
+            for score in (record for record in chunk if isinstance(record, Judgement)):
+                for i in places[score.completion_id]:
+                    asked[i] = replace(asked[i], judged=(*asked[i].judged, score))
+                    touched.add(i)
+            done = [asked[i] for i in sorted(touched) if not self._judge.missing(_entrants(asked[i]))]
+            yield [*chunk, *(row for group in done for row in self._decided(group))]
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading:
+        return duel_scores(judgements)
+
+    def _decided(self, group: Group) -> list[Judgement]:
+        """The rows that follow from the scores of a group and are not there yet."""
+        scores = self._judge.read(_entrants(group).judged).scores
+        known = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
+        return [
+            self._row(a, b, order, scores[a.id], scores[b.id])
+            for a, b in duels(group)
+            for order in (0, 1)
+            if a.id in scores and b.id in scores and (a.id, b.id, order) not in known
+        ]
+
+    def _row(self, a: Completion, b: Completion, order: int, score: float, rival_score: float) -> Judgement:
+        p = 0.5 if score == rival_score else float(score > rival_score)
+        row_id = duel_id(self.name, a, b, order)
+        return Judgement(row_id, self.name, a.id, b.id, "", "", order, p, f"{score:g} against {rival_score:g}")
+
+
+def _entrants(group: Group) -> Group:
+    """The completions that take part in a duel, with their scores."""
+    completions = {c.id: c for duel in duels(group) for c in duel}
+    judged = tuple(j for j in group.judged if j.rival_id is None and j.completion_id in completions)
+    return Group(group.prompt, tuple(completions.values()), (), judged)

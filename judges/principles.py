@@ -1,0 +1,206 @@
+"""A judge that compares answers one principle at a time, after SALMON (arXiv:2310.05910, section 3.2).
+
+To ask of one plain principle is easier than to ask which answer is better, and a principle may be asked for or against:
+a judge that says yes to every description is found out, for half the time a fault is described.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from math import ceil, exp, isclose, log
+from pathlib import Path
+from statistics import fmean, pvariance
+from typing import Any
+
+import yaml
+
+from judges.asking import Asker, Asks, Question, Reply
+from judges.llm import asker_of
+from judges.templates import PromptFile, quoted
+from judges.verdicts import Verdict, label_verdict
+from loop.errors import ConfigError
+from loop.judging import Duel, Pairwise, Reading, duel_id, duels, from_duels
+from loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
+
+OURS = Path(__file__).with_name("principles.yaml")
+LABELS = ("A", "B")
+RATE = 0.2  # of the geometric distribution of how many principles a duel is asked of
+FAINTEST = 1e-6  # the least probability a label counts with: one that was not among the likely tokens has a logit too
+
+
+@dataclass(frozen=True)
+class Principle:
+    """`definition` describes an answer that follows the principle, `negation` one that breaks it."""
+
+    name: str
+    definition: str
+    negation: str
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A judgement that is still to be made: of `blank`'s completion and rival, shown as `first` and `second`."""
+
+    blank: Judgement
+    group: Group
+    principle: Principle
+    negated: bool
+    first: Completion
+    second: Completion
+
+
+class PrinciplesJudge(Asks, Pairwise):
+    """Asks `asker` to which of two answers a principle's description applies more, in both orders.
+
+    A judgement's value is P(completion beats rival) under the principle. With probability 1/2 the negation is described
+    instead: its verdict is turned round, and the rationale says "negated". (SALMON turns the label of such a principle
+    in the data of a reward model; here the judge itself is shown it.)
+
+    A duel is asked of n principles, n from a geometric distribution with rate 0.2 cut off at `max_principles`; None
+    asks of all. What is drawn is a function of `seed`, the duel and the principle. `principles` is a YAML file of one's
+    own: a list with name, definition and negation. Raises ConfigError for an option out of range.
+    """
+
+    def __init__(
+        self, asker: Asker, *, principles: str | None = None, max_principles: int | None = 8, seed: int = 0
+    ) -> None:
+        if max_principles is not None and (type(max_principles) is not int or max_principles < 1):
+            raise ConfigError(f"judge principles: max_principles is {max_principles!r}; wanted at least 1, or nothing")
+        self._principles = read_principles(Path(principles).expanduser() if principles else OURS)
+        self.asker, self._max_principles, self._seed = asker, max_principles, seed
+        self._prompt = PromptFile("principle", ("conversation", "first", "second", "description"))
+        known = [[p.name, p.definition, p.negation] for p in self._principles]
+        self.name = f"principles-{digest([asker.model, self._prompt.digest, known, max_principles, seed])}"
+
+    def missing(self, group: Group) -> int:
+        return sum(1 for _ in self._open(group))
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
+        asked = {each.blank.id: each for group in groups for each in self._open(group)}
+        for replies in self.asker.ask([self._question(each) for each in asked.values()]):
+            judgements = [_judged(asked[reply.question.id], reply) for reply in replies]
+            yield [*judgements, *(call for reply in replies for call in reply.calls)]
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading:
+        return strongest_principle(judgements)
+
+    def _open(self, group: Group) -> Iterator[_Open]:
+        known = {(j.completion_id, j.rival_id, j.principle, j.order) for j in group.judged}
+        for a, b in duels(group):
+            drawn = draw(self._principles, a, b, self._max_principles, self._seed)
+            for (principle, negated), order in product(drawn, (0, 1)):
+                if (a.id, b.id, principle.name, order) not in known:
+                    row_id = duel_id(self.name, a, b, order, principle=principle.name)
+                    blank = Judgement(row_id, self.name, a.id, b.id, "", principle.name, order, None)
+                    yield _Open(blank, group, principle, negated, *((a, b) if order == 0 else (b, a)))
+
+    def _question(self, of: _Open) -> Question:
+        variables = quoted(of.group.prompt.messages, first=of.first.text, second=of.second.text)
+        variables |= {"label_first": LABELS[0], "label_second": LABELS[1]}
+        variables |= {"description": of.principle.negation if of.negated else of.principle.definition}
+        messages = ({"role": "user", "content": self._prompt.render(variables)},)
+        return Question(of.blank.id, self.name, messages, LABELS)
+
+
+def principles_judge(
+    *,
+    model: str,
+    engine: str | Mapping[str, Any] | None = None,
+    endpoint: Mapping[str, Any] | None = None,
+    principles: str | None = None,
+    max_principles: int | None = 8,
+    seed: int = 0,
+) -> PrinciplesJudge:
+    """The judge of a config, see PrinciplesJudge; who answers is chosen as for the judge llm."""
+    asker = asker_of(model, engine, endpoint)
+    return PrinciplesJudge(asker, principles=principles, max_principles=max_principles, seed=seed)
+
+
+def read_principles(path: Path) -> list[Principle]:
+    """The principles of a YAML file. Raises ConfigError for a file that holds none, or one without its three texts."""
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"principles in {path} cannot be read: {error}; give a YAML file") from error
+    keys = {field.name for field in fields(Principle)}
+    for row in rows if isinstance(rows, list) else [rows]:
+        if not isinstance(row, dict) or row.keys() != keys or not all(isinstance(v, str) and v for v in row.values()):
+            raise ConfigError(f"{path} has {row!r}; wanted a list of principles, each with texts for {sorted(keys)}")
+    found = [Principle(**row) for row in rows]
+    if not found or len({p.name for p in found}) < len(found):
+        raise ConfigError(f"{path} has principles {[p.name for p in found]}; wanted one or more, no name twice")
+    return found
+
+
+def draw(
+    principles: Sequence[Principle], a: Completion, b: Completion, most: int | None, seed: int
+) -> list[tuple[Principle, bool]]:
+    """The principles that a duel is asked of, and whether each is negated: the same whichever answer is named first."""
+    cause = [seed, *sorted((a.id, b.id))]
+    order = sorted(principles, key=lambda p: digest([*cause, "order", p.name]))
+    if most is not None:
+        order = order[: truncated_geometric(_unit(*cause, "number"), min(most, len(order)))]
+    return [(p, _unit(*cause, "negated", p.name) < 0.5) for p in order]
+
+
+def truncated_geometric(u: float, most: int, rate: float = RATE) -> int:
+    """The number in 1..most, with P(n) proportional to (1 - rate)^(n - 1), at quantile u of [0, 1)."""
+    mass = u * (1 - (1 - rate) ** most)
+    return max(1, min(most, ceil(log(1 - mass) / log(1 - rate))))
+
+
+def strongest_principle(judgements: Iterable[Judgement]) -> Reading:
+    """Each duel decided by the principle that speaks loudest on it (arXiv:2310.05910, as in the authors' code).
+
+    A principle's score on a duel is the mean logit of its two orders where they agree in sign, else 0, divided by the
+    variance of its logits over all judgements given: a principle on which everything differs much says less of one
+    duel. The sign of the largest |score| names the winner; P is what that principle says. Score 0, or equal scores for
+    both sides, is a tie. Where there is no variance to divide by (a single duel, or logits that are all the same) the
+    score is the mean logit: nothing is known of the principle's scale, and it must not win by dividing by nothing.
+    """
+    logits: dict[str, dict[Duel, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for j in judgements:
+        if j.rival_id is not None and j.value is not None:
+            logits[j.principle][j.completion_id, j.rival_id][j.order] = _logit(j.value)
+    said: dict[Duel, list[tuple[float, float]]] = defaultdict(list)
+    for asked in logits.values():
+        variance = _variance(asked)
+        for duel, orders in asked.items():
+            if len(orders) == 2:
+                mean = fmean(orders.values()) if orders[0] * orders[1] > 0 else 0.0
+                said[duel].append((mean / variance, mean))
+    return from_duels({duel: _decide(scores) for duel, scores in said.items()})
+
+
+def _variance(asked: Mapping[Duel, Mapping[int, float]]) -> float:
+    values = [logit for orders in asked.values() for logit in orders.values()]
+    return (pvariance(values) if len(asked) > 1 else 0.0) or 1.0
+
+
+def _decide(scores: Sequence[tuple[float, float]]) -> float:
+    """P(completion beats rival) from each principle's score and mean logit."""
+    largest = max(abs(score) for score, _ in scores)
+    loudest = [mean for score, mean in scores if isclose(abs(score), largest)]
+    return 0.5 if min(loudest) <= 0 <= max(loudest) else 1 / (1 + exp(-fmean(loudest)))
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, FAINTEST), 1 - FAINTEST)
+    return log(p / (1 - p))
+
+
+def _unit(*cause: Any) -> float:
+    """A number in [0, 1) from its causes."""
+    return derive_seed(*cause) / 2**31
+
+
+def _judged(of: _Open, reply: Reply) -> Judgement:
+    verdict = Verdict(None, reply.error)
+    if reply.text is not None:
+        verdict = label_verdict(LABELS, reply.logprobs, reply.text)
+    value = verdict.value
+    if value is not None and (of.blank.order == 1) != of.negated:
+        value = 1 - value
+    notes = (verdict.note, "negated" if of.negated else "")
+    return replace(of.blank, value=value, rationale="; ".join(filter(None, notes)))

@@ -1,0 +1,1 @@
+"""Reward models: a scalar for an answer, read off a language model's hidden states."""

@@ -1,0 +1,151 @@
+"""Transformers models out of their folders: backbones, and third-party reward models."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from judges.reward.encoding import is_encoder
+from loop.errors import ConfigError, DataError
+from loop.learning.checkpoint import weight_files
+
+CLASSIFIER = "ForSequenceClassification"
+
+
+class Classifier(nn.Module):
+    """A model that scores by its own forward: an encoder whose head is more than a linear map of one token."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        logits: Tensor = self.model(**batch).logits
+        return logits
+
+
+def read_config(folder: Path) -> Any:
+    """Raises DataError when the folder holds no safetensors, or a model that is neither causal nor an encoder."""
+    from transformers import AutoConfig
+
+    weight_files(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    is_encoder(config)
+    return config
+
+
+def load_backbone(
+    folder: Path, *, layer: int = -1, dtype: torch.dtype = torch.float32, lm_head: bool = False
+) -> tuple[Any, nn.Module | None]:
+    """(backbone, its language-model head where wanted), in evaluation mode.
+
+    `layer` is the number of blocks that stay, -1 all, -2 all but the last: the backbone ends there with its own final
+    norm, and is saved so. Raises ConfigError for a layer that there is not, DataError where weights are missing.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    config = read_config(folder)
+    _keep_blocks(config, layer)
+    model = _load(AutoModelForCausalLM if lm_head else AutoModel, folder, config, dtype)
+    return (model.base_model, model.get_output_embeddings()) if lm_head else (model, None)
+
+
+def load_foreign(folder: Path, dtype: torch.dtype) -> tuple[Any, Tensor | None, Tensor | None]:
+    """A third party's reward model: (backbone, weight (1, D), bias or None) of a head that reads the last token.
+
+    Where the model has another kind of head: (Classifier, None, None). Raises DataError for a model with more than one
+    score, or none.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = read_config(folder)
+    if not classifies(config):
+        weight, bias = _value_head(folder, int(config.hidden_size))
+        return load_backbone(folder, dtype=dtype)[0], weight, bias
+    if config.num_labels != 1:
+        raise DataError(f"{folder} is a classifier of {config.num_labels} labels; wanted a reward model with one")
+    model = _load(AutoModelForSequenceClassification, folder, config, dtype)
+    score = getattr(model, "score", None)
+    if is_encoder(config) or not isinstance(score, nn.Linear):
+        return Classifier(model), None, None
+    return model.base_model, score.weight.detach(), None if score.bias is None else score.bias.detach()
+
+
+def classifies(config: Any) -> bool:
+    """Whether the folder of this config holds one of transformers' sequence classifications."""
+    return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
+
+
+def as_classification(backbone: Any, score: nn.Linear) -> Any | None:
+    """Transformers' own sequence classification of a backbone and a map to a scalar; None where it has no such."""
+    from transformers import AutoModelForSequenceClassification
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+    config = backbone.config
+    if config.model_type not in KNOWN:
+        return None
+    with torch.device("meta"):  # its weights are the ones given
+        config = type(config).from_dict(config.to_dict() | {"id2label": {0: "reward"}})
+        model = AutoModelForSequenceClassification.from_config(config)
+    if not isinstance(getattr(model, "score", None), nn.Linear):
+        return None
+    setattr(model, model.base_model_prefix, backbone)
+    model.score = score
+    return model
+
+
+def _load(auto: Any, folder: Path, config: Any, dtype: torch.dtype) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of weights that are not used; missing ones are refused below
+    with torch.random.fork_rng(devices=[]):  # what the folder lacks is drawn: the same every time
+        torch.manual_seed(0)
+        model, info = auto.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    logging.set_verbosity(level)
+    # A plain backbone's pooler is not used; that of a classifier is.
+    scores = type(model).__name__.endswith(CLASSIFIER)
+    if missing := sorted(name for name in info["missing_keys"] if scores or "pooler" not in name):
+        raise DataError(
+            f"{folder} lacks weights of a {type(model).__name__}: {_some(missing)}; give the folder of a model that "
+            "was trained as one"
+        )
+    return model.eval()
+
+
+def _keep_blocks(config: Any, layer: int) -> None:
+    blocks = int(config.num_hidden_layers)
+    kept = layer if layer > 0 else blocks + 1 + layer
+    if not 1 <= kept <= blocks:
+        raise ConfigError(f"layer is {layer}; the model has {blocks} blocks: give 1 to {blocks}, or -1 to {-blocks}")
+    config.num_hidden_layers = kept
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = config.layer_types[:kept]
+
+
+def _value_head(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
+    """The one map to a scalar among the weights: TRL's `v_head.summary`, a `score`, a `reward_head`, ..."""
+    found = {}
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as file:
+            names = [n for n in file.keys() if n.endswith(".weight")]  # noqa: SIM118  (safe_open is no mapping)
+            for name in (n for n in names if file.get_slice(n).get_shape() == [1, size]):
+                bias = name.removesuffix("weight") + "bias"
+                found[name] = file.get_tensor(name), file.get_tensor(bias) if bias in file.keys() else None  # noqa: SIM118
+    if len(found) != 1:
+        raise DataError(
+            f"{folder} has {len(found)} scalar heads ({_some(sorted(found)) or 'none'}); wanted a reward model: a "
+            f"*ForSequenceClassification with one label, or weights with one tensor of shape [1, {size}]"
+        )
+    return next(iter(found.values()))
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,176 @@
+"""Conversation and answer to the token ids that a reward model scores, in the model's own template."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from loop.errors import ConfigError, DataError
+from loop.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of a conversation with its answer; the answer is `ids[answer_start:]`, its end token included."""
+
+    ids: tuple[int, ...]
+    answer_start: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Encoding:
+    """The tokenizer of a model folder, loaded when first used. `max_length` None: as many tokens as the model takes.
+
+    With a chat template, the template writes the conversation, and the ids end with its end-of-turn token, once, where
+    the score is read. Without one, an encoder gets the pair (conversation, answer) as its tokenizer joins pairs, and a
+    causal model gets lines "role: content" and the end token. A special token spelled out in a content is pulled apart
+    ("<|im_end|>" -> "< |im_end|>"), so that an answer cannot end its turn and write another.
+    """
+
+    def __init__(self, folder: str | Path, max_length: int | None = None) -> None:
+        self._folder, self._wanted = Path(folder), max_length
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Raises ConfigError when more tokens are wanted than the model has positions for."""
+        config = self._config
+        limit = min(int(self.tokenizer.model_max_length), getattr(config, "max_position_embeddings", None) or 1 << 30)
+        if self._wanted is not None and not 0 < self._wanted <= limit:
+            raise ConfigError(
+                f"max_length is {self._wanted}; the model in {self._folder} takes 1 to {limit} tokens; set it in there"
+            )
+        return self._wanted or limit
+
+    def encode(self, messages: Sequence[Message], answer: str) -> Encoded | None:
+        """None when it is longer than `max_length`: a cut would remove the token where the score is read.
+
+        Raises DataError when the chat template refuses the conversation.
+        """
+        found = self.whole(messages, answer)
+        return found if len(found) <= self.max_length else None
+
+    def whole(self, messages: Sequence[Message], answer: str) -> Encoded:
+        """The encoding, however long it is. Raises DataError when the chat template refuses the conversation."""
+        rows = [{"role": m["role"], "content": self._quoted(m["content"])} for m in messages]
+        answer = self._quoted(answer)
+        if self.tokenizer.chat_template is not None:
+            return self._chat(rows, answer)
+        return self._pair(rows, answer) if self._encoder else self._plain(rows, answer)
+
+    def _chat(self, rows: list[dict[str, str]], answer: str) -> Encoded:
+        from jinja2 import TemplateError
+
+        # The template writes its own special tokens: tokenising its text again would add a second BOS.
+        try:
+            before = self.tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
+            turns = [*rows, {"role": "assistant", "content": answer}]
+            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=False, return_dict=False)
+        except TemplateError as error:
+            roles = [row["role"] for row in rows]
+            raise DataError(
+                f"the chat template in {self._folder} refuses a conversation of roles {roles}: {error}; give prompts "
+                "that the model takes, or another model"
+            ) from error
+        start = _shared(before, ids)
+        return Encoded(tuple(self._ended(ids, start)), start)
+
+    def _pair(self, rows: list[dict[str, str]], answer: str) -> Encoded:
+        prompt = rows[0]["content"] if len(rows) == 1 else "\n".join(_line(row) for row in rows)
+        found = self.tokenizer(prompt, answer)
+        second = [i for i, sequence in enumerate(found.sequence_ids()) if sequence == 1]
+        # An answer without tokens stands before the last separator.
+        return Encoded(tuple(found["input_ids"]), second[0] if second else len(found["input_ids"]) - 1)
+
+    def _plain(self, rows: list[dict[str, str]], answer: str) -> Encoded:
+        before = "".join(_line(row) + "\n" for row in rows) + "assistant:"
+        ids = self.tokenizer(f"{before} {answer}")["input_ids"]
+        start = _shared(self._content(self.tokenizer(before)["input_ids"]), ids)
+        return Encoded(tuple(self._ended(ids, start)), start)
+
+    def _ended(self, ids: Sequence[int], start: int) -> list[int]:
+        """Ids up to the mark that ends the answer's turn, once; the end token where the template writes no mark.
+
+        The contents hold no special token (see `_quoted`), so a special token after the answer is the template's.
+        """
+        marks = [i for i in range(start, len(ids)) if ids[i] in self._special]
+        if not marks or self.tokenizer.decode(ids[marks[-1] + 1 :]).strip():
+            return [*ids, self._eos]
+        kept = list(ids[: marks[-1] + 1])
+        while len(kept) > start + 1 and kept[-1] == kept[-2]:
+            kept.pop()
+        return kept
+
+    def _content(self, ids: Sequence[int]) -> list[int]:
+        """Ids without the special tokens that the tokenizer puts at the end."""
+        trailing = len(list(takewhile(self._special.__contains__, reversed(ids))))
+        return list(ids[: len(ids) - trailing])
+
+    def _quoted(self, text: str) -> str:
+        for mark in self._marks:
+            text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+        return text
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return frozenset(added | set(self.tokenizer.all_special_ids))
+
+    @cached_property
+    def _marks(self) -> list[str]:
+        marks = {self.tokenizer.convert_ids_to_tokens(i) for i in self._special}
+        return sorted((mark for mark in marks if len(mark) > 1), key=lambda mark: (-len(mark), mark))
+
+    @cached_property
+    def _eos(self) -> int:
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise DataError(
+                f"the tokenizer in {self._folder} has no end token (eos_token) to read a score at; add one to its "
+                "tokenizer_config.json"
+            )
+        return int(end)
+
+    @cached_property
+    def end(self) -> int:
+        """The token that an encoding ends with, where the score is read."""
+        return self.whole([{"role": "user", "content": "a"}], "b").ids[-1]
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self._folder, trust_remote_code=False)
+
+    @cached_property
+    def _encoder(self) -> bool:
+        return is_encoder(self._config)
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether a transformers config is of a model that looks both ways, as BERT; DataError for T5 and its kin."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise DataError(
+            f"a {config.model_type} is an encoder with a decoder; wanted a causal language model or an encoder"
+        )
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences share from the start."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
+
+
+def _line(row: dict[str, str]) -> str:
+    return f"{row['role']}: {row['content']}"

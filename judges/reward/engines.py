@@ -1,0 +1,112 @@
+"""Who computes the scores of encoded answers: this process with transformers, or vLLM's pooling runner."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from judges.reward.backbone import classifies, read_config
+from judges.reward.encoding import Encoded, is_encoder
+from judges.reward.facts import read_facts
+from judges.reward.model import HEAD, RewardModel
+from loop.errors import EnvironmentProblem
+from loop.hardware import default_token_budget, device, vllm_environment
+from loop.learning.batches import micro_batches
+
+
+class Engine(Protocol):
+    def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        """Raw scores, a list of one value a member for each row, in order."""
+        ...
+
+    def rest(self) -> None:
+        """Give the accelerator to others until the next scores."""
+        ...
+
+
+class TransformersEngine:
+    """Batches of rows of like length, of at most `token_budget` padded tokens; on the accelerator while it scores."""
+
+    def __init__(self, folder: Path, dtype: str, token_budget: int | None) -> None:
+        self._model = RewardModel.load(folder, getattr(torch, dtype))
+        self._token_budget = token_budget or default_token_budget()
+
+    def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        self._model.to(device())
+        found: list[list[float]] = [[]] * len(rows)
+        with torch.inference_mode():
+            for micro in micro_batches(range(len(rows)), list(map(len, rows)), self._token_budget):
+                values = self._model(**self._model.collate([rows[i] for i in micro])).tolist()
+                for i, value in zip(micro, values, strict=True):
+                    found[i] = value
+        return found
+
+    def rest(self) -> None:
+        self._model.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # torch would keep the memory that the sampler is to wake up in
+
+
+class VllmEngine:
+    """A *ForSequenceClassification with one label in vLLM. Its scores are logits: vLLM would apply a sigmoid."""
+
+    def __init__(self, folder: Path, dtype: str, max_length: int, gpu_memory: float = 0.4) -> None:
+        os.environ.update(vllm_environment(cache_gib=1) | os.environ)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"vLLM cannot be imported ({error}); install it with: pip install 'sparring[cpu]' (or [gpu])"
+            ) from error
+        on_gpu = device().type == "cuda"
+        special: dict[str, Any] = (
+            {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory} if on_gpu else {"enforce_eager": True}
+        )
+        self._asleep = False
+        self._llm = LLM(
+            str(folder),
+            runner="pooling",
+            dtype=dtype,
+            max_model_len=max_length,
+            distributed_executor_backend="uni",
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            trust_remote_code=False,
+            **special,
+        )
+
+    def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        from vllm import PoolingParams
+
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
+        prompts = [{"prompt_token_ids": list(row.ids)} for row in rows]
+        raw = PoolingParams(use_activation=False)
+        return [o.outputs.probs for o in self._llm.classify(prompts, pooling_params=raw, use_tqdm=False)]
+
+    def rest(self) -> None:
+        if device().type == "cuda" and not self._asleep:
+            self._llm.sleep(level=1)
+            self._asleep = True
+
+    def close(self) -> None:
+        """For the end of the process: what vLLM shares between engines goes down with any of them."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def vllm_can(folder: Path, end: int) -> bool:
+    """Whether vLLM gives the model's scores, which it reads at the last token: `end` is that token.
+
+    A third party's model whose padding is that token was trained to be read before it (see RewardModel.load).
+    """
+    config = read_config(folder)
+    facts = read_facts(folder)
+    if not classifies(config) or is_encoder(config) or (folder / HEAD).exists():
+        return False
+    return config.num_labels == 1 and (facts is not None or config.pad_token_id != end)

@@ -1,0 +1,114 @@
+"""Features of a frozen backbone: each distinct conversation with its answer is computed once and kept on disk.
+
+A cache is a folder of safetensors chunks, one folder for each backbone, pooling, layer and precision. A row is named by
+its token ids, so that any set of pairs finds what another has computed, and a killed extraction goes on.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from judges.reward.encoding import Encoded
+from judges.reward.model import RewardModel
+from loop.hardware import autocast, default_token_budget, fast_dtype
+from loop.learning.batches import micro_batches
+from loop.types import digest
+
+CHUNK = 64  # rows a file: what a kill can lose
+KEY = 16  # bytes of a row's name
+
+Progress = Callable[[str, int, int, float | None], None]
+
+
+def silent(what: str, done: int, total: int, loss: float | None) -> None:
+    """No progress to report."""
+
+
+def features(
+    model: RewardModel,
+    encoded: Sequence[Encoded],
+    cache: Path | None = None,
+    progress: Progress = silent,
+    *,
+    dtype: str | None = None,
+    token_budget: int | None = None,
+) -> Tensor:
+    """Pooled hidden states (N, D) of the rows, float32, dropout off, on the model's device.
+
+    `progress("features", done, total, None)` counts distinct rows. A chunk holds whole micro-batches in a fixed order,
+    so an extraction that was killed ends with the bits of one that was not.
+    """
+    dtype = dtype or fast_dtype()
+    names = [row_key(row) for row in encoded]
+    distinct = dict(zip(names, encoded, strict=True))
+    folder = None if cache is None else cache / backbone_key(model, dtype)
+    known = _read(folder, distinct.keys()) if folder is not None else {}
+    missing = [name for name in distinct if name not in known]
+    chunk: dict[bytes, np.ndarray] = {}
+    training = model.training
+    model.eval()
+    for found in _compute(model, {name: distinct[name] for name in missing}, dtype, token_budget):
+        chunk |= found
+        known |= found
+        if folder is not None and (len(chunk) >= CHUNK or len(known) == len(distinct)):
+            _write(folder, chunk)
+            chunk = {}
+        progress("features", len(known), len(distinct), None)
+    model.train(training)
+    return torch.from_numpy(np.stack([known[name] for name in names])).to(model.device)
+
+
+def row_key(row: Encoded) -> bytes:
+    ids = np.asarray([row.answer_start, *row.ids], dtype="<i4")
+    return hashlib.blake2b(ids.tobytes(), digest_size=KEY).digest()
+
+
+def backbone_key(model: RewardModel, dtype: str) -> str:
+    """Names all that shapes a feature besides its row."""
+    weights = tensors_key(model.backbone.parameters())
+    return digest({"weights": weights, "pooling": model.pooling, "layer": model.layer, "dtype": dtype})
+
+
+def tensors_key(tensors: Iterable[Tensor]) -> str:
+    """A hash of values, types and shapes, in order."""
+    total = hashlib.blake2b(digest_size=KEY)
+    for tensor in tensors:
+        total.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _compute(
+    model: RewardModel, rows: Mapping[bytes, Encoded], dtype: str, token_budget: int | None
+) -> Iterator[dict[bytes, np.ndarray]]:
+    names, values = list(rows), list(rows.values())
+    for micro in micro_batches(range(len(values)), [len(v) for v in values], token_budget or default_token_budget()):
+        with torch.inference_mode(), autocast(dtype):
+            found = model.features(**model.collate([values[i] for i in micro]))
+        yield dict(zip([names[i] for i in micro], found.float().cpu().numpy(), strict=True))
+
+
+def _read(folder: Path, wanted: Collection[bytes]) -> dict[bytes, np.ndarray]:
+    found: dict[bytes, np.ndarray] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        chunk = load_file(path)
+        found |= {
+            name: row for name, row in zip(map(bytes, chunk["names"]), chunk["features"], strict=True) if name in wanted
+        }
+    return found
+
+
+def _write(folder: Path, chunk: Mapping[bytes, np.ndarray]) -> None:
+    """Whole or not at all, under a name that no other chunk has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = np.stack([np.frombuffer(name, np.uint8) for name in chunk])
+    path = folder / f"{hashlib.blake2b(names.tobytes(), digest_size=KEY).hexdigest()}.safetensors"
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file({"names": names, "features": np.stack(list(chunk.values()))}, partial)
+    partial.replace(path)

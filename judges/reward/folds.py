@@ -1,0 +1,66 @@
+"""What models that have not seen a pair's prompt say of the pair: cross-validation, and out-of-fold strength."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from judges.reward.data import encoding_of
+from judges.reward.features import Progress, silent
+from judges.reward.model import RewardModel
+from judges.reward.options import RewardTraining
+from judges.reward.report import scores
+from judges.reward.train import create, forget, train
+from loop.preferences import Preference, folds
+
+Array = npt.NDArray[np.float64]
+
+
+def out_of_fold(
+    base: Path,
+    preferences: Sequence[Preference],
+    options: RewardTraining,
+    k: int,
+    work: Path,
+    progress: Progress = silent,
+    *,
+    cache: Path | None = None,
+) -> Array:
+    """r(a) - r(b), [members, pairs]: each pair by a model trained on the folds without its prompt; NaN: too long.
+
+    `work` is a folder for the state of the training in progress; a killed one goes on in the fold it was in.
+    """
+    fold = folds(preferences, k, options.seed)
+    found = np.full((options.members, len(preferences)), np.nan)
+    for i in range(k):
+        model, state = create(base, options), work / f"fold-{i}.safetensors"
+        train(
+            model,
+            [p for p, f in zip(preferences, fold, strict=True) if f != i],
+            options,
+            state,
+            progress,
+            cache=cache,
+        )
+        asked = [n for n, f in enumerate(fold) if f == i]
+        found[:, asked] = differences(model, [preferences[n] for n in asked], cache)
+        forget(state)
+    return found
+
+
+def differences(model: RewardModel, preferences: Sequence[Preference], cache: Path | None = None) -> Array:
+    """r(a) - r(b), [members, pairs]; NaN where one of the answers is too long."""
+    return np.asarray(np.subtract(*np.moveaxis(answer_scores(model, preferences, cache), -1, 0)))
+
+
+def answer_scores(model: RewardModel, preferences: Sequence[Preference], cache: Path | None = None) -> Array:
+    """Raw scores of both answers, [members, pairs, 2]; NaN for both where one is too long."""
+    encoding = encoding_of(model)
+    rows = [(encoding.encode(p.messages, p.a), encoding.encode(p.messages, p.b)) for p in preferences]
+    fits = [i for i, (a, b) in enumerate(rows) if a is not None and b is not None]
+    found = np.full((model.members, len(preferences), 2), np.nan)
+    if fits:
+        told = scores(model, [x for i in fits for x in rows[i] if x is not None], cache)
+        found[:, fits] = np.moveaxis(told.reshape(len(fits), 2, -1), -1, 0)
+    return found

@@ -1,0 +1,84 @@
+"""What a training of a reward model is asked to do. Every field shapes the weights, but for the last two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from loop.errors import ConfigError
+
+Freeze = Literal["none", "backbone", "lora"]
+LR: Mapping[str, float] = {"none": 1e-5, "backbone": 3e-3, "lora": 5e-5}  # 2310.02743; ours; 2401.16635 section 4
+
+
+@dataclass(frozen=True)
+class RewardTraining:
+    """Raises ConfigError for values that cannot be, and for options that have no effect beside each other."""
+
+    head: str = "linear"  # see judges.reward.heads
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    pooling: Literal["last", "mean", "answer_mean"] | None = None  # None: "last" if causal, "mean" for an encoder
+    layer: int = -1  # features after how many blocks; -1: all of them
+    max_length: int | None = None  # tokens of conversation and answer; longer pairs are dropped and counted
+    members: int = 1  # of the ensemble; above 1 the head must have a column for each (2401.16635 section 3.1)
+
+    freeze: Freeze = "none"  # "backbone": the head learns from cached features; "lora": adapters learn
+    adapter_options: Mapping[str, Any] = field(default_factory=dict)  # rank, alpha, dropout, targets
+    first_share: float = 0.5  # lora: share of the prompts for its first stage, which trains all (2401.16635 Alg. 1)
+    first_lr: float = 1e-5  # lora: learning rate of that stage
+
+    lr: float | None = None  # None: 1e-5, for a frozen backbone 3e-3, for LoRA 5e-5
+    epochs: int = 1  # a second one overfits at 1B and more (2307.09288)
+    batch_size: int = 32  # pairs an optimizer step (2310.02743)
+    warmup: float = 0.03  # share of the steps (2406.09279)
+    schedule: str = "linear"  # any name that transformers.get_scheduler knows (2406.09279)
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    dropout: float = 0.0  # of the backbone while it learns; 0.05 with a contrastive term (2401.06080)
+
+    margin: bool = False  # subtract the pair's margin from the difference (2307.09288 Eq. 2)
+    label_smoothing: float = 0.0  # (2401.06080 section 2.3)
+    centering: float = 0.0  # coefficient of (r_w + r_l)^2; 0.01 (2312.09244)
+    direct_reward: float = 0.0  # coefficient of -log s(r_w) - log s(-r_l) (Eurus, 2404.02078)
+    sft: float = 0.0  # share of the LM term on chosen answers in the loss; 0.01 (GRM, 2406.10216)
+    sft_beta: float = 0.1  # scale of the answer's log-prob in that term (2406.10216)
+    contrastive: float = 0.0  # coefficient of SimCSE's term; 1 (2401.06080 section 2.4)
+    contrast: Literal["features", "differences"] = "differences"  # of a pair's answers, or between them (2401.06080)
+    temperature: float = 0.05  # of the cosines in that term (2104.08821)
+    meta: float = 0.0  # step along the gradient of the difference loss on unlabelled answers (MetaRM, 2401.06080)
+
+    seed: int = 0
+    dtype: str | None = None  # of the backbone's products; None: what the hardware is fast in
+    token_budget: int | None = None  # padded tokens a micro-batch; None: what the hardware holds at ease
+    save_seconds: float = 120.0  # how often the state of a training is saved
+
+    def __post_init__(self) -> None:
+        for name in ("first_share", "warmup", "dropout", "label_smoothing", "sft"):
+            self._refuse_unless(0 <= getattr(self, name) < 1, name, "a share from 0 to below 1")
+        for name in ("centering", "direct_reward", "contrastive", "meta", "weight_decay"):
+            self._refuse_unless(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("members", "epochs", "batch_size"):
+            self._refuse_unless(getattr(self, name) >= 1, name, "1 or more")
+        for name in ("temperature", "sft_beta", "max_grad_norm", "learning_rate", "first_lr"):
+            self._refuse_unless(getattr(self, name) > 0, name, "above 0")
+        self._refuse_unless(self.freeze in LR, "freeze", f"one of {', '.join(LR)}")
+        if self.freeze == "lora" and self.members < 2:
+            raise ConfigError(
+                f"freeze: lora trains an ensemble, and members is {self.members}; set members to 2 or more"
+            )
+        for name in ("sft", "contrastive", "dropout"):
+            if self.freeze == "backbone" and getattr(self, name):
+                raise ConfigError(
+                    f"{name} acts on the backbone, which freeze: backbone holds still; remove one of them"
+                )
+        if self.contrastive and not self.dropout:
+            raise ConfigError(
+                "contrastive compares two dropout views, which are one without dropout; set dropout: 0.05"
+            )
+
+    @property
+    def learning_rate(self) -> float:
+        return LR.get(self.freeze, 1e-5) if self.lr is None else self.lr
+
+    def _refuse_unless(self, holds: bool, name: str, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} is {getattr(self, name)!r}; wanted {wanted}")

@@ -1,0 +1,139 @@
+"""How good a reward model is on labelled pairs that it has not seen."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from judges.measure import accuracy, calibration, length_controlled
+from judges.reward.data import Pairs, pairs_of
+from judges.reward.encoding import Encoded
+from judges.reward.features import Progress, features, row_key, silent
+from judges.reward.model import RewardModel
+from loop.errors import DataError
+from loop.hardware import autocast, default_token_budget, fast_dtype
+from loop.learning.batches import micro_batches
+from loop.preferences import Preference
+
+Array = npt.NDArray[np.float64]
+Metric = dict[str, Any]
+
+
+def scores(
+    model: RewardModel,
+    encoded: Sequence[Encoded],
+    cache: Path | None = None,
+    progress: Progress = silent,
+    *,
+    dtype: str | None = None,
+    token_budget: int | None = None,
+) -> Array:
+    """Raw scores (N, M), each distinct row computed once. `cache` keeps features (see judges.reward.features)."""
+    distinct = {row_key(row): row for row in encoded}
+    number = {key: i for i, key in enumerate(distinct)}
+    rows = list(distinct.values())
+    if not rows:
+        return np.zeros((0, model.members))
+    with torch.no_grad():
+        if model.adapters:
+            found = _adapted(model, rows, progress, dtype or fast_dtype(), token_budget)
+        else:
+            found = model.score(features(model, rows, cache, progress, dtype=dtype, token_budget=token_budget))
+    values: Array = found.double().cpu().numpy()[[number[row_key(row)] for row in encoded]]
+    return values
+
+
+def evaluate(
+    model: RewardModel,
+    preferences: Sequence[Preference] | Pairs,
+    cache: Path | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> dict[str, Metric]:
+    """What `measured` says of the pairs that fit. Options are those of `scores`."""
+    pairs = pairs_of(model, preferences)
+    found = scores(model, _answers(pairs), cache, progress, **options)
+    return measured(model, pairs, found[::2] - found[1::2])
+
+
+def measured(model: RewardModel, pairs: Pairs, delta: Array) -> dict[str, Metric]:
+    """Measures, each {value, low, high, n}, of the score differences (N, M) between likelier winner and other answer.
+
+    accuracy            of the pairs with a winner, with its interval by prompt; accuracy_0, ... of several members
+    length_controlled   mean of the accuracies where the better answer is the longer, and where it is the shorter
+    longer_wins         accuracy of taking the longer answer
+    calibration_error   expected, of the mean over members of sigma(difference), on all pairs, in ten bins
+    ties, too_long, identical, duplicate   shares of the pairs that were given; the last three were dropped
+
+    A measure that has no pairs to be taken on is absent. Members are put on one scale (RewardModel.set_scale, or else
+    that of these differences) before their mean is taken.
+    """
+    p, longer = np.array([r.p for r in pairs.rows]), np.array([r.longer for r in pairs.rows])
+    prompts = [r.preference.prompt for r in pairs.rows]
+    whole = (delta / _spread(model, delta)).mean(1)
+    found = {
+        "accuracy": accuracy(whole, p, prompts).share,
+        "length_controlled": length_controlled(whole, p, longer, prompts),
+        "longer_wins": accuracy(longer, p, prompts).share,
+    }
+    if delta.shape[1] > 1:
+        found |= {f"accuracy_{i}": accuracy(column, p, prompts).share for i, column in enumerate(delta.T)}
+    report: dict[str, Metric] = {name: asdict(estimate) for name, estimate in found.items() if estimate is not None}
+    if calibrated := calibration((1 / (1 + np.exp(-delta))).mean(1), p):
+        report["calibration_error"] = _alone(calibrated.error, len(p))
+    given = len(p) + sum(pairs.dropped.values())
+    for name, count in {"ties": pairs.ties, **pairs.dropped}.items():
+        report[name] = _alone(count / given if given else 0.0, given)
+    return report
+
+
+def scale(
+    model: RewardModel, preferences: Sequence[Preference] | Pairs, cache: Path | None = None, **options: Any
+) -> tuple[list[float], list[float]]:
+    """(means, standard deviations), one a member, of the scores of all distinct answers: for RewardModel.set_scale.
+
+    Raises DataError where a member gives all answers one score.
+    """
+    answers = {row_key(row): row for row in _answers(pairs_of(model, preferences))}
+    if not answers:
+        raise DataError(f"none of {len(preferences)} pairs can be scored; wanted some to take a scale from")
+    found = scores(model, list(answers.values()), cache, **options)
+    mean, std = found.mean(0), found.std(0)
+    if not (std > 0).all():
+        raise DataError(
+            f"of {len(answers)} answers, the scores have standard deviations {std.tolist()}; wanted above 0"
+        )
+    return mean.tolist(), std.tolist()
+
+
+def _answers(pairs: Pairs) -> list[Encoded]:
+    """Chosen, rejected, chosen, rejected, ..."""
+    return [answer for row in pairs.rows for answer in (row.chosen, row.rejected)]
+
+
+def _spread(model: RewardModel, delta: Array) -> Array:
+    if model.facts.std is not None:
+        return np.array(model.facts.std)
+    spread: Array = delta.std(0) if delta.shape[1] > 1 and len(delta) else np.ones(delta.shape[1])
+    return np.where(spread > 0, spread, 1.0)
+
+
+def _adapted(
+    model: RewardModel, rows: Sequence[Encoded], progress: Progress, dtype: str, token_budget: int | None
+) -> torch.Tensor:
+    found = torch.zeros(len(rows), model.members)
+    done = 0
+    for micro in micro_batches(range(len(rows)), [len(row) for row in rows], token_budget or default_token_budget()):
+        with autocast(dtype):
+            found[micro] = model(**model.collate([rows[i] for i in micro])).cpu()
+        done += len(micro)
+        progress("scores", done, len(rows), None)
+    return found
+
+
+def _alone(value: float, n: int) -> Metric:
+    return {"value": value, "low": None, "high": None, "n": n}

@@ -1,0 +1,175 @@
+"""Training of a reward model on labelled pairs: all of it, its head on cached features, or an ensemble of adapters."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from judges.reward.data import (
+    PairRow,
+    Pairs,
+    encode_groups,
+    encoding_of,
+    pair_plan,
+    pairs_of,
+    refuse_unlearnable,
+    split_rows,
+)
+from judges.reward.descent import Descent
+from judges.reward.features import Progress, silent, tensors_key
+from judges.reward.model import RewardModel
+from judges.reward.options import RewardTraining
+from judges.reward.scorers import CachedScorer, Group, LiveScorer, Scorer, start_learning
+from judges.reward.stages import Stage, Stream
+from loop.errors import ConfigError
+from loop.hardware import default_token_budget, device, fast_dtype
+from loop.learning.batches import Plan
+from loop.preferences import Preference
+from loop.types import digest
+
+
+def create(folder: str | Path, options: RewardTraining) -> RewardModel:
+    """A fresh head on the backbone in `folder`, as the options want it; several members are linear heads."""
+    head, given = options.head, dict(options.head_options)
+    if "members" in given:
+        raise ConfigError("head_options has members; set members beside head instead")
+    if options.members > 1:
+        if head not in ("linear", "multi"):
+            raise ConfigError(f"an ensemble of {options.members} members has linear heads; found head {head!r}")
+        head, given = "multi", given | {"members": options.members}
+    return RewardModel.create(
+        folder,
+        head,
+        given,
+        pooling=options.pooling,
+        layer=options.layer,
+        max_length=options.max_length,
+        lm_head=options.sft > 0,
+        seed=options.seed,
+    )
+
+
+def train(
+    model: RewardModel,
+    preferences: Sequence[Preference] | Pairs,
+    options: RewardTraining,
+    state: Path,
+    progress: Progress = silent,
+    *,
+    cache: Path | None = None,
+    unlabelled: Sequence[Preference] = (),
+) -> list[dict[str, float]]:
+    """Learn from the pairs in place; returns the metrics of each optimizer step (see Tally.metrics).
+
+    `state` is a file that a killed training is resumed from, to the same bits: `forget` it once the model is saved.
+    `cache` is a folder for the features of a frozen backbone, any number of trainings may share it. `unlabelled` has
+    answers of the current policy for `options.meta`; its labels are not read. `progress(what, done, total, loss)` is
+    called after each step, and as features are made. Which pairs are left out, `encode_pairs` says.
+
+    With freeze: lora, the first stage trains backbone and heads on a share of the prompts, the second an adapter and a
+    head a member on the rest, each member in its own order (2401.16635, Algorithm 1). Members on a frozen backbone have
+    their own orders too; members that train a backbone together share its batches, and differ by their heads' seeds.
+    """
+    pairs = pairs_of(model, preferences)
+    groups = encode_groups(encoding_of(model), unlabelled) if options.meta else []
+    refuse_unlearnable(pairs)
+    _refuse_contradictions(model, options, groups)
+    model.to(device())
+    run = _Run(model, options, _cause(model, pairs, options, groups), cache, progress)
+    rows, history = list(pairs.rows), list[dict[str, float]]()
+    if options.freeze == "lora" and not model.adapters:
+        if options.first_share:
+            first, rows = split_rows(rows, options.first_share, options.seed)
+            for part in (first, rows):
+                refuse_unlearnable(Pairs(tuple(part), pairs.dropped))
+            stage = Stage("first", first, groups, _together(model, first, options), options.first_lr)
+            history += run.stage(stage, _first(state), keep=True)
+        model.add_adapters(options.members, options.adapter_options)
+    streams = _together(model, rows, options) if options.freeze == "none" else _apart(model, rows, options)
+    history += run.stage(Stage("train", rows, groups, streams, options.learning_rate), state)
+    model.eval()
+    return history
+
+
+def forget(state: Path) -> None:
+    """Remove what a training kept of itself."""
+    state.unlink(missing_ok=True)
+    _first(state).unlink(missing_ok=True)
+
+
+def _first(state: Path) -> Path:
+    return state.with_suffix(f".first{state.suffix}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the stages of a training have in common."""
+
+    model: RewardModel
+    options: RewardTraining
+    cause: str
+    cache: Path | None
+    progress: Progress
+
+    def stage(self, stage: Stage, state: Path, *, keep: bool = False) -> list[dict[str, float]]:
+        model, options = self.model, self.options
+        if options.freeze == "backbone":
+            model.backbone.requires_grad_(False)
+        if model.lm_head is not None and model.adapters:
+            model.lm_head.requires_grad_(False)  # under adapters, the language model stays as it is
+        dtype = options.dtype or fast_dtype()
+        scorer: Scorer
+        if _cached(model, options):
+            budget = options.token_budget
+            scorer = CachedScorer(model, stage.rows, stage.groups, dtype, budget, self.cache, self.progress)
+        else:
+            scorer = LiveScorer(model, stage.rows, stage.groups, dtype)
+        start_learning(model, options.dropout)
+        history = Descent(model, scorer, stage, options, self.progress).run(state, self.cause, keep=keep)
+        if isinstance(scorer, CachedScorer):
+            model.head.absorb(scorer.scale)
+        return history
+
+
+def _cached(model: RewardModel, options: RewardTraining) -> bool:
+    return options.freeze == "backbone" and not model.head.per_token
+
+
+def _together(model: RewardModel, rows: Sequence[PairRow], options: RewardTraining) -> list[Stream]:
+    return [Stream(tuple(range(model.members)), _plan(model, rows, options, 0))]
+
+
+def _apart(model: RewardModel, rows: Sequence[PairRow], options: RewardTraining) -> list[Stream]:
+    adapted = bool(model.adapters)
+    return [Stream((i,), _plan(model, rows, options, i), i if adapted else 0) for i in range(model.members)]
+
+
+def _plan(model: RewardModel, rows: Sequence[PairRow], options: RewardTraining, member: int) -> Plan:
+    budget = 1 << 60 if _cached(model, options) else options.token_budget or default_token_budget()
+    return pair_plan(
+        rows,
+        batch_size=options.batch_size,
+        token_budget=budget,
+        epochs=options.epochs,
+        seed=options.seed,
+        member=member,
+    )
+
+
+def _cause(model: RewardModel, pairs: Pairs, options: RewardTraining, groups: Sequence[Group]) -> str:
+    """Names a training by all that shapes it, so that a state is never taken for another's."""
+    asked = {name: value for name, value in asdict(options).items() if name != "save_seconds"}
+    weights = tensors_key([*model.parameters(), *model.buffers()])
+    learned = [[row.preference.id, row.preference.margin, row.preference.weight, row.chosen.ids] for row in pairs.rows]
+    told_apart = [[answer.ids for answer in group] for group in groups]
+    return digest({"options": asked, "weights": weights, "pairs": learned, "groups": told_apart})
+
+
+def _refuse_contradictions(model: RewardModel, options: RewardTraining, groups: Sequence[Group]) -> None:
+    if model.pooling == "own" or model.unread is not None:
+        raise ConfigError("a third party's reward model is not trained further; start from a backbone")
+    if options.meta and not groups:
+        raise ConfigError("meta needs unlabelled answers, two or more to a prompt; give some, or set meta: 0")
+    if options.sft and model.lm_head is None:
+        raise ConfigError("sft needs the language-model head, which this model has not kept; see train.create")
+    if model.head.per_token and (options.margin or options.meta):
+        raise ConfigError("a head of token rewards has no margin and no meta term; set both off, or take another head")

@@ -1,0 +1,222 @@
+"""Judges by reward models: one, or an ensemble, of any models with a scalar head."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from loop.aggregate import AGGREGATORS, Scale, check_aggregator, members
+from loop.errors import ConfigError, DataError, NotANumber
+from loop.judging import Pointwise, Reading, mean_scores, score_id, unjudged
+from loop.options import option_names
+from loop.types import Completion, Group, Judgement, Prompt, digest
+
+if TYPE_CHECKING:
+    from judges.reward.encoding import Encoded, Encoding
+    from judges.reward.engines import Engine
+
+CHUNK = 64  # completions a transaction
+
+Dtype = Literal["float32", "bfloat16"]
+EngineName = Literal["auto", "transformers", "vllm"]
+Row = tuple[Completion, list["Encoded | str"]]  # for each model: its tokens, or why it cannot score
+
+
+@dataclass(frozen=True)
+class _Model:
+    folder: Path
+    encoding: "Encoding"
+    engine: str
+    members: int
+    scales: list[Scale] | None
+
+
+class RewardModelJudge(Pointwise):
+    """Scores each completion alone. `model` is a folder or hub id, or a list of such: an ensemble.
+
+    Judgements are the raw scores, one row a member. Where there are several members, `read` puts each on the scale of
+    a fixed set, and then aggregates them (see loop.aggregate): by the mean and std that a model of `spar reward train`
+    has in its reward.json, or by `scales`, a [mean, std] for each member in order. `coefficient` is the aggregator's
+    own (lam of "uncertainty", beta of "lower_bound"); None is its default.
+
+    `max_length` None is each model's own. An over-long conversation is not cut, for the score is read at its end: it
+    gets value None. `engine` "auto" is vLLM on a GPU for a model that vLLM reads right, else transformers, of which
+    `token_budget` is the padded tokens a batch. Raises ConfigError for options that do not fit the models.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Sequence[str],
+        aggregate: str = "mean",
+        coefficient: float | None = None,
+        scales: Sequence[Sequence[float]] | None = None,
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        dtype: Dtype = "float32",
+        engine: EngineName = "auto",
+    ) -> None:
+        self._names = [model] if isinstance(model, str) else list(model)
+        if not self._names or len(set(self._names)) < len(self._names):
+            raise ConfigError(f"judge reward_model: model is {model!r}; wanted one, or a list of different ones")
+        if dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"judge reward_model: dtype is {dtype!r}; wanted float32 or bfloat16")
+        if engine not in ("auto", "transformers", "vllm"):
+            raise ConfigError(f"judge reward_model: engine is {engine!r}; wanted auto, transformers or vllm")
+        for option, value in (("max_length", max_length), ("token_budget", token_budget)):
+            if value is not None and value < 1:
+                raise ConfigError(f"judge reward_model: {option} is {value}; wanted at least 1 token")
+        self._aggregate, self._options = aggregate, _coefficient(aggregate, coefficient)
+        self._given = None if scales is None else _scales(scales)
+        self._max_length, self._token_budget, self._dtype, self._engine = max_length, token_budget, dtype, engine
+
+    @cached_property
+    def name(self) -> str:
+        """ "reward-" and a digest of the models, their tokenizers and scales, and of the options that shape a score."""
+        from judges.reward.facts import folder_digest
+
+        models = [[folder_digest(m.folder), m.encoding.max_length, m.engine] for m in self._models]
+        return f"reward-{digest([models, self._scales, self._aggregate, self._options, self._dtype], 5)}"
+
+    @cached_property
+    def weights(self) -> Sequence[str]:
+        from loop.learning.checkpoint import weights_sha256
+
+        return [weights_sha256(m.folder) for m in self._models]
+
+    def missing(self, group: Group) -> int:
+        return len(unjudged(group)) * sum(m.members for m in self._models)
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading:
+        """A completion that a member gave no score has none. A single model's score is as the model gives it."""
+        if self._scales is None:
+            return mean_scores(judgements)
+        return members(judgements, self._aggregate, self._scales, **self._options)
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
+        asked = [(g.prompt, c) for g in groups for c in unjudged(g)]
+        if not asked:
+            return
+        rows = sorted((self._row(prompt, completion) for prompt, completion in asked), key=_length)
+        engines = self._engines
+        try:
+            # Short ones first, in whole chunks: what is left after a stop is cut in the same batches as it would have
+            # been, and so gets the same scores to the last bit.
+            for start in range(0, len(rows), CHUNK):
+                yield self._judgements(rows[start : start + CHUNK], engines)
+        finally:
+            for engine in engines:
+                engine.rest()
+
+    @cached_property
+    def _models(self) -> list[_Model]:
+        from judges.reward.encoding import Encoding
+        from judges.reward.facts import Facts, read_facts
+        from loop.models import resolve_model
+
+        found = []
+        for folder in map(resolve_model, self._names):
+            facts = read_facts(folder) or Facts()
+            encoding = Encoding(folder, self._max_length or facts.max_length)
+            scales = None if facts.mean is None or facts.std is None else list(zip(facts.mean, facts.std, strict=True))
+            found.append(_Model(folder, encoding, self._chosen(folder, encoding), facts.members, scales))
+        return found
+
+    def _chosen(self, folder: Path, encoding: "Encoding") -> str:
+        from judges.reward.engines import vllm_can
+        from loop.hardware import device
+
+        able = vllm_can(folder, encoding.end)
+        if self._engine == "vllm" and not able:
+            raise ConfigError(
+                f"judge reward_model: vLLM does not give the scores of {folder}: it takes a causal model of "
+                "transformers' sequence classification with one label, read at the last token; set engine: transformers"
+            )
+        return "vllm" if able and (self._engine == "vllm" or device().type == "cuda") else "transformers"
+
+    @cached_property
+    def _scales(self) -> dict[str, Scale] | None:
+        """Of each member by its name; None for a single member, which needs none."""
+        n = sum(m.members for m in self._models)
+        if n == 1:
+            return None
+        known = self._given
+        if known is None and all(m.scales is not None for m in self._models):
+            known = [scale for m in self._models for scale in m.scales or ()]
+        if known is None or len(known) != n:
+            raise ConfigError(
+                f"judge reward_model: {n} members, and {len(known) if known else 'no'} scales to compare their scores "
+                "by; give scales: [[mean, std], ...], one for each member, of its scores on one fixed set of answers"
+            )
+        return {str(i): scale for i, scale in enumerate(known)}
+
+    @cached_property
+    def _engines(self) -> list["Engine"]:
+        from judges.reward.engines import TransformersEngine, VllmEngine
+
+        return [
+            VllmEngine(m.folder, self._dtype, m.encoding.max_length)
+            if m.engine == "vllm"
+            else TransformersEngine(m.folder, self._dtype, self._token_budget)
+            for m in self._models
+        ]
+
+    def _row(self, prompt: Prompt, completion: Completion) -> Row:
+        found: list[Encoded | str] = []
+        for model in self._models:
+            try:
+                encoded = model.encoding.whole(prompt.messages, completion.text)
+            except DataError as error:
+                found.append(str(error))
+                continue
+            limit = model.encoding.max_length
+            found.append(encoded if len(encoded) <= limit else f"over-long: {len(encoded)} tokens, max_length {limit}")
+        return completion, found
+
+    def _judgements(self, rows: Sequence[Row], engines: Sequence["Engine"]) -> list[Judgement]:
+        judgements = []
+        first = 0
+        for place, (model, engine) in enumerate(zip(self._models, engines, strict=True)):
+            asked = [encoded for _, found in rows if not isinstance(encoded := found[place], str)]
+            scored = iter(engine.scores(asked))
+            for completion, found in rows:
+                why = found[place]
+                values = [None] * model.members if isinstance(why, str) else next(scored)
+                for i, value in enumerate(values):
+                    reason = why if isinstance(why, str) else ""
+                    judgements.append(self._judgement(completion, first + i, value, reason))
+            first += model.members
+        return judgements
+
+    def _judgement(self, completion: Completion, number: int, value: float | None, reason: str) -> Judgement:
+        member = "" if self._scales is None else str(number)
+        if value is not None and not isfinite(value):
+            raise NotANumber(
+                f"{self._names} gave {completion.id} the score {value}; the weights are broken, or bfloat16 "
+                "overflowed: try dtype: float32"
+            )
+        record_id = score_id(self.name, completion, member)
+        return Judgement(record_id, self.name, completion.id, None, member, "", 0, value, reason)
+
+
+def _length(row: Row) -> tuple[int, str]:
+    completion, found = row
+    return max(1 << 30 if isinstance(each, str) else len(each) for each in found), completion.id
+
+
+def _coefficient(aggregate: str, coefficient: float | None) -> dict[str, float]:
+    check_aggregator(aggregate, {})
+    if coefficient is None:
+        return {}
+    options = option_names(AGGREGATORS[aggregate], skip=1)
+    if not options:
+        raise ConfigError(f"judge reward_model: aggregate {aggregate!r} takes no coefficient; leave it out")
+    return {options[0]: float(coefficient)}
+
+
+def _scales(given: Sequence[Sequence[float]]) -> list[Scale]:
+    if not all(len(pair) == 2 and pair[1] > 0 for pair in given):
+        raise ConfigError(f"judge reward_model: scales are {given!r}; wanted [mean, std] a member, with std above 0")
+    return [(float(mean), float(std)) for mean, std in given]

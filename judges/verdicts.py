@@ -1,0 +1,161 @@
+"""From what a model wrote to a verdict, or to the reason why there is none. Strict: what is not plain is no answer."""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from judges.asking import Question
+
+MIN_MASS = 0.5  # of the probability of the next token: with less on the labels, the model answers something else
+ROUNDING = 1e-3  # a log-prob may be above 0 by as much
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`value` None: no answer, and `note` says why. Else `note` is the judge's rationale."""
+
+    value: float | None
+    note: str = ""
+
+
+def label_verdict(
+    labels: Sequence[str], logprobs: Mapping[str, float], text: str, min_mass: float = MIN_MASS
+) -> Verdict:
+    """P(first beats second), from the log-probs of the labels (first, second and, if there is a third, tie).
+
+    p = (P(first) + P(tie) / 2) / P(any label), no answer when P(any label) < `min_mass`. A label without a log-prob
+    was not among the likely tokens and counts as 0. Without any log-probs the text must be exactly one label.
+    """
+    if not logprobs:
+        return Verdict(_share(labels, text)) if text.strip() in labels else Verdict(None, f"no label: {_short(text)}")
+    found = [logprobs.get(label, -math.inf) for label in labels]
+    if not all(value <= ROUNDING for value in found):  # NaN fails too
+        return Verdict(None, f"what came as log-probs are none: {dict(logprobs)}")
+    first, second, tie = [math.exp(value) for value in found] + [0.0] * (3 - len(found))
+    total = first + second + tie
+    if total > 1.01:
+        return Verdict(None, f"the labels' probabilities sum to {total:.3g}")
+    if total < min_mass:
+        return Verdict(None, f"the labels hold {total:.2g} of the probability, wanted {min_mass:g}: {_short(text)}")
+    return Verdict((first + tie / 2) / total)
+
+
+def by_label(logprobs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """log P of each label, from those of tokens that stand for it: the log of the sum of their probabilities."""
+    found: dict[str, float] = defaultdict(float)
+    for label, logprob in logprobs:
+        found[label] += math.exp(logprob)
+    return {label: math.log(p) if p else -math.inf for label, p in found.items()}
+
+
+def json_verdict(labels: Sequence[str], text: str) -> Verdict:
+    """P(first beats second), 1, 0 or 0.5, from {"rationale": ..., "verdict": one of the labels}."""
+    found = read_object(text, verdict_schema(labels))
+    if isinstance(found, str):
+        return Verdict(None, found)
+    return Verdict(_share(labels, found["verdict"]), storable(found["rationale"]))
+
+
+def json_score(scale: tuple[int, int], text: str) -> Verdict:
+    """The score from {"rationale": ..., "score": a whole number on the scale, both ends included}."""
+    found = read_object(text, score_schema(scale))
+    if isinstance(found, str):
+        return Verdict(None, found)
+    if not isinstance(found["score"], int):  # JSON Schema takes 7.0 for an integer
+        return Verdict(None, f"score is {found['score']!r}; wanted a whole number")
+    return Verdict(float(found["score"]), storable(found["rationale"]))
+
+
+def verdict_schema(labels: Sequence[str]) -> dict[str, Any]:
+    return _strict({"rationale": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}})
+
+
+def score_schema(scale: tuple[int, int]) -> dict[str, Any]:
+    low, high = scale
+    return _strict({"rationale": {"type": "string"}, "score": {"type": "integer", "minimum": low, "maximum": high}})
+
+
+def unreadable(question: Question, text: str, logprobs: Mapping[str, float]) -> str:
+    """Why a reply answers nothing that was asked, so that asking again is worth a call; "" when it is an answer."""
+    if question.labels:
+        return "" if logprobs or text.strip() in question.labels else f"no label: {_short(text)}"
+    if question.schema is not None:
+        found = read_object(text, question.schema)
+        return found if isinstance(found, str) else ""
+    return "" if text.strip() else "an empty reply"
+
+
+def read_object(text: str, schema: Schema) -> dict[str, Any] | str:
+    """The one JSON object of a text, where it is whole and as the schema says; else, as a string, what is wrong.
+
+    Prose or a markdown fence may stand around it, but no further brace: an object inside one that was cut, or a second
+    object, is no answer. Nor may the text after a verdict name another one.
+    """
+    found = _only_object(text)
+    if isinstance(found, str):
+        return found
+    value, after = found
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+    wrong = next(Draft202012Validator(schema).iter_errors(value), None)
+    if wrong is not None:
+        return f"not as the schema says ({_short(wrong.message)})"
+    others = set(schema.get("properties", {}).get("verdict", {}).get("enum", ())) - {value.get("verdict")}
+    if other := next((o for o in sorted(others) if re.search(rf"(?<!\w){re.escape(o)}(?!\w)", after)), None):
+        return f"the verdict is {value['verdict']}, but the text after it names {other}"
+    return value
+
+
+def storable(text: str) -> str:
+    """The text with half characters (lone surrogates, which JSON can spell) written out: no UTF-8 holds them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _only_object(text: str) -> tuple[dict[str, Any], str] | str:
+    """The object that begins at the first brace, and the text after it; or what is wrong."""
+    start = text.find("{")
+    if start < 0:
+        return f"no JSON object: {_short(text)}"
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        return f"cut or broken JSON ({_short(str(error))}): {_short(text)}"
+    if "{" in text[end:] or "}" in text[:start] + text[end:]:
+        return f"more than one JSON object: {_short(text)}"
+    return value, text[end:]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _strict(properties: Schema) -> dict[str, Any]:
+    """As OpenAI's strict mode wants it: every key required, no other allowed."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _share(labels: Sequence[str], label: str) -> float:
+    return (1.0, 0.0, 0.5)[list(labels).index(label.strip())]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 120 else text[:120] + "...")

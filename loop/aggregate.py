@@ -1,0 +1,89 @@
+"""One score from the scores of several reward models, standardised member by member first. Pure.
+
+A Bradley-Terry score is free up to a shift of its member, and members differ in scale: without a common scale the worst
+case and the variance only tell which member counts lowest. The raw score of every member stays in the store.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import sqrt
+from statistics import fmean, pvariance
+
+from loop.errors import ConfigError
+from loop.judging import Reading
+from loop.options import check_options, nearest
+from loop.types import Judgement
+
+Scale = tuple[float, float]  # mean and standard deviation of a member's scores on a fixed set
+
+
+def mean(scores: Sequence[float]) -> float:
+    """The mean over members; under label noise it over-optimises still (arXiv:2310.02743, section 5)."""
+    return fmean(scores)
+
+
+def worst(scores: Sequence[float]) -> float:
+    """The lowest member: worst-case optimisation, WCO (arXiv:2310.02743)."""
+    return min(scores)
+
+
+def uncertainty(scores: Sequence[float], *, lam: float = 0.5) -> float:
+    """mean - lam * variance: uncertainty-weighted optimisation, UWO (arXiv:2310.02743).
+
+    The variance divides by the number of members, and lam is 0.5, as in the authors' best-of-n code.
+    """
+    return fmean(scores) - lam * pvariance(scores)
+
+
+def lower_bound(scores: Sequence[float], *, beta: float = 1.0) -> float:
+    """mean - beta * standard deviation: the lower confidence bound (arXiv:2401.16635)."""
+    return fmean(scores) - beta * sqrt(pvariance(scores))
+
+
+AGGREGATORS: Mapping[str, Callable[..., float]] = {
+    "mean": mean,
+    "worst": worst,
+    "uncertainty": uncertainty,
+    "lower_bound": lower_bound,
+}
+
+
+def check_aggregator(kind: str, options: Mapping[str, float]) -> None:
+    """Raises ConfigError for an aggregator or an option that does not exist."""
+    if kind not in AGGREGATORS:
+        known = ", ".join(AGGREGATORS)
+        raise ConfigError(f"there is no aggregator {kind!r}{nearest(kind, AGGREGATORS)}; choose one of {known}")
+    check_options("aggregator", kind, AGGREGATORS[kind], options, skip=1)
+
+
+def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Scale], **options: float) -> Reading:
+    """The reading of an ensemble: each member's score v becomes (v - mean) / std, then they are aggregated.
+
+    `scales` names the members. A completion that lacks an answer of any of them has no score: the lowest, or the
+    spread, of those that did answer would be another, kinder measure. Several judgements of one member (principles)
+    count as their mean. Raises ConfigError for an unknown aggregator, option or member, and for a std of 0.
+    """
+    check_aggregator(kind, options)
+    for member, (_, std) in scales.items():
+        if not std > 0:
+            raise ConfigError(f"member {member!r} has standard deviation {std!r}; wanted one above 0 to divide by")
+    said: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+    for j in judgements:
+        if j.rival_id is None:
+            if j.member not in scales:
+                raise ConfigError(f"judge {j.judge} has a member {j.member!r}; there are scales of {sorted(scales)}")
+            said[j.completion_id][j.member].append(j.value)
+    standard = {completion: _standardised(found, scales) for completion, found in said.items()}
+    aggregate = AGGREGATORS[kind]
+    return Reading({completion: aggregate(found, **options) for completion, found in standard.items() if found})
+
+
+def _standardised(said: Mapping[str, Sequence[float | None]], scales: Mapping[str, Scale]) -> list[float] | None:
+    """One number a member, in the order of `scales`; None when a member gave no answer."""
+    found = []
+    for member, (middle, std) in scales.items():
+        values = [v for v in said.get(member, ()) if v is not None]
+        if not values or len(values) < len(said[member]):
+            return None
+        found.append((fmean(values) - middle) / std)
+    return found

@@ -1,0 +1,73 @@
+"""vLLM's pooling runner gives the scores of transformers: raw, and read at the last token."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from judges.reward.engines import TransformersEngine, VllmEngine
+from judges.reward.model import RewardModel
+from judges.reward_model import RewardModelJudge
+from loop.types import Group, Prompt
+from tests.experience import completion
+from tests.judges.reward.models import encoded
+from tests.tiny import build_tiny_model
+
+pytestmark = pytest.mark.engine
+pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    model = RewardModel.create(build_tiny_model(root / "tiny"))
+    with_wide_scores = model.head.score.weight  # type: ignore[union-attr]
+    with_wide_scores.data.mul_(5)  # far from where a sigmoid is nearly linear
+    model.save(root / "reward", root / "tiny")
+    return root / "reward"
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> RewardModelJudge:
+    """One judge for the module: starting its engine is most of the time."""
+    return RewardModelJudge(model=str(folder), engine="vllm", max_length=200)
+
+
+@pytest.fixture(scope="module")
+def engine(judge: RewardModelJudge) -> Iterator[VllmEngine]:
+    (made,) = judge._engines
+    assert isinstance(made, VllmEngine)
+    yield made
+    made.close()
+
+
+def test_pooling_equals_transformers(folder: Path, engine: VllmEngine) -> None:
+    rows = encoded(folder)
+    wanted = [value for (value,) in TransformersEngine(folder, "float32", None).scores(rows)]
+    found = [value for (value,) in engine.scores(rows)]
+    assert found == pytest.approx(wanted, abs=1e-3)
+    assert max(wanted) - min(wanted) > 1, "scores that a sigmoid, or another token, would change"
+    assert [v for row in rows for (v,) in engine.scores([row])] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_the_end_token_is_read(folder: Path, engine: VllmEngine) -> None:
+    """Without its last token, which is the end of the turn, an answer has another score."""
+    rows = encoded(folder)
+    cut = [replace(row, ids=row.ids[:-1]) for row in rows]
+    apart = [abs(a - b) for (a,), (b,) in zip(engine.scores(rows), engine.scores(cut), strict=True)]
+    assert min(apart) > 1e-2
+
+
+def test_the_judge_scores_by_either(folder: Path, judge: RewardModelJudge, engine: VllmEngine) -> None:
+    answers = enumerate(["yes", "no, never", "what? " * 60])
+    prompt = Prompt("p", ({"role": "user", "content": "is it so?"},))
+    asked = Group(prompt, tuple(completion("p", i, text) for i, text in answers))
+    other = RewardModelJudge(model=str(folder), engine="transformers", max_length=200)
+    assert judge.name != other.name
+    one, two = ({j.completion_id: j for chunk in of.judge([asked]) for j in chunk} for of in (judge, other))
+    for c in asked.completions[:2]:
+        assert one[c.id].value == pytest.approx(two[c.id].value, abs=1e-3)
+    long = asked.completions[2].id
+    assert one[long].value is None
+    assert one[long].rationale == two[long].rationale
