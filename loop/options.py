@@ -21,7 +21,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def check_options(
     what: str, name: str, function: Callable[..., Any], options: Mapping[str, Any], *, skip: int = 0
 ) -> None:
-    """Refuse an option that `function` does not take, and the lack of one that it needs. The first `skip` parameters are not options."""
+    """Refuse an option that `function` does not take, and the lack of one that it needs.
+
+    The first `skip` parameters are not options.
+    """
     known = option_names(function, skip)
     for option in sorted(options.keys() - set(known)):
         takes = ", ".join(known) or "none"
