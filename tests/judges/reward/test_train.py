@@ -145,6 +145,42 @@ def test_a_killed_training_goes_on_to_the_same_bits(name: str, tiny: Path, tmp_p
         assert list(tmp_path.glob(f"killed-{step}*")) == []
 
 
+def test_prototypes_start_from_training_pairs_once(tiny: Path, tmp_path: Path) -> None:
+    options = FROZEN | {"head": "proto", "head_options": {"count": 2, "dim": 8, "growth": 0}, "lr": 1e-9, "epochs": 1}
+    model, asked = make(tiny, **options)
+    drawn = model.head.prototypes.detach().clone()  # type: ignore[operator, union-attr]
+    given = pairs_of(model, pairs(4))  # two prototypes of a class, each the mean of two of its four examples
+    train(model, given, asked, tmp_path / "state")
+    found = model.head.prototypes.detach().clone()  # type: ignore[operator, union-attr]
+    assert not torch.allclose(found, drawn, atol=0.1)
+    with torch.no_grad():
+        for label, side in enumerate(("chosen", "rejected")):
+            features = model.features(**model.collate([getattr(row, side) for row in given.rows]))
+            expected = model.head.embed(features).mean(0)  # type: ignore[operator]
+            torch.testing.assert_close(found[label].mean(0), expected, atol=1e-5, rtol=1e-4)
+    train(model, pairs(8, seed=2), asked, tmp_path / "more")
+    torch.testing.assert_close(model.head.prototypes.detach(), found, atol=1e-5, rtol=1e-4)  # type: ignore[union-attr]
+
+
+def test_a_first_stage_that_is_done_is_not_done_again(tiny: Path, tmp_path: Path) -> None:
+    options = RESUMED["lora"] | {"batch_size": 8}
+    seen: list[str] = []
+
+    def kill(what: str, done: int, total: int, loss: float | None) -> None:
+        if what == "train":
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(*make_with(tiny, options), tmp_path / "state", kill)
+    train(*make_with(tiny, options), tmp_path / "state", lambda what, *_: seen.append(what))
+    assert set(seen) == {"train"}
+
+
+def make_with(folder: Path, options: dict[str, Any]) -> tuple[RewardModel, list[Preference], RewardTraining]:
+    model, asked = make(folder, **options)
+    return model, pairs(24), asked
+
+
 def test_a_state_of_another_training_is_refused(tiny: Path, tmp_path: Path) -> None:
     options = FROZEN | {"epochs": 2, "save_seconds": 0.0}
     model, asked = make(tiny, **options)
@@ -449,7 +485,7 @@ def test_contradictions_are_refused(options: dict[str, Any], said: str, tiny: Pa
 
 def test_learning_rates_by_what_learns() -> None:
     assert RewardTraining().learning_rate == 1e-5
-    assert RewardTraining(freeze="backbone").learning_rate == 1e-3
+    assert RewardTraining(freeze="backbone").learning_rate == 3e-3
     assert RewardTraining(freeze="lora", members=2).learning_rate == 5e-5
     assert RewardTraining(freeze="backbone", lr=0.5).learning_rate == 0.5
 
