@@ -154,7 +154,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--head-options", type=json.loads, default={}, help='JSON by head, e.g. {"proto": {"count": 6}}'
     )
-    parser.add_argument("--lrs", nargs="+", type=float, default=[3e-4, 1e-3, 3e-3])
+    parser.add_argument("--lrs", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2])
     parser.add_argument("--steps", type=int, default=600, help="optimizer steps of a training, about")
     parser.add_argument("--set", nargs="*", default=[], help="options of the training, e.g. layer=12 max_length=1024")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sparring-reward-models")

@@ -1,13 +1,21 @@
 """The docs name what exists: every config key, every command."""
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+import yaml
 from pydantic import BaseModel
 
-from flows.config import Config
+from flows.config import Config, JudgeConfig
+from flows.judges import JUDGES, check_judge
+from flows.labels import LABELS, check_labelling
+from flows.reward_config import RewardConfig
+from judges.reward.options import RewardTraining
+from loop.options import check_options
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,3 +45,26 @@ def test_every_command_in_the_readme_exists() -> None:
     assert {"run", "sql", "status", "resume", "export", "init"} <= named
     for command in named:
         assert f" {command} " in said.stdout, f"README names spar {command}"
+
+
+def test_every_judge_and_every_option_of_training_is_documented() -> None:
+    text = (ROOT / "docs/judges.md").read_text()
+    assert [kind for kind in JUDGES if f"`{kind}`" not in text] == []
+    assert [kind for kind in LABELS if f"`{kind}`" not in text] == []
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    documented = {name.strip() for cell in cells for name in cell.split(",")}
+    assert {field.name for field in fields(RewardTraining)} - {"seed"} - documented == set()
+
+
+def test_the_examples_of_the_page_on_judges_are_valid() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/judges.md").read_text(), re.DOTALL)
+    assert len(examples) == 8
+    for example in examples:
+        values = yaml.safe_load(example)
+        if "judge" in values:
+            check_judge(JudgeConfig.model_validate(values["judge"]))
+        else:
+            config = RewardConfig.model_validate(values)
+            check_options("reward training", "train", RewardTraining, config.train)
+            if config.labels is not None:
+                check_labelling(config.labels.kind, config.labels.options)
