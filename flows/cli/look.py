@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.common import STORE, Format, Store, say
 from loop.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from store.store import DuckStore
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +31,9 @@ def status(
     info = found.run(run)
     if info is None:
         raise StoreError(f"{found.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
+    if info.config.get("kind") == "reward":
+        _reward_status(found, info.id, as_json)
+        return
     rounds = summaries(found, info.id)
     wanted = info.config["rounds"]
     done = sum(row["accepted"] is not None and row["round"] > 0 for row in rounds)
@@ -50,6 +56,23 @@ def status(
     print_rows(rounds, [*columns, "pass_rate", "win_rate", "accepted"], "table")
     if state["last_error"]:
         say(f"last error: {state['last_error']}")
+
+
+def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
+    """A reward model's training: done or not, and how it did on held-out pairs."""
+    from flows.cli.tables import print_rows
+    from store.db import rows
+
+    checkpoint = store.checkpoint_of(run_id)
+    with store.db.read() as con:
+        sql = "SELECT metric, e.value, low, high, n FROM evaluations e WHERE run_id = ? ORDER BY metric"
+        measured = rows(con, sql, [run_id])
+    if as_json:
+        path = checkpoint.path if checkpoint else None
+        print(json.dumps({"run_id": run_id, "complete": checkpoint is not None, "model": path, "held_out": measured}))
+        return
+    print(f"{run_id}: " + (f"trained, in {checkpoint.path}" if checkpoint else "not trained yet: spar reward train"))
+    print_rows(measured, ["metric", "value", "low", "high", "n"], "table")
 
 
 def _missing(rounds: list[dict[str, Any]], wanted: int) -> str | None:

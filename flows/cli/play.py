@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.common import STORE, Store, say
-from loop.errors import StoreError
+from loop.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from flows.build import Prepared
@@ -57,6 +57,8 @@ def resume(
     info = DuckStore(path).run(run)
     if info is None:
         raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
+    if info.config.get("kind") == "reward":
+        raise ConfigError(f"{info.id} is the training of a reward model; go on with: spar reward train CONFIG")
     values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")}
     loaded = parse_config(values | {"store": str(path)} | ({"rounds": rounds} if rounds else {}), info.id)
     if Path(info.config["folder"]).is_dir():
