@@ -166,3 +166,9 @@ def test_a_run_is_named_by_what_its_prompts_say(tmp_path: Path) -> None:
 def test_the_schema_that_is_shipped_is_the_one_that_is_checked() -> None:
     wanted = json.dumps(Config.model_json_schema(), indent=2, sort_keys=True) + "\n"
     assert SCHEMA.read_text(encoding="utf-8") == wanted, f"write it again with: {WRITE_SCHEMA}"
+
+
+def test_an_option_that_a_judge_needs_is_asked_for() -> None:
+    assert "judge 'llm' needs the option 'model', and it is not given" in mistakes(judge={"kind": "llm"})
+    assert "judge 'panel' needs the option 'judges'" in mistakes(judge={"kind": "panel"})
+    assert "'rulez'" in mistakes(judge={"kind": "panel", "judges": [{"kind": "rules"}, {"kind": "rulez"}]})

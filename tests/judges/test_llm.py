@@ -250,7 +250,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("options", "why"), BAD)
 def test_options_that_will_not_do_are_refused(options: dict[str, Any], why: str) -> None:
-    check_options("judge", "llm", llm_judge, options)
+    check_options("judge", "llm", llm_judge, {"model": "m"} | options)
     with pytest.raises(ConfigError, match=why):
         llm_judge(
             **{"model": "m", "endpoint": None if "engine" in options else {"base_url": "http://localhost"}} | options
