@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +22,7 @@ from judges.reward.stages import Stage, Stream, Tally
 from loop.errors import NotANumber, StepError
 from loop.hardware import default_token_budget, device
 from loop.learning.batches import micro_batches
+from loop.learning.schedule import forward
 from loop.learning.state import load_state, save_state
 from loop.types import derive_seed
 
@@ -63,7 +63,7 @@ class Descent:
         history: list[dict[str, float]] = position["history"] if position else []
         self._initialise()
         schedule = get_scheduler(self.opt.schedule, optimizer, round(self.opt.warmup * total), total)
-        _forward(schedule, len(history))
+        forward(schedule, len(history))
         stepper = self.accelerator.prepare(optimizer)
         saved = time.monotonic()
         while len(history) < total:
@@ -198,12 +198,3 @@ def _refuse_nan(found: dict[str, float], step: int, lr: float) -> None:
                 f"step {step}: {name} is {value} (loss {found['loss']}, grad_norm {found['grad_norm']}); no weight was "
                 f"changed by it. Lower lr (now {lr:g}), or look at the pairs"
             )
-
-
-def _forward(schedule: Any, steps: int) -> None:
-    """Put the learning rate where it was after `steps` steps that an earlier process took."""
-    with warnings.catch_warnings():
-        # torch warns that the schedule steps before the optimizer: its steps were taken by the killed process.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-        for _ in range(steps):
-            schedule.step()

@@ -1,7 +1,6 @@
 """The optimizer steps of an update: gradients over any split of a batch, resumable after any step."""
 
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from loop.hardware import autocast, device
 from loop.learning.batches import Plan, Row, collate
 from loop.learning.logprobs import completion_logprobs
 from loop.learning.losses import Logps, Loss, mean_loss, metrics
+from loop.learning.schedule import forward
 from loop.learning.state import load_state, save_state
 
 
@@ -67,7 +67,7 @@ class Descent:
         schedule = get_scheduler(
             self.opt.schedule, optimizer, round(self.opt.warmup * len(batches)), num_training_steps=len(batches)
         )
-        _forward(schedule, len(history))
+        forward(schedule, len(history))
         wrapped, stepper = accelerator.prepare(self.model, optimizer)
         columns = _Columns(pairs, device())
         saved = time.monotonic()
@@ -146,12 +146,3 @@ def _refuse_broken(model: Any, lr: float) -> None:
             raise NotANumber(
                 f"the last step made {name} infinite or NaN; no checkpoint was written. Lower learn.lr ({lr:g})"
             )
-
-
-def _forward(schedule: Any, steps: int) -> None:
-    """Put the learning rate where it was after `steps` steps that an earlier process took."""
-    with warnings.catch_warnings():
-        # torch warns that the schedule steps before the optimizer: its steps were taken by the killed process.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-        for _ in range(steps):
-            schedule.step()
