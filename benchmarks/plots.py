@@ -50,20 +50,20 @@ def heads(lines: Lines) -> plt.Figure:
 def best_of_n(lines: Lines) -> plt.Figure:
     """Gold score of the best of n by each way to one score, without and with turned labels; the mean over seeds."""
     rows = [line for line in lines if "curves" in line]
-    names, flips = _in_order(rows, "pairs"), sorted({r["flip"] for r in rows})
-    size = (3.4 * len(flips), 2.8 * len(names))
-    figure, axes = plt.subplots(len(names), len(flips), figsize=size, squeeze=False, layout="constrained")
-    for name, line_of in zip(names, axes, strict=True):
+    kinds, flips = list(dict.fromkeys((r["pairs"], r["head"]) for r in rows)), sorted({r["flip"] for r in rows})
+    size = (3.4 * len(flips), 2.5 * len(kinds))
+    figure, axes = plt.subplots(len(kinds), len(flips), figsize=size, squeeze=False, layout="constrained")
+    for kind, line_of in zip(kinds, axes, strict=True):
         for flip, axis in zip(flips, line_of, strict=True):
-            found = [r["curves"] for r in rows if (r["pairs"], r["flip"]) == (name, flip)]
+            found = [r["curves"] for r in rows if (r["pairs"], r["head"], r["flip"]) == (*kind, flip)]
             for colour, way in zip(COLOURS, ("single", "mean", "worst", "uncertainty", "lower_bound"), strict=False):
                 ns = [point["n"] for point in found[0][way]]
                 gold = np.array([[point["gold"] for point in curves[way]] for curves in found])
                 axis.plot(ns, gold.mean(0), color=colour, label=way.replace("_", " "))
-            axis.set(xscale="log", title=f"{_title(name)}, {flip:.0%} of labels turned", xlabel="n")
+            axis.set(xscale="log", title=f"{_title(kind[0])}, {kind[1]}, {flip:.0%} turned", xlabel="n")
             axis.set_xticks(ns, ns)
             axis.minorticks_off()
-        line_of[0].set_ylabel("gold score of the best of n (sd)")
+        line_of[0].set_ylabel("gold score (sd)")
     axes[0][0].legend(frameon=False)
     return figure
 
