@@ -18,7 +18,19 @@ MAY_IMPORT = {
     "store": {"loop.types", "loop.errors"},
     "flows": {"loop", "judges", "store"},
 }
-CORE = ["types", "parts", "errors", "round", "pairs", "options", "prompts", "evaluator"]
+CORE = [
+    "types",
+    "parts",
+    "errors",
+    "round",
+    "pairs",
+    "judging",
+    "aggregate",
+    "options",
+    "prompts",
+    "preferences",
+    "evaluator",
+]
 HEAVY = {"torch", "vllm", "transformers", "accelerate", "datasets", "prefect", "duckdb", "pyarrow", "pydantic"}
 
 
@@ -70,3 +82,15 @@ def test_importing_the_core_loads_nothing_heavy() -> None:
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "loop" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_judges_by_name_load_nothing_heavy() -> None:
+    """A config is checked against every judge's signature, so that must not cost a start of torch."""
+    script = (
+        "import sys\nfrom flows.judges import JUDGES, judge_factory\n"
+        "for kind in JUDGES: judge_factory(kind)\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "judges" in loaded
+    assert loaded & {"torch", "vllm", "transformers", "openai", "prefect", "peft"} == set()
