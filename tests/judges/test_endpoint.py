@@ -239,11 +239,14 @@ def test_requests_a_minute_are_limited() -> None:
     assert times[-1] - times[0] >= 0.35  # four gaps of 0.1 s, the first call may be slow to arrive
 
 
-def endpoint_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith(("endpoint", "AnyIO", "asyncio"))]
+def endpoint_threads(before: set[threading.Thread]) -> list[str]:
+    """What still runs of an endpoint's; other tests of this process may have left threads of such names."""
+    names = ("endpoint", "AnyIO", "asyncio")
+    return [t.name for t in set(threading.enumerate()) - before if t.name.startswith(names)]
 
 
 def test_closing_ends_what_is_under_way() -> None:
+    before = set(threading.enumerate())
     with FlakyServer(lambda text, before: "" if "question 0:" in text else "hang") as server:
         replies = Endpoint("model", **endpoint(server.url, timeout=60)).ask([question(i) for i in range(9)])
         assert [reply.question.id for reply in next(replies)] == ["judgement_0"]
@@ -251,13 +254,15 @@ def test_closing_ends_what_is_under_way() -> None:
             time.sleep(0.01)
         began = time.monotonic()
         replies.close()  # type: ignore[attr-defined]
-        assert time.monotonic() - began < 5 and endpoint_threads() == []
+        assert time.monotonic() - began < 5 and endpoint_threads(before) == []
         while server.busy and time.monotonic() - began < 10:
             time.sleep(0.01)
         assert server.busy == 0 and len(server.calls) <= 9
 
 
 def test_a_caller_that_fails_ends_it_too() -> None:
+    before = set(threading.enumerate())
+
     def store() -> None:
         for _ in Endpoint("model", **endpoint(server.url)).ask([question(i) for i in range(9)]):
             raise KeyboardInterrupt
@@ -265,7 +270,7 @@ def test_a_caller_that_fails_ends_it_too() -> None:
     with FlakyServer(lambda text, before: "" if "question 0:" in text else "hang") as server:
         with pytest.raises(KeyboardInterrupt):
             store()
-        assert endpoint_threads() == []
+        assert endpoint_threads(before) == []
 
 
 # What is written down
