@@ -17,7 +17,7 @@ from loop.errors import ConfigError, StoreBusy
 from loop.evaluator import RivalEvaluator
 from loop.options import check_options, nearest, option_names
 from loop.pairs import BUILDERS, pairing
-from loop.parts import Parts, Watch, unwatched
+from loop.parts import Learner, Parts, Watch, unwatched
 from loop.prompts import read_prompts, refuse_overlap
 from loop.round import round_zero
 from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
@@ -152,9 +152,6 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     lock = hold(run_folder)
 
     from loop.learning.checkpoint import weights_sha256
-    from loop.learning.descent import Optimization
-    from loop.learning.learner import DpoLearner
-    from loop.learning.losses import bind
     from loop.models import resolve_model
     from loop.sampling.engine import Engine
     from loop.sampling.sampler import Sampling, VllmSampler
@@ -162,7 +159,7 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     folder = resolve_model(config.policy.model)
     weights = weights_sha256(folder)
     initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
-    sample, learn, evaluate = config.sample, config.learn, config.evaluate
+    sample, evaluate = config.sample, config.evaluate
     engine = Engine(
         context=sample.context,
         dtype=_dtype(sample.dtype),
@@ -172,7 +169,6 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     sampling = Sampling(
         {"train": sample.n, "eval": evaluate.n}, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk
     )
-    optimization = Optimization(**{k: v for k, v in dict(learn).items() if k in option_names(Optimization)})
     judge = make_judge(config.judge)
     examiner = make_judge(evaluate.judge) if evaluate.judge else judge
     sampler = VllmSampler(engine, sampling, seed=config.seed)
@@ -183,15 +179,7 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         examiner=examiner,
         max_abstain=config.judge.max_abstain,
         pairing=pairing(config.pair.kind, judge.read, **config.pair.options),
-        learner=DpoLearner(
-            run_folder,
-            bind(learn.loss, **learn.options),
-            optimization,
-            seed=config.seed,
-            beta=_beta(config),
-            dtype=_dtype(learn.dtype),
-            progress=progress,
-        ),
+        learner=_learner(config, run_folder, progress),
         evaluator=RivalEvaluator(
             evaluate.rival,
             gate=evaluate.gate,
@@ -202,7 +190,7 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),
         per_round=min(config.prompts.per_round or len(train), len(train)),
-        anchor=learn.reference,
+        anchor=config.learn.reference,
         watch=watch,
     )
     labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
@@ -223,6 +211,23 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         raise
 
     return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), close)
+
+
+def _learner(config: Config, run_folder: Path, progress: Progress) -> Learner:
+    from loop.learning.descent import Optimization
+    from loop.learning.learner import DpoLearner
+    from loop.learning.losses import bind
+
+    learn = config.learn
+    return DpoLearner(
+        run_folder,
+        bind(learn.loss, **learn.options),
+        Optimization(**{k: v for k, v in dict(learn).items() if k in option_names(Optimization)}),
+        seed=config.seed,
+        beta=_beta(config),
+        dtype=_dtype(learn.dtype),
+        progress=progress,
+    )
 
 
 def hold(run_folder: Path) -> FileLock:
