@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from flows.config import Config, JudgeConfig, Learn, sha256
+from flows.config import Config, Evaluate, JudgeConfig, Learn, sha256
+from flows.holding import hold
 from flows.judges import check_judge, judge_info, make_judge
 from flows.judging import close_judge, refuse_failing
-from loop.errors import ConfigError, StoreBusy
+from loop.errors import ConfigError
 from loop.evaluator import RivalEvaluator
 from loop.options import check_options, nearest, option_names
 from loop.pairs import BUILDERS, pairing
-from loop.parts import Learner, Parts, Watch, unwatched
+from loop.parts import Judge, Learner, Parts, Watch, unwatched
 from loop.prompts import read_prompts, refuse_overlap
 from loop.round import round_zero
-from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
+from loop.types import Checkpoint, Prompt, Round, RunInfo, Split, make_id
 from store.store import DuckStore
+
+if TYPE_CHECKING:
+    from loop.sampling.sampler import VllmSampler
 
 Progress = Callable[[int, int, float], None]
 
@@ -54,6 +56,11 @@ class Loop:
     start: Round
     warm: Callable[[], None]  # start the engine before the first step asks for it
     close: Callable[[], None]
+
+    @property
+    def store(self) -> DuckStore:
+        assert isinstance(self.parts.store, DuckStore)  # parts know the Protocol; whoever operates a loop, the store
+        return self.parts.store
 
 
 def check_labels(config: Config) -> None:
@@ -153,25 +160,14 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
 
     from loop.learning.checkpoint import weights_sha256
     from loop.models import resolve_model
-    from loop.sampling.engine import Engine
-    from loop.sampling.sampler import Sampling, VllmSampler
 
     folder = resolve_model(config.policy.model)
     weights = weights_sha256(folder)
     initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
-    sample, evaluate = config.sample, config.evaluate
-    engine = Engine(
-        context=sample.context,
-        dtype=_dtype(sample.dtype),
-        max_seqs=sample.max_seqs,
-        log=run_folder / "engine.log",
-    )
-    sampling = Sampling(
-        {"train": sample.n, "eval": evaluate.n}, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk
-    )
+    evaluate = config.evaluate
     judge = make_judge(config.judge)
     examiner = make_judge(evaluate.judge) if evaluate.judge else judge
-    sampler = VllmSampler(engine, sampling, seed=config.seed)
+    sampler = make_sampler(config, run_folder)
     parts = Parts(
         store=store,
         sampler=sampler,
@@ -179,14 +175,8 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         examiner=examiner,
         max_abstain=config.judge.max_abstain,
         pairing=pairing(config.pair.kind, judge.read, **config.pair.options),
-        learner=_learner(config, run_folder, progress),
-        evaluator=RivalEvaluator(
-            evaluate.rival,
-            gate=evaluate.gate,
-            pass_at=evaluate.pass_at,
-            read=examiner.read,
-            compares=examiner.compares,
-        ),
+        learner=make_learner(config, run_folder, progress),
+        evaluator=make_evaluator(evaluate, examiner),
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),
         per_round=min(config.prompts.per_round or len(train), len(train)),
@@ -198,7 +188,7 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     start = store.last_round(info.id) or round_zero(info.id, initial)
 
     def close() -> None:
-        engine.close()
+        sampler.engine.close()
         for _, each in labelling:
             close_judge(each)
         lock.release()
@@ -213,7 +203,31 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), close)
 
 
-def _learner(config: Config, run_folder: Path, progress: Progress) -> Learner:
+def make_sampler(config: Config, run_folder: Path) -> "VllmSampler":
+    """With an engine of its own, which starts when it is first needed."""
+    from loop.sampling.engine import Engine
+    from loop.sampling.sampler import Sampling, VllmSampler
+
+    sample = config.sample
+    engine = Engine(
+        context=sample.context, dtype=_dtype(sample.dtype), max_seqs=sample.max_seqs, log=run_folder / "engine.log"
+    )
+    n: dict[Split, int] = {"train": sample.n, "eval": config.evaluate.n}
+    sampling = Sampling(n, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk)
+    return VllmSampler(engine, sampling, seed=config.seed)
+
+
+def make_evaluator(evaluate: Evaluate, examiner: Judge) -> RivalEvaluator:
+    return RivalEvaluator(
+        evaluate.rival,
+        gate=evaluate.gate,
+        pass_at=evaluate.pass_at,
+        read=examiner.read,
+        compares=examiner.compares,
+    )
+
+
+def make_learner(config: Config, run_folder: Path, progress: Progress = silent) -> Learner:
     from loop.learning.descent import Optimization
     from loop.learning.learner import DpoLearner
     from loop.learning.losses import bind
@@ -228,20 +242,6 @@ def _learner(config: Config, run_folder: Path, progress: Progress) -> Learner:
         dtype=_dtype(learn.dtype),
         progress=progress,
     )
-
-
-def hold(run_folder: Path) -> FileLock:
-    """Keep others from playing the same run; the kernel lets go when this process dies. Raises StoreBusy."""
-    run_folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(run_folder / "run.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreBusy(
-            f"another process is playing {run_folder.name} (it holds {lock.lock_file}); wait for it, see: spar "
-            "status, or stop it and go on with: spar resume"
-        ) from error
-    return lock
 
 
 def _shuffled(prompts: Sequence[Prompt], seed: int) -> tuple[str, ...]:

@@ -94,6 +94,44 @@ class Evaluate(Section):
     judge: JudgeConfig | None = Field(None, description="who judges held-out answers; the judge of training by default")
 
 
+class Stop(Section):
+    """After which round a run stops, and says why; a rule without a number is off. See loop/stopping.py."""
+
+    win_rate: float | None = Field(None, ge=0, le=1, description="stop when the whole win-rate interval lies below")
+    kl: float | None = Field(None, gt=0, description="stop when KL from the initial policy, in nats, is above")
+    length_growth: float | None = Field(
+        None, gt=0, description="stop when held-out answers are more than so many times as long as the initial ones"
+    )
+    abstained: float | None = Field(
+        None, ge=0, le=1, description="stop when the judge left a larger share of the prompts without an answer"
+    )
+    chosen_fall: float | None = Field(
+        None, gt=0, description="stop when an update lowered log P(chosen) by more nats, a mean over its last quarter"
+    )
+
+
+class Step(Section):
+    timeout: float | None = Field(None, gt=0, description="seconds after which the step is ended, with its children")
+    retries: int = Field(2, ge=0, description="times that a step which failed is called again (under Prefect)")
+
+
+class Steps(Section):
+    stall: float | None = Field(3600, gt=0, description="seconds without any progress after which a step is ended")
+    backoff: float = Field(2, gt=0, description="seconds before the first retry; each further one waits twice as long")
+    sample: Step = Field(default_factory=Step)
+    judge: Step = Field(default_factory=lambda: Step(retries=3))
+    pair: Step = Field(default_factory=lambda: Step(retries=0))
+    score: Step = Field(default_factory=lambda: Step(retries=1))
+    learn: Step = Field(default_factory=lambda: Step(retries=1))
+    evaluate: Step = Field(default_factory=Step)
+
+
+class Keep(Section):
+    checkpoints: int | None = Field(
+        None, ge=1, description="newest checkpoints whose files are kept, beside those a run still needs; null: all"
+    )
+
+
 class Config(Section):
     """One loop. `spar init` writes a commented example."""
 
@@ -108,21 +146,30 @@ class Config(Section):
     pair: PairConfig = Field(default_factory=PairConfig)
     learn: Learn = Field(default_factory=Learn)
     evaluate: Evaluate = Field(default_factory=Evaluate)
+    approve: bool = Field(False, description="wait after each round for: spar approve, or spar reject")
+    stop: Stop = Field(default_factory=Stop)
+    steps: Steps = Field(default_factory=Steps)
+    keep: Keep = Field(default_factory=Keep)
+    trackers: list[str] = Field(default_factory=list, description="tensorboard, wandb, trackio: extras of sparring")
 
     def resolved(self) -> dict[str, Any]:
         """All values, defaults too, in JSON types."""
         return self.model_dump(mode="json")
 
     def shape(self, prompts_sha256: Mapping[str, str]) -> dict[str, Any]:
-        """What shapes a run's rows: everything but where it is kept and how long it goes on, prompts by content."""
+        """What shapes a run's rows: all but where it is kept and how it is operated; prompts by their content."""
         shape = self.resolved()
-        for free in ("store", "rounds"):
+        for free in FREE:
             del shape[free]
         shape["judge"] = verdict_options(shape["judge"])
         if shape["evaluate"]["judge"] is not None:
             shape["evaluate"]["judge"] = verdict_options(shape["evaluate"]["judge"])
         shape["prompts"] = {"per_round": self.prompts.per_round, **prompts_sha256}
         return shape
+
+
+# How a run is operated may change from day to day: it shapes no row.
+FREE = ("store", "rounds", "approve", "stop", "steps", "keep", "trackers")
 
 
 def verdict_options(judge: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,8 +202,8 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds a {type(values).__name__}; wanted keys such as name, policy, prompts")
-    for override in overrides:
-        _set(values, override)
+    for change in overrides:
+        override(values, change)
     return values
 
 
@@ -173,19 +220,20 @@ def parse_model(model: type[Parsed], values: Mapping[str, Any], where: str) -> P
         raise ConfigError(f"{where} is not a valid config:\n{problems}") from error
 
 
-def _set(values: dict[str, Any], override: str) -> None:
-    key, found, value = override.partition("=")
+def override(values: dict[str, Any], change: str) -> None:
+    """Set `section.key=value` in a config's values."""
+    key, found, value = change.partition("=")
     if not found or not key:
-        raise ConfigError(f"--set {override!r} has no value; write it as section.key=value, e.g. learn.beta=0.2")
+        raise ConfigError(f"--set {change!r} has no value; write it as section.key=value, e.g. learn.beta=0.2")
     *sections, last = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override!r}: {section} is a value, not a section")
+            raise ConfigError(f"--set {change!r}: {section} is a value, not a section")
     try:
         values[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from error
+        raise ConfigError(f"--set {change!r}: the value is not YAML: {error}") from error
 
 
 def _numbers(value: Any) -> Any:

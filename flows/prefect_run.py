@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from flows.build import Prepared, build
 from flows.cli.progress import Display
+from flows.operate import Ended
 from loop.errors import EnvironmentProblem
 
 # Set before prefect is imported, and only where the user has not set them.
@@ -28,7 +29,7 @@ MEMORY = "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_thr
 PATIENCE = 180.0
 
 
-def run_as_flow(ready: Prepared, display: Display) -> None:
+def run_as_flow(ready: Prepared, display: Display) -> Ended:
     """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
     with quiet_server() as wait:
         from flows.self_play import self_play_flow
@@ -36,7 +37,8 @@ def run_as_flow(ready: Prepared, display: Display) -> None:
         loop = build(ready, watch=display.watch, progress=display.learning)
         loop.warm()
         wait()
-        self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
+        ended: Ended = self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
+        return ended
 
 
 @contextmanager
@@ -57,21 +59,35 @@ def api_server() -> Iterator["Ready"]:
     if os.environ.get("PREFECT_API_URL"):
         yield Ready(os.environ["PREFECT_API_URL"], None)
         return
+    port = free_port()
+    with server_process(port, {"PREFECT_API_DATABASE_CONNECTION_URL": MEMORY, "PREFECT_UI_ENABLED": "false"}) as wait:
+        os.environ["PREFECT_API_URL"] = wait.url
+        try:
+            yield wait
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def server_process(port: int, settings: dict[str, str]) -> Iterator["Ready"]:
+    """A Prefect server on loopback, until the block ends or this process dies."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "critical", "--lifespan", "on"],
-        env=os.environ | {"PREFECT_API_DATABASE_CONNECTION_URL": MEMORY, "PREFECT_UI_ENABLED": "false"},
+        env=os.environ | settings,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=_die_with_parent,
     )
-    os.environ["PREFECT_API_URL"] = url
     try:
-        yield Ready(url, process)
+        yield Ready(f"http://127.0.0.1:{port}/api", process)
     finally:
         process.terminate()
         try:
@@ -79,7 +95,6 @@ def api_server() -> Iterator["Ready"]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        del os.environ["PREFECT_API_URL"]
 
 
 class Ready:

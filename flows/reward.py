@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from flows.build import hold, refuse_other_config, versions
+from flows.build import refuse_other_config, versions
 from flows.config import sha256
+from flows.holding import hold
 from flows.labels import check_labelling
 from flows.reward_config import RewardConfig
 from loop.errors import ConfigError, DataError, StoreError

@@ -1,44 +1,47 @@
-"""The loop as a Prefect flow. Take the decorators away and it still runs: see `play_rounds`."""
+"""The loop as a Prefect flow. Take the decorators away and it still runs: see `flows.operate`."""
 
 from collections.abc import Callable
 from typing import Any
 
 from flows.build import Loop, build, prepare
-from flows.config import Config
+from flows.config import Config, Steps
+from flows.operate import Ended, operate
 from loop.parts import Run, call
-from loop.round import evaluate, judge, learn, pair, play, sample, score
 from loop.types import Round
 
-# A step that failed is run again from what the store has; errors a person must act on are not retried.
-RETRIES = {sample: 2, judge: 3, pair: 0, score: 1, learn: 1, evaluate: 2}
 
+def as_task(steps: Steps, step: Run, *args: Any, inside: Run = call) -> Any:
+    """Call a step as a Prefect task. The store remembers what is done: a second memory in Prefect could disagree.
 
-def play_rounds(loop: Loop, run: Run = call, each: Callable[[Round], None] = lambda rnd: None) -> Round:
-    """Play the rounds that the config asks for and the store does not have; returns the round that would be next."""
-    rnd = loop.start
-    while rnd.index <= loop.config.rounds:
-        rnd = play(rnd, loop.parts, run)
-        each(rnd)
-    return rnd
-
-
-def as_task(step: Run, *args: Any, inside: Run = call) -> Any:
-    """Call a step as a Prefect task. The store remembers what is done: a second memory in Prefect could disagree."""
+    A step that failed is run again from what the store has; errors that a person must act on are not retried.
+    """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
     def closed() -> Any:  # no parameters: Prefect would walk through them, and they hold the engine
         return inside(step, *args)
 
+    retries = getattr(steps, step.__name__).retries
     settings: dict[str, Any] = {
         "name": f"{step.__name__}-{args[0].index}",
-        "retries": RETRIES[step],
-        "retry_delay_seconds": 2,
+        "retries": retries,
+        "retry_delay_seconds": [steps.backoff * 2**i for i in range(retries)],
         "retry_condition_fn": _retriable,
         "cache_policy": NO_CACHE,
         "persist_result": False,
     }
     return task(closed, **settings)()
+
+
+def play_as_tasks(
+    loop: Loop, until: int, each: Callable[[Round], None] = lambda rnd: None, inside: Run = call
+) -> Ended:
+    """Within a flow: play up to round `until`, each step a task of the flow."""
+
+    def run(step: Run, *args: Any) -> Any:
+        return as_task(loop.config.steps, step, *args, inside=inside)
+
+    return operate(loop, until, run, each)
 
 
 def _retriable(task: Any, run: Any, state: Any) -> bool:
@@ -53,17 +56,14 @@ def self_play_flow(
     each: Callable[[Round], None] = lambda rnd: None,
     inside: Run = call,
 ) -> Any:
-    """The flow object. `make` makes the parts, `inside` calls a step within its task: both let a display watch."""
+    """The flow of `spar run`. `make` makes the parts, `inside` calls a step within its task: both let a display watch."""
     from prefect import flow
 
-    def run(step: Run, *args: Any) -> Any:
-        return as_task(step, *args, inside=inside)
-
     @flow(name="self-play", persist_result=False)
-    def self_play(config: Config) -> str:
+    def self_play(config: Config) -> Ended:
         loop = make(config)
         try:
-            return play_rounds(loop, run, each).policy.id
+            return play_as_tasks(loop, config.rounds, each, inside)
         finally:
             loop.close()
 

@@ -4,6 +4,7 @@ SparError                    exit code
   ConfigError                2   the config or the command line
   DataError                  2   prompt files, model folders
   StepError                  1   a step of a round failed
+    StepTimeout              1   it took too long, or stood still
     NotANumber               1   a loss or a log-prob is NaN or infinite
     ProbeError               1   engine and trainer disagree on the same weights
   StoreError                 1   the store refuses
@@ -29,6 +30,10 @@ class DataError(SparError, ValueError):
 
 class StepError(SparError, RuntimeError):
     exit_code = 1
+
+
+class StepTimeout(StepError, TimeoutError):
+    pass
 
 
 class NotANumber(StepError, ArithmeticError):

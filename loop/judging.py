@@ -127,7 +127,7 @@ def _refuse(judgements: Sequence[Judgement], max_abstain: float, judge: str) -> 
             f"judge {judge} gave no answer to {len(silent)} of {len(judgements)} questions "
             f"({len(silent) / len(judgements):.0%}, more than judge.max_abstain {max_abstain:.0%}), the last: "
             f"{silent[-1].rationale or 'no reason given'}. What it did answer is stored. See that the judge is back "
-            "and go on with: spar resume (open questions are asked again); or raise judge.max_abstain"
+            "and run the same command, or spar resume (open questions are asked again); or raise judge.max_abstain"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from loop.errors import StepError
 from loop.judging import refuse_silence, to_judge
-from loop.parts import Judge, Parts, Run, call
+from loop.parts import Judge, Parts, Run, Store, Watch, call, unwatched
 from loop.types import Checkpoint, Round
 
 
@@ -23,14 +23,20 @@ def judge(rnd: Round, parts: Parts) -> int:
 
 
 def _ask(judge: Judge, rnd: Round, rival: Round | None, parts: Parts) -> int:
-    """Have the judge make the judgements that are missing; one that compares sets answers beside the rival's."""
     parts.sampler.rest()  # a judge may be a model
-    experience = parts.store.experience(rnd, judge.name)
-    other = parts.store.experience(rival, judge.name) if rival and judge.compares else None
-    everything = to_judge(experience, other, parts.max_abstain)
+    return ask(judge, rnd, rival, parts.store, parts.max_abstain, parts.watch)
+
+
+def ask(
+    judge: Judge, rnd: Round, rival: Round | None, store: Store, max_abstain: float, watch: Watch = unwatched
+) -> int:
+    """Have a judge make the judgements that are missing; one that compares sets answers beside the rival's."""
+    experience = store.experience(rnd, judge.name)
+    other = store.experience(rival, judge.name) if rival and judge.compares else None
+    everything = to_judge(experience, other, max_abstain)
     groups, known = [g for g in everything if judge.missing(g)], [j for g in everything for j in g.judged]
-    chunks = refuse_silence(judge.judge(groups), known, parts.max_abstain, judge.name)
-    return parts.store.add(parts.watch("judge", sum(map(judge.missing, groups)), chunks))
+    chunks = refuse_silence(judge.judge(groups), known, max_abstain, judge.name)
+    return store.add(watch("judge", sum(map(judge.missing, groups)), chunks))
 
 
 def pair(rnd: Round, parts: Parts) -> int:

@@ -217,6 +217,42 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided after a round: the run goes on from `policy_id`. The highest number of a round counts."""
+
+    id: str
+    run: str
+    round: int
+    number: int  # 0, 1, ...: a decision may be revised until the next round starts
+    kind: Literal["approve", "reject", "rollback"]
+    policy_id: str
+    reason: str
+    decided_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop rule that ended a run after a round: what it found, and its bound."""
+
+    id: str
+    run: str
+    round: int
+    rule: str
+    found: float
+    bound: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A checkpoint whose files were removed from disk; its id and its hash stay."""
+
+    id: str  # of the checkpoint
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """Where a round starts. Everything else about it is in the store."""
 
@@ -264,6 +300,16 @@ class Experience:
     judgements: tuple[Judgement, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a stop rule sees of a round. `chosen_ratios`: each step's mean log(policy / reference) of chosen answers."""
+
+    measured: Mapping[str, Evaluation]  # of the candidate, by metric
+    initial: Mapping[str, Evaluation]  # of the initial policy
+    abstained: float = 0.0  # share of the round's train prompts that the judge left without an answer
+    chosen_ratios: Sequence[float] = ()
+
+
 Record = (
     Prompt
     | Completion
@@ -278,6 +324,9 @@ Record = (
     | UpdatePair
     | Checkpoint
     | Evaluation
+    | Decision
+    | Stop
+    | Removal
     | Round
     | RunInfo
 )

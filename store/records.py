@@ -10,6 +10,7 @@ import pyarrow as pa
 from loop.types import (
     Checkpoint,
     Completion,
+    Decision,
     Evaluation,
     JudgeCall,
     JudgeInfo,
@@ -19,8 +20,10 @@ from loop.types import (
     Prompt,
     PromptOutcome,
     Record,
+    Removal,
     Round,
     RunInfo,
+    Stop,
     Update,
     UpdatePair,
     UpdateStep,
@@ -132,6 +135,16 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         [_named("evaluation_id", "id"), RUN, ROUND, *_same("candidate_id", "rival_id", "metric")]
         + [*_same("value", "low", "high", type=REAL), *_same("n", type=INT)],
     ),
+    Decision: (
+        "decisions",
+        [_named("decision_id", "id"), RUN, ROUND, *_same("number", type=INT)]
+        + _same("kind", "policy_id", "reason", "decided_by"),
+    ),
+    Stop: (
+        "stops",
+        [_named("stop_id", "id"), RUN, ROUND, *_same("rule"), *_same("found", "bound", type=REAL), *_same("message")],
+    ),
+    Removal: ("removals", [_named("checkpoint_id", "id"), RUN, *_same("reason")]),
 }
 
 

@@ -22,6 +22,7 @@ from loop.types import (
     RunInfo,
 )
 from store.db import Database, rows, table
+from store.history import rounds_settled
 from store.records import to_arrow, to_prompt, to_record
 
 # A policy answers the held-out prompts once, whichever round asks; the train prompts once a round.
@@ -179,22 +180,19 @@ class DuckStore:
             )
 
     def complete(self, run: str, rounds: int) -> bool:
-        """Whether every round up to `rounds` has been played and evaluated."""
-        if not self.db.path.exists():
-            return False
-        with self.db.read() as con:
-            found = rows(
-                con,
-                """SELECT count(DISTINCT round) AS n FROM evaluations
-                WHERE run_id = ? AND metric = 'accepted' AND round BETWEEN 1 AND ?""",
-                [run, rounds],
-            )
-        return bool(found[0]["n"] == rounds)
+        """Whether every round up to `rounds` has been evaluated, or ended by a decision."""
+        return rounds_settled(self.db, run) >= rounds
 
     def last_round(self, run: str) -> Round | None:
         with self.db.read() as con:
             found = rows(con, "SELECT * FROM rounds WHERE run_id = ? ORDER BY round DESC LIMIT 1", [run])
-            known = rows(con, "SELECT * FROM checkpoints WHERE run_id = ?", [run])
+            known = rows(
+                con,
+                """SELECT k.* FROM checkpoints k SEMI JOIN (
+                    SELECT unnest([policy_id, opponent_id, reference_id, initial_id]) AS checkpoint_id
+                    FROM rounds WHERE run_id = ?) USING (checkpoint_id)""",
+                [run],
+            )
         if not found:
             return None
         row, checkpoint = found[0], {k["checkpoint_id"]: to_record(Checkpoint, k) for k in known}

@@ -10,6 +10,7 @@ from flows.cli.common import STORE, Format, Store, say
 from loop.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from loop.types import RunInfo
     from store.store import DuckStore
 
 
@@ -34,28 +35,58 @@ def status(
     if info.config.get("kind") == "reward":
         _reward_status(found, info.id, as_json)
         return
-    rounds = summaries(found, info.id)
-    wanted = info.config["rounds"]
-    done = sum(row["accepted"] is not None and row["round"] > 0 for row in rounds)
-    error = found.db.path.parent / "runs" / info.id / "error.txt"
-    state: dict[str, Any] = {
-        "run_id": info.id,
-        "store": str(found.db.path),
-        "rounds_done": done,
-        "rounds_wanted": max(wanted, done),
-        "complete": found.complete(info.id, wanted),
-        "missing": _missing(rounds, wanted),
-        "last_error": error.read_text().strip() if error.exists() else None,
-        "rounds": rounds,
-    }
+    state = _state(found, info, summaries(found, info.id))
     if as_json:
         print(json.dumps(state, ensure_ascii=False, indent=2, default=str))
         return
-    print(f"{info.id}: {done} of {state['rounds_wanted']} rounds done; " + (state["missing"] or "complete"))
+    print(
+        f"{info.id}: {state['rounds_done']} of {state['rounds_wanted']} rounds done; "
+        + (state["missing"] or "complete")
+        + (f", {state['live']}" if state["live"] else "")
+    )
     columns = ["round", "prompts", "completions", "judged", "pairs", "ties", "identical", "abstained", "failed"]
-    print_rows(rounds, [*columns, "pass_rate", "win_rate", "accepted"], "table")
-    if state["last_error"]:
-        say(f"last error: {state['last_error']}")
+    print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"], "table")
+    for decision in state["decisions"]:
+        print(
+            f"after round {decision['round']}: {decision['kind']} by {decision['decided_by']}, goes on from "
+            f"{decision['policy_id']}" + (f" ({decision['reason']})" if decision["reason"] else "")
+        )
+    for name in ("waiting", "stop", "last_error"):
+        if state[name]:
+            say(f"{name.replace('_', ' ')}: {state[name]}")
+
+
+def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What happened to a run, and what is missing."""
+    from flows.decisions import waits
+    from flows.holding import held
+    from flows.operate import error_file, rounds_done
+    from store import history
+    from store.db import rows
+
+    wanted, done = info.config["rounds"], rounds_done(store, info.id)
+    error = error_file(store, info.id)
+    with store.db.read() as con:
+        sql = "SELECT * EXCLUDE (run_id) FROM decisions WHERE run_id = ? ORDER BY round, number"
+        decisions = rows(con, sql, [info.id])
+    last = store.last_round(info.id)
+    open_question = last is not None and last.index == done and all(d["round"] != done for d in decisions)
+    stop = history.stop(store.db, info.id, done) if open_question else None
+    asks = open_question and bool(info.config.get("approve"))
+    return {
+        "run_id": info.id,
+        "store": str(store.db.path),
+        "rounds_done": done,
+        "rounds_wanted": max(wanted, done),
+        "complete": store.complete(info.id, wanted),
+        "missing": _missing(rounds, wanted, done),
+        "live": "being played now" if held(store.db.path.parent / "runs" / info.id) else None,
+        "waiting": waits(info.id, done) if asks else None,
+        "stop": stop.message if stop else None,
+        "decisions": decisions,
+        "last_error": error.read_text().strip() if error.exists() else None,
+        "rounds": rounds,
+    }
 
 
 def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
@@ -75,12 +106,12 @@ def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
     print_rows(measured, ["metric", "value", "low", "high", "n"], "table")
 
 
-def _missing(rounds: list[dict[str, Any]], wanted: int) -> str | None:
+def _missing(rounds: list[dict[str, Any]], wanted: int, done: int) -> str | None:
     """The first step that has something left to do, in the order of loop/round.py."""
     if not rounds:
         return "round 0 has yet to measure the initial policy"
     last = rounds[-1]
-    if last["accepted"] is not None:
+    if last["round"] <= done and (last["accepted"] is not None or last["round"] > 0):
         return None if last["round"] >= wanted else f"round {last['round'] + 1} has yet to start"
     steps = {
         "sampling": last["completions"],

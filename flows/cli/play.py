@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flows.build import Prepared
     from flows.config import Config
 
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Play up to this round.")]
 NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Call the same steps without Prefect.")]
 
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML config.")],
     store: Store = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")] = None,
+    set_: Set = None,
     rounds: Rounds = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything that needs no model; change nothing.")
@@ -46,11 +47,12 @@ def run(
 def resume(
     run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
     store: Store = None,
+    set_: Set = None,
     rounds: Rounds = None,
     no_prefect: NoPrefect = False,
 ) -> None:
     """Go on with a run from exactly where it stopped."""
-    from flows.config import parse_config
+    from flows.config import override, parse_config
     from store.store import DuckStore
 
     path = Path(store or STORE).resolve()
@@ -59,8 +61,10 @@ def resume(
         raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
     if info.config.get("kind") == "reward":
         raise ConfigError(f"{info.id} is the training of a reward model; go on with: spar reward train CONFIG")
-    values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")}
-    loaded = parse_config(values | {"store": str(path)} | ({"rounds": rounds} if rounds else {}), info.id)
+    values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(path)}
+    for change in [*(set_ or []), *([f"rounds={rounds}"] if rounds else [])]:
+        override(values, change)
+    loaded = parse_config(values, info.id)
     if Path(info.config["folder"]).is_dir():
         os.chdir(info.config["folder"])  # prompt files are named from where the run was started
     _play(loaded, no_prefect)
@@ -84,39 +88,38 @@ def _play(config: "Config", no_prefect: bool) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own progress is shown; read when tqdm is first imported
     from flows.build import prepare
     from flows.cli.tables import print_rounds
+    from flows.decisions import awaited
+    from flows.operate import last_error, rounds_done
 
     ready = prepare(config)
     store, run_id = ready.store, ready.info.id
-    if store.complete(run_id, config.rounds):
-        say(f"run {run_id} is complete: {config.rounds} of {config.rounds} rounds; play more with --rounds N")
-        print_rounds(store, run_id)
-        return
-    say(f"run {run_id} in {store.db.path}")
-    error_file = store.db.path.parent / "runs" / run_id / "error.txt"
-    try:
-        _play_rounds(ready, no_prefect)
-    except BaseException as error:
-        error_file.parent.mkdir(parents=True, exist_ok=True)
-        error_file.write_text(f"{type(error).__name__}: {error}\n")  # what `spar status` shows as the last error
-        raise
-    error_file.unlink(missing_ok=True)
+    waiting = awaited(store, run_id, config)  # before an engine is started for nothing
+    if waiting is None and store.complete(run_id, config.rounds):
+        done = rounds_done(store, run_id)
+        say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
+    elif waiting is None:
+        say(f"run {run_id} in {store.db.path}")
+        with last_error(store, run_id):
+            waiting = _play_rounds(ready, no_prefect)
     print_rounds(store, run_id)
+    if waiting:
+        say(waiting)
 
 
-def _play_rounds(ready: "Prepared", no_prefect: bool) -> None:
+def _play_rounds(ready: "Prepared", no_prefect: bool) -> str | None:
+    """Returns what the run waits for, if it does."""
     from flows.cli.progress import Display
 
     with Display(ready.store, ready.info.id) as display:
-        if no_prefect:
-            from flows.build import build
-            from flows.self_play import play_rounds
-
-            loop = build(ready, watch=display.watch, progress=display.learning)
-            try:
-                play_rounds(loop, display.call, display.round_done)
-            finally:
-                loop.close()
-        else:
+        if not no_prefect:
             from flows.prefect_run import run_as_flow
 
-            run_as_flow(ready, display)
+            return run_as_flow(ready, display).waiting
+        from flows.build import build
+        from flows.operate import operate
+
+        loop = build(ready, watch=display.watch, progress=display.learning)
+        try:
+            return operate(loop, ready.config.rounds, display.call, display.round_done).waiting
+        finally:
+            loop.close()

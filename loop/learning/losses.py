@@ -122,6 +122,7 @@ def metrics(logps: Logps, values: Tensor, beta: float) -> dict[str, Tensor]:
         "loss": values.detach().sum(),
         "accuracy": (chosen > rejected).float().sum(),
         "ranking_accuracy": (logps.policy_chosen > logps.policy_rejected).float().sum(),
+        "chosen_ratio": logps.chosen_ratio.detach().sum(),
         "chosen_reward": chosen.sum(),
         "rejected_reward": rejected.sum(),
         "reward_margin": (chosen - rejected).sum(),

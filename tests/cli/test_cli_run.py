@@ -5,6 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from store.db import migrations
 from tests.records import Filled
 from tests.spar import CONFIG, TRAIN, Said, contents, project, python, spar_many
 
@@ -106,7 +107,7 @@ def test_another_name_is_another_run(session: Session) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("newer", "schema version 99, this sparring knows up to 2; install"),
+        ("newer", f"schema version 99, this sparring knows up to {migrations()[-1][0]}; install"),
         ("misspelt", "learn.lrr: unknown key (did you mean 'lr'?)"),
         ("foreign option", "loss 'sigmoid' has no option 'gamma'; it takes beta, label_smoothing"),
         ("no prompts", "there is no prompt file"),

@@ -7,6 +7,7 @@ import pytest
 
 from flows.build import Loop
 from flows.config import Config, parse_config
+from flows.operate import Ended, operate
 from flows.prefect_run import QUIET, api_server
 from loop.errors import StepError
 from loop.evaluator import RivalEvaluator
@@ -72,16 +73,14 @@ def config() -> Config:
 def play_flow(path: Path, sampler: FakeSampler) -> str:
     from flows.self_play import self_play_flow
 
-    made: str = self_play_flow(lambda _: loop(path, sampler))(config())
-    return made
+    ended: Ended = self_play_flow(lambda _: loop(path, sampler))(config())
+    return ended.next.policy.id
 
 
 def test_the_flow_plays_what_the_bare_loop_plays(tmp_path: Path) -> None:
-    from flows.self_play import play_rounds
-
     policy = play_flow(tmp_path / "flow.duckdb", Stumbling([]))
-    bare = play_rounds(loop(tmp_path / "bare.duckdb", Stumbling([])))
-    assert policy == bare.policy.id
+    bare = operate(loop(tmp_path / "bare.duckdb", Stumbling([])), 2)
+    assert policy == bare.next.policy.id
     assert contents(tmp_path / "flow.duckdb") == contents(tmp_path / "bare.duckdb")
 
 

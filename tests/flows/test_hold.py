@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.build import hold
+from flows.holding import hold
 from loop.errors import StoreBusy
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from flows.build import hold
+from flows.holding import hold
 lock = hold(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -83,6 +83,7 @@ def test_metrics_by_hand() -> None:
         "loss": 0.75,
         "accuracy": 1.0,
         "ranking_accuracy": 2.0,
+        "chosen_ratio": 1.0,
         "chosen_reward": 0.5,
         "rejected_reward": 1.0,
         "reward_margin": -0.5,

@@ -1,0 +1,78 @@
+"""Play rounds as an operator wants them: each step within its limits, stopped by rules, waiting for people, tidy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.build import Loop
+from flows.decisions import awaited
+from flows.retention import prune
+from loop.errors import StoreError
+from loop.parts import Run, call
+from loop.round import following, play
+from loop.types import Checkpoint, Decision, Round
+from store import history
+from store.store import DuckStore
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Where playing ended: the round that would be next, and what it waits for, if it does."""
+
+    next: Round
+    waiting: str | None = None
+
+
+def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], None] = lambda rnd: None) -> Ended:
+    """Play up to round `until` whatever the store does not have; `run` calls a step, `each` hears of every round's end.
+
+    Raises Stopped when a rule of the config is broken. An error stays in the run's folder until the next success.
+    """
+    with last_error(loop.store, loop.info.id):
+        return _play(loop, until, run, each)
+
+
+def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None]) -> Ended:
+    rnd = loop.start
+    while rnd.index <= until:
+        decided = history.decision(loop.store.db, rnd.run, rnd.index)
+        if decided is not None:  # the round is over, also where it was given up half-way
+            rnd = following(rnd, _chosen(loop.store, decided), loop.parts)
+            continue
+        rnd = play(rnd, loop.parts, run)
+        each(rnd)
+        prune(loop.store, rnd.run, loop.config)
+        if why := awaited(loop.store, rnd.run, loop.config):
+            return Ended(rnd, why)
+    return Ended(rnd)
+
+
+def _chosen(store: DuckStore, decision: Decision) -> Checkpoint:
+    found = history.checkpoint(store.db, decision.policy_id)
+    if found is None:
+        raise StoreError(f"{decision.id} goes on from {decision.policy_id}, which {store.db.path} lacks; decide anew")
+    return found
+
+
+def rounds_done(store: DuckStore, run: str) -> int:
+    """How many rounds of a run are over; measuring the initial policy is not one."""
+    return max(0, history.rounds_settled(store.db, run))
+
+
+def error_file(store: DuckStore, run: str) -> Path:
+    """Where the last error of a run is kept, for `spar status`."""
+    return store.db.path.parent / "runs" / run / "error.txt"
+
+
+@contextmanager
+def last_error(store: DuckStore, run: str) -> Iterator[None]:
+    """Keep what ends this block, until a later one ends well."""
+    file = error_file(store, run)
+    try:
+        yield
+    except BaseException as error:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{type(error).__name__}: {error}\n")
+        raise
+    file.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""What has become of a run's rounds: how far it is, what was decided, what a stop rule sees, which files are needed."""
+
+import json
+from typing import Any
+
+from loop.types import Checkpoint, Decision, Evaluation, Facts, Stop
+from store.db import Database, rows
+from store.records import to_record
+
+
+def rounds_settled(db: Database, run: str) -> int:
+    """The last round that is over, evaluated or ended by a decision; -1 when not even round 0 is."""
+    if not db.path.exists():
+        return -1
+    with db.read() as con:
+        found = rows(
+            con,
+            """SELECT coalesce(max(round), -1) AS n FROM (
+                SELECT round FROM evaluations WHERE run_id = $run AND metric = 'accepted'
+                UNION ALL SELECT round FROM decisions WHERE run_id = $run)""",
+            {"run": run},
+        )
+    return int(found[0]["n"])
+
+
+def decision(db: Database, run: str, round: int) -> Decision | None:
+    """What was decided last about a round."""
+    with db.read() as con:
+        found = rows(
+            con,
+            "SELECT * FROM decisions WHERE run_id = ? AND round = ? ORDER BY number DESC LIMIT 1",
+            [run, round],
+        )
+    return to_record(Decision, found[0]) if found else None
+
+
+def stop(db: Database, run: str, round: int) -> Stop | None:
+    """The rule that stopped the run after a round."""
+    with db.read() as con:
+        found = rows(
+            con, "SELECT * FROM stops WHERE run_id = ? AND round = ? ORDER BY stopped_at DESC LIMIT 1", [run, round]
+        )
+    return to_record(Stop, found[0]) if found else None
+
+
+def checkpoint(db: Database, checkpoint_id: str) -> Checkpoint | None:
+    with db.read() as con:
+        found = rows(con, "SELECT * FROM checkpoints WHERE checkpoint_id = ?", [checkpoint_id])
+    return to_record(Checkpoint, found[0]) if found else None
+
+
+def removed(db: Database, checkpoint_id: str) -> str | None:
+    """Why a checkpoint's files were removed from disk; None when they were not."""
+    with db.read() as con:
+        found = rows(con, "SELECT reason FROM removals WHERE checkpoint_id = ?", [checkpoint_id])
+    return str(found[0]["reason"]) if found else None
+
+
+def policy_after(db: Database, run: str, round: int) -> Checkpoint | None:
+    """The policy that a round ended with, as decided or else as the gate said; None when the round is not over."""
+    decided = decision(db, run, round)
+    return checkpoint(db, decided.policy_id) if decided else gated(db, run, round)
+
+
+def gated(db: Database, run: str, round: int) -> Checkpoint | None:
+    """The candidate of a round if the gate accepted it, else the policy before it; round 0 has the initial policy."""
+    with db.read() as con:
+        found = rows(
+            con,
+            """SELECT k.* FROM evaluations e LEFT JOIN rounds r USING (run_id, round)
+            JOIN checkpoints k ON k.checkpoint_id = CASE WHEN e.value = 1 THEN e.candidate_id ELSE r.policy_id END
+            WHERE e.run_id = ? AND e.round = ? AND e.metric = 'accepted'""",
+            [run, round],
+        )
+    return to_record(Checkpoint, found[0]) if found else None
+
+
+def facts(db: Database, run: str, round: int) -> Facts:
+    """What a stop rule sees of a round."""
+    with db.read() as con:
+        measured = rows(con, "SELECT * FROM evaluations WHERE run_id = ? AND round IN (0, ?)", [run, round])
+        silent = rows(
+            con,
+            """SELECT coalesce(avg((outcome = 'abstained')::INTEGER), 0) AS share FROM outcomes
+            WHERE run_id = ? AND round = ?""",
+            [run, round],
+        )
+        steps = rows(
+            con,
+            """SELECT s.metrics FROM update_steps s JOIN updates u USING (update_id)
+            WHERE u.run_id = ? AND u.round = ? ORDER BY s.step""",
+            [run, round],
+        )
+    metrics: list[dict[str, Any]] = [json.loads(row["metrics"]) for row in steps]
+    by_round = {
+        index: {row["metric"]: to_record(Evaluation, row) for row in measured if row["round"] == index}
+        for index in (0, round)
+    }
+    ratios = tuple(step["chosen_ratio"] for step in metrics if "chosen_ratio" in step)
+    return Facts(by_round[round], by_round[0], float(silent[0]["share"]), ratios)
+
+
+def unneeded(db: Database, run: str, keep: int) -> list[Checkpoint]:
+    """Checkpoints that a run's next round does not need, and that are neither among the `keep` newest nor the best.
+
+    Needed are the initial policy and those before and after the last round; the best has the highest win rate.
+    Among them are those that were removed before: a kill may have left their files.
+    """
+    last = rounds_settled(db, run)
+    policy = policy_after(db, run, last)
+    with db.read() as con:
+        found = rows(
+            con,
+            """WITH made AS (
+                SELECT k.*, u.round FROM checkpoints k JOIN updates u ON u.after_id = k.checkpoint_id
+                WHERE k.run_id = $run AND u.run_id = $run
+            ),
+            needed AS (
+                SELECT unnest([policy_id, initial_id]) AS checkpoint_id
+                FROM (FROM rounds WHERE run_id = $run ORDER BY round DESC LIMIT 1)
+                UNION ALL
+                SELECT checkpoint_id FROM (FROM made ORDER BY round DESC LIMIT $keep)
+                UNION ALL
+                SELECT candidate_id FROM (
+                    SELECT e.candidate_id FROM evaluations e JOIN made m ON m.checkpoint_id = e.candidate_id
+                    ANTI JOIN removals d ON d.checkpoint_id = e.candidate_id
+                    WHERE e.run_id = $run AND e.metric = 'win_rate' AND e.round > 0
+                    ORDER BY e.value DESC, e.round DESC LIMIT 1)
+            )
+            SELECT made.* EXCLUDE (round) FROM made ANTI JOIN needed USING (checkpoint_id) ORDER BY round""",
+            {"run": run, "keep": keep},
+        )
+    return [to_record(Checkpoint, row) for row in found if policy is None or row["checkpoint_id"] != policy.id]
