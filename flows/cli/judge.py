@@ -1,4 +1,4 @@
-"""`spar judge bench`, `agreement` and `canary`: can a judge be trusted?"""
+"""`spar judge bench`, `agreement` and `canary`: can a judge be trusted? And `people`, who are judges too."""
 
 import json
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.common import say
+from flows.cli.people import people
 from loop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ FEW = 20  # pairs below which a subset is not in the table
 
 
 def register(app: typer.Typer) -> None:
+    judge_app.command()(people)
     app.add_typer(judge_app, name="judge")
 
 
