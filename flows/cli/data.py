@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.common import STORE, Store, say
+from flows.cli.common import STORE, Store, complete_run, say
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 def export(
     what: Annotated[Literal["pairs"], typer.Argument(help="pairs: prompt, chosen, rejected.")],
     to: Annotated[str, typer.Option(help="X.parquet, X.jsonl, or a folder (a saved dataset).")],
-    run: Annotated[str | None, typer.Option(help="Name or id of a run; every run when not given.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Name or id of a run; every run when not given.", autocompletion=complete_run)
+    ] = None,
     store: Store = None,
 ) -> None:
     """Write the preference pairs of a run to a file."""

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.common import STORE, Store, say
+from flows.cli.common import STORE, Run, Store, say
 
 if TYPE_CHECKING:
     from flows.decisions import Kind
 
-Run = Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")]
 Reason = Annotated[str, typer.Option(help="Kept beside the decision.")]
 
 

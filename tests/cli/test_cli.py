@@ -130,7 +130,11 @@ def test_bad_input_has_its_code_and_a_remedy(filled: Filled, tmp_path: Path) -> 
         (("resume", "none"), 1, "has no run none"),
         (("show", "pair_0"), 1, "has no row 'pair_0'; ids look like"),
         (("lineage", "pair_0"), 1, "has no row 'pair_0'"),
-        (("status", "--store", newer), 2, f"schema version 99, this sparring knows up to {migrations()[-1][0]}; install"),
+        (
+            ("status", "--store", newer),
+            2,
+            f"schema version 99, this sparring knows up to {migrations()[-1][0]}; install",
+        ),
         (("status", "--store", other), 1, "cannot be opened as a DuckDB file"),
         (("run", "none.yaml"), 2, "there is no config file none.yaml; write one with: spar init"),
         (("run", "train.jsonl"), 2, "train.jsonl"),
