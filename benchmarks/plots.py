@@ -1,4 +1,4 @@
-"""The figures of docs/reward-models.md from the lines of reward_heads.py. Needs matplotlib (extra: bench).
+"""The figures of docs/reward-models.md from the lines of reward_heads.py.
 
 python benchmarks/plots.py heads benchmarks/results/reward-heads.jsonl docs/figures/reward-heads.svg
 python benchmarks/plots.py best-of-n benchmarks/results/reward-ensembles.jsonl docs/figures/best-of-n.svg

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import unified_diff
 from importlib.metadata import PackageNotFoundError, version
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import Config, Evaluate, JudgeConfig, Learn, sha256
+from flows.guard import beat
 from flows.holding import hold
 from flows.judges import check_judge, judge_info, make_judge
 from flows.judging import close_judge, refuse_failing
+from flows.limits import beating
+from flows.trackers import check_trackers
 from loop.errors import ConfigError
 from loop.evaluator import RivalEvaluator
 from loop.options import check_options, nearest, option_names
@@ -145,6 +149,7 @@ def _flat(shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def prepare(config: Config) -> Prepared:
     """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
     check_labels(config)
+    check_trackers(config.trackers)
     train, held_out = read_all_prompts(config)
     prepared = Prepared(config, describe(config, train, held_out), train, held_out, DuckStore(config.store))
     refuse_change(prepared)
@@ -153,10 +158,21 @@ def prepare(config: Config) -> Prepared:
 
 def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = silent) -> Loop:
     """Register the run and make its parts. The engine starts when it first samples, or by `Loop.warm`."""
+    info, store = prepared.info, prepared.store
+    run_folder = store.db.path.parent / "runs" / info.id
+
+    def learning(done: int, total: int, loss: float) -> None:
+        beat()
+        progress(done, total, loss)
+
+    with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
+        held.callback(hold(run_folder).release)
+        return _build(prepared, run_folder, beating(watch), learning, held)
+
+
+def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progress, held: ExitStack) -> Loop:
     config, info, store = prepared.config, prepared.info, prepared.store
     train, held_out = prepared.train, prepared.held_out
-    run_folder = store.db.path.parent / "runs" / info.id
-    lock = hold(run_folder)
 
     from loop.learning.checkpoint import weights_sha256
     from loop.models import resolve_model
@@ -186,21 +202,11 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
     labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
     store.add([[info, initial, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]])
     start = store.last_round(info.id) or round_zero(info.id, initial)
-
-    def close() -> None:
-        sampler.engine.close()
-        for _, each in labelling:
-            close_judge(each)
-        lock.release()
-
-    try:
-        for section, each in labelling:
-            refuse_failing(section, each, store)
-    except BaseException:
-        close()
-        raise
-
-    return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), close)
+    for section, each in labelling:
+        held.callback(close_judge, each)
+        refuse_failing(section, each, store)
+    held.callback(sampler.engine.close)
+    return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), held.pop_all().close)
 
 
 def make_sampler(config: Config, run_folder: Path) -> "VllmSampler":

@@ -1,13 +1,16 @@
 """Play rounds as an operator wants them: each step within its limits, stopped by rules, waiting for people, tidy."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.build import Loop
 from flows.decisions import awaited
+from flows.guard import guarding
+from flows.limits import limited
 from flows.retention import prune
+from flows.trackers import Trackers
 from loop.errors import StoreError
 from loop.parts import Run, call
 from loop.round import following, play
@@ -29,11 +32,14 @@ def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], Non
 
     Raises Stopped when a rule of the config is broken. An error stays in the run's folder until the next success.
     """
-    with last_error(loop.store, loop.info.id):
-        return _play(loop, until, run, each)
+    file = error_file(loop.store, loop.info.id)
+    folder = file.parent / "trackers"
+    trackers = Trackers(loop.config.trackers, loop.info.id, folder, loop.info.config)
+    with guarding(file) as guard, last_error(file), closing(trackers):
+        return _play(loop, until, limited(guard, loop.config.steps, run), each, trackers)
 
 
-def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None]) -> Ended:
+def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], trackers: Trackers) -> Ended:
     rnd = loop.start
     while rnd.index <= until:
         decided = history.decision(loop.store.db, rnd.run, rnd.index)
@@ -42,6 +48,7 @@ def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None]) -> En
             continue
         rnd = play(rnd, loop.parts, run)
         each(rnd)
+        trackers.log_round(loop.store, rnd.run, rnd.index - 1)
         prune(loop.store, rnd.run, loop.config)
         if why := awaited(loop.store, rnd.run, loop.config):
             return Ended(rnd, why)
@@ -66,9 +73,8 @@ def error_file(store: DuckStore, run: str) -> Path:
 
 
 @contextmanager
-def last_error(store: DuckStore, run: str) -> Iterator[None]:
+def last_error(file: Path) -> Iterator[None]:
     """Keep what ends this block, until a later one ends well."""
-    file = error_file(store, run)
     try:
         yield
     except BaseException as error:

@@ -28,7 +28,7 @@ def decision(db: Database, run: str, round: int) -> Decision | None:
     with db.read() as con:
         found = rows(
             con,
-            "SELECT * FROM decisions WHERE run_id = ? AND round = ? ORDER BY number DESC LIMIT 1",
+            "SELECT * EXCLUDE (decided_at) FROM decisions WHERE run_id = ? AND round = ? ORDER BY number DESC LIMIT 1",
             [run, round],
         )
     return to_record(Decision, found[0]) if found else None
@@ -38,7 +38,10 @@ def stop(db: Database, run: str, round: int) -> Stop | None:
     """The rule that stopped the run after a round."""
     with db.read() as con:
         found = rows(
-            con, "SELECT * FROM stops WHERE run_id = ? AND round = ? ORDER BY stopped_at DESC LIMIT 1", [run, round]
+            con,
+            """SELECT * EXCLUDE (stopped_at) FROM stops WHERE run_id = ? AND round = ?
+            ORDER BY stopped_at DESC LIMIT 1""",
+            [run, round],
         )
     return to_record(Stop, found[0]) if found else None
 

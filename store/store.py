@@ -147,8 +147,9 @@ class DuckStore:
         with self.db.read() as con:
             found = rows(
                 con,
-                """SELECT * FROM runs WHERE coalesce($name IN (run_id, name), config ->> 'kind' IS NULL)
-                ORDER BY created_at DESC LIMIT 1""",
+                # without created_at: to make a timestamp a Python value, pyarrow would load pandas
+                """SELECT * EXCLUDE (created_at) FROM runs
+                WHERE coalesce($name IN (run_id, name), config ->> 'kind' IS NULL) ORDER BY created_at DESC LIMIT 1""",
                 {"name": name},
             )
         return _run_info(found[0]) if found else None

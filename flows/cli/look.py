@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.common import STORE, Format, Store, say
+from flows.cli.common import STORE, Format, Run, Store, say
 from loop.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
+    run: Run = None,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -67,7 +67,8 @@ def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) ->
     wanted, done = info.config["rounds"], rounds_done(store, info.id)
     error = error_file(store, info.id)
     with store.db.read() as con:
-        sql = "SELECT * EXCLUDE (run_id) FROM decisions WHERE run_id = ? ORDER BY round, number"
+        sql = """SELECT * EXCLUDE (run_id) REPLACE (decided_at::VARCHAR AS decided_at) FROM decisions
+        WHERE run_id = ? ORDER BY round, number"""
         decisions = rows(con, sql, [info.id])
     last = store.last_round(info.id)
     open_question = last is not None and last.index == done and all(d["round"] != done for d in decisions)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.common import STORE, Store, say
+from flows.cli.common import STORE, Run, Store, say
 from loop.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(
 
 
 def resume(
-    run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
+    run: Run = None,
     store: Store = None,
     set_: Set = None,
     rounds: Rounds = None,
@@ -61,6 +61,8 @@ def resume(
         raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
     if info.config.get("kind") == "reward":
         raise ConfigError(f"{info.id} is the training of a reward model; go on with: spar reward train CONFIG")
+    if info.config.get("kind") == "evaluate":
+        raise ConfigError(f"{info.id} is a measurement; go on with the command that began it: spar evaluate CONFIG")
     values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(path)}
     for change in [*(set_ or []), *([f"rounds={rounds}"] if rounds else [])]:
         override(values, change)
@@ -89,7 +91,8 @@ def _play(config: "Config", no_prefect: bool) -> None:
     from flows.build import prepare
     from flows.cli.tables import print_rounds
     from flows.decisions import awaited
-    from flows.operate import last_error, rounds_done
+    from flows.guard import guarding
+    from flows.operate import error_file, last_error, rounds_done
 
     ready = prepare(config)
     store, run_id = ready.store, ready.info.id
@@ -99,7 +102,8 @@ def _play(config: "Config", no_prefect: bool) -> None:
         say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
     elif waiting is None:
         say(f"run {run_id} in {store.db.path}")
-        with last_error(store, run_id):
+        file = error_file(store, run_id)
+        with guarding(file), last_error(file):
             waiting = _play_rounds(ready, no_prefect)
     print_rounds(store, run_id)
     if waiting:
@@ -110,7 +114,7 @@ def _play_rounds(ready: "Prepared", no_prefect: bool) -> str | None:
     """Returns what the run waits for, if it does."""
     from flows.cli.progress import Display
 
-    with Display(ready.store, ready.info.id) as display:
+    with Display(ready.store, ready.info.id, ready.config.rounds) as display:
         if not no_prefect:
             from flows.prefect_run import run_as_flow
 

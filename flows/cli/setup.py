@@ -6,8 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import say
-from loop.errors import ConfigError, EnvironmentProblem
+from flows.cli.common import STORE, Store, say
+from loop.errors import EnvironmentProblem
+
+
+def complete_template(incomplete: str) -> list[str]:
+    from flows.starter import TEMPLATES
+
+    return [name for name in TEMPLATES if name.startswith(incomplete)]
 
 
 def register(app: typer.Typer) -> None:
@@ -15,24 +21,39 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def init(folder: Annotated[Path, typer.Argument(help="Where the example goes.")] = Path(".")) -> None:
-    """Write an example config and prompts to start from."""
-    from flows.templates import FILES
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("."),
+    template: Annotated[
+        str, typer.Option(help="What to start from; see --list.", autocompletion=complete_template)
+    ] = "quickstart",
+    list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
+) -> None:
+    """Write a config and prompts to start from."""
+    from flows.starter import TEMPLATES, write_template
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (folder / name).exists():
-            raise ConfigError(f"{folder / name} is there already; remove it, or give another folder")
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    say(f"wrote {', '.join(FILES)} to {folder}; next: cd {folder} && spar run loop.yaml")
+    if list_:
+        for name, each in TEMPLATES.items():
+            print(f"{name:<14}{each.about}")
+        return
+    files = write_template(template, folder)
+    there = "" if folder == Path(".") else f"cd {folder} && "
+    say(f"wrote {', '.join(files)} to {folder}; next: {there}{TEMPLATES[template].next[0]}")
+    for command in TEMPLATES[template].next[1:]:
+        say(f"then: {command}")
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Look at versions, hardware, vLLM, disk and locks, and say what to do about each finding."""
+def doctor(
+    store: Store = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Start a tiny vLLM engine too; half a minute.")] = False,
+    kill_orphans: Annotated[
+        bool, typer.Option("--kill-orphans", help="End processes that outlived the run that started them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Look at versions, hardware, vLLM, disk, locks, Prefect and orphans, and say what to do about each finding."""
     from flows.doctor import examine
 
-    findings = examine()
+    findings = examine(Path(store or STORE), probe=probe, kill_orphans=kill_orphans)
     if as_json:
         print(json.dumps([vars(f) for f in findings], indent=2))
     else:

@@ -1,0 +1,401 @@
+"""Deployments on a real Prefect server, run by a real process worker: schedules, queues, cancelling, crashes, retries.
+
+Prefect is spoken to over HTTP and by its command line, as people do it, so that this process never imports it. The
+loops are shipped fakes (tests/flows/tiny_deployed.py). Deployments with the same loop have the same store.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+from flows.config import Config, read_yaml
+from flows.operate import operate
+from flows.prefect_run import free_port, server_process
+from store.db import rows
+from store.store import DuckStore
+from tests.flows.told_loop import config, make
+from tests.spar import MANY, ROOT, project, python
+from tests.test_kill import contents
+
+pytestmark = pytest.mark.timeout(400)
+PATIENCE = 120.0  # a run starts in five seconds on an idle machine
+SOON = 20  # seconds until the two runs that the schedule of `nightly` starts
+DEPLOYED: list[tuple[str, str, int | None]] = [
+    ("one", "shared", None),
+    ("other", "shared", None),
+    ("killed", "killed", None),
+    ("failed", "failed", None),
+    ("nightly", "nightly", SOON),
+]
+
+
+@dataclass
+class Prefect:
+    """A server with the deployments of this module, and a worker."""
+
+    url: str
+    folder: Path
+    environment: dict[str, str]
+    deployments: dict[str, str] = field(default_factory=dict)
+    worker: "subprocess.Popen[bytes] | None" = None
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self.url + path, data, {"Content-Type": "application/json"})
+        for _ in range(10):
+            try:
+                with urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read() or "null")
+            except HTTPError as error:
+                if error.code != 503:  # SQLite is locked for a moment: Prefect's own client asks again, too
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: the server is busy")
+
+    def start(self, name: str) -> str:
+        """Start a run of a deployment; returns its id."""
+        return str(self.ask(f"/deployments/{self.deployments[name]}/create_flow_run", {})["id"])
+
+    def run(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask(f"/flow_runs/{id}")
+        return found
+
+    def runs_of(self, name: str) -> list[dict[str, Any]]:
+        wanted = {"deployments": {"id": {"any_": [self.deployments[name]]}}, "sort": "START_TIME_ASC"}
+        found: list[dict[str, Any]] = self.ask("/flow_runs/filter", wanted)
+        return found
+
+    def ended(self, id: str) -> dict[str, Any]:
+        """The run, once it is over."""
+        until(lambda: self.run(id)["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
+        return self.run(id)
+
+    def start_worker(self) -> None:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--name", "tested"]
+        log = (self.folder / "worker.log").open("ab")
+        self.worker = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.folder)
+
+    def python(self, *arguments: object, given: str = "", cwd: Path | None = None) -> str:
+        command = [sys.executable, *map(str, arguments)]
+        run = subprocess.Popen(
+            command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+            cwd=cwd or self.folder,
+            env=self.environment,
+        )
+        out, err = run.communicate(given, PATIENCE)
+        assert run.returncode == 0, out + err
+        return out
+
+    def spar_many(self, commands: list[list[str]], cwd: Path) -> list[tuple[int, str, str]]:
+        """Exit code, stdout and stderr of each command, all in one process."""
+        given = json.dumps([(str(cwd), command) for command in commands])
+        return [json.loads(line) for line in self.python("-c", MANY, given=given).splitlines()]
+
+
+def until(happens: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    deadline = time.monotonic() + patience
+    while not (found := happens()):
+        assert time.monotonic() < deadline, f"waited {patience} s"
+        time.sleep(0.2)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    folder = tmp_path_factory.mktemp("deployed")
+    quick = {
+        "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(folder / "memo_store.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with server_process(free_port(), quick) as wait:
+        wait()
+        found = Prefect(wait.url, folder, os.environ | quick | {"PREFECT_API_URL": wait.url})
+        made = found.python("-m", "tests.flows.tiny_deployed", folder, given=json.dumps(DEPLOYED))
+        found.deployments = {name: made["id"] for (name, _, _), made in zip(DEPLOYED, json.loads(made), strict=True)}
+        found.start_worker()
+        yield found
+        assert found.worker is not None
+        found.worker.terminate()
+        found.worker.wait(60)
+
+
+def held(prefect: Prefect, loop: str) -> int:
+    """The child process of a run that waits in its first round."""
+    child = prefect.folder / loop / "child"
+    until(child.exists)
+    return int(child.read_text())
+
+
+def play_bare(prefect: Prefect, loop: str, rounds: int, **changes: Any) -> Path:
+    """Play without Prefect; returns the store."""
+    asked = config(loop, prefect.folder, **changes)
+    with chdir(prefect.folder):
+        made = make(asked)
+        operate(made, rounds)
+        made.close()
+    return made.store.db.path
+
+
+def undisturbed(prefect: Prefect, loop: str, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """What a store holds in which the loop was played without Prefect, cancelling and crashes."""
+    return contents(play_bare(prefect, loop, rounds, store=f"undisturbed/{loop}-{rounds}.duckdb"))
+
+
+def test_a_cancelled_run_leaves_no_process_and_the_next_one_resumes(prefect: Prefect) -> None:
+    """The next one was queued: it is of another deployment, of the same store."""
+    (prefect.folder / "shared" / "wait").touch()
+    first = prefect.start("one")
+    child = held(prefect, "shared")
+    second = prefect.start("other")
+    time.sleep(3)  # the worker asks every second
+    assert prefect.run(first)["state_type"] == "RUNNING"
+    assert prefect.run(second)["state_type"] == "SCHEDULED"
+
+    prefect.ask(f"/flow_runs/{first}/set_state", {"state": {"type": "CANCELLING"}})
+    until(lambda: not is_alive(child))
+    (prefect.folder / "shared" / "wait").unlink()
+    assert prefect.ended(first)["state_type"] == "CANCELLED"
+    assert prefect.ended(second)["state_type"] == "COMPLETED"
+    assert contents(prefect.folder / "shared.duckdb") == undisturbed(prefect, "shared", 1)
+
+
+def test_the_schedule_plays_one_round_after_the_other_by_itself(prefect: Prefect) -> None:
+    def both() -> bool:
+        return [run["state_type"] for run in prefect.runs_of("nightly")] == ["COMPLETED", "COMPLETED"]
+
+    until(both)
+    first, second = prefect.runs_of("nightly")
+    assert first["auto_scheduled"] and second["auto_scheduled"]
+    assert first["state"]["message"] == "nightly-00000000: 1 rounds are done"
+    assert second["state"]["message"] == "nightly-00000000: 2 rounds are done"
+    assert first["end_time"] <= second["start_time"]  # both were due at once
+    assert contents(prefect.folder / "nightly.duckdb") == undisturbed(prefect, "nightly", 2)
+
+
+def test_artifacts_of_each_round_have_a_history(prefect: Prefect) -> None:
+    test_the_schedule_plays_one_round_after_the_other_by_itself(prefect)
+    found = prefect.ask("/artifacts/filter", {"sort": "CREATED_DESC", "limit": 200})
+    by_key: dict[str, list[Any]] = {}
+    for each in found:
+        by_key.setdefault(each["key"], []).append(each)
+    names = ("rounds", "round", "report")
+    mine = {name: by_key[f"nightly-00000000-{name}"] for name in names}
+    assert [each["type"] for each in (mine["rounds"][0], mine["round"][0], mine["report"][0])] == [
+        "table",
+        "markdown",
+        "markdown",  # Prefect keeps a link as Markdown
+    ]
+    assert [len(each) for each in mine.values()] == [3, 3, 2]  # rounds 0, 1 and 2; two runs
+    rows = json.loads(mine["rounds"][0]["data"])
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert "2 prompts = " in mine["round"][0]["data"] and "round 2" in mine["round"][0]["data"]
+    assert (prefect.folder / "runs" / "nightly-00000000" / "report.html").is_file()
+
+
+def test_a_failed_run_that_prefect_retries_goes_on_from_the_same_place(prefect: Prefect) -> None:
+    fail = prefect.folder / "failed" / "fail"
+    fail.touch()
+    id = prefect.start("failed")
+    failed = prefect.ended(id)
+    assert failed["state_type"] == "FAILED"
+    assert failed["state"]["message"] == "the sampler was told to fail; remove the file to go on"
+    fail.unlink()
+    prefect.python("-m", "prefect", "flow-run", "retry", id)
+    until(lambda: prefect.run(id)["state_type"] == "COMPLETED")
+    assert prefect.run(id)["run_count"] == 2
+    assert contents(prefect.folder / "failed.duckdb") == undisturbed(prefect, "failed", 1)
+    assert contents(play_bare(prefect, "failed", 2)) == undisturbed(prefect, "failed", 2)  # and so does spar resume
+
+
+def test_a_killed_worker_is_found_and_the_next_run_goes_on(prefect: Prefect) -> None:
+    (prefect.folder / "killed" / "wait").touch()
+    first = prefect.start("killed")
+    child = held(prefect, "killed")
+    engine = psutil.Process(child).parent()
+    assert engine is not None and prefect.worker is not None
+    prefect.worker.kill()
+    prefect.worker.wait()
+    engine.send_signal(signal.SIGKILL)
+    crashed = prefect.ended(first)
+    assert crashed["state_type"] == "CRASHED" and "killed" in crashed["state"]["message"]
+    until(lambda: not is_alive(child))
+
+    (prefect.folder / "killed" / "wait").unlink()
+    prefect.start_worker()
+    assert prefect.ended(prefect.start("killed"))["state_type"] == "COMPLETED"
+    assert contents(prefect.folder / "killed.duckdb") == undisturbed(prefect, "killed", 1)
+
+
+CALLS = """
+import json, sys
+from pathlib import Path
+from flows.deployed import decide
+from tests.flows.tiny_deployed import self_play
+from tests.flows.told_loop import config
+
+folder = Path(sys.argv[1])
+gated = config("gated", folder, approve=True)
+stopped = config("stopped", folder, stop={"length_growth": 0.01})
+undecided = {"store": "gated.duckdb", "run": "gated"}
+calls = [
+    lambda: self_play(gated, return_state=True),
+    lambda: self_play(gated, rounds=3, return_state=True),
+    lambda: decide(**undecided, decision="approve", reason="it reads well", return_state=True),
+    lambda: self_play(gated, return_state=True),
+    lambda: decide("nowhere.duckdb", "gated", "approve", return_state=True),
+    lambda: self_play(stopped, return_state=True),
+    lambda: self_play(stopped, return_state=True),
+]
+print(json.dumps([[state.type, state.name, state.message] for state in (call() for call in calls)]))
+"""
+
+
+def test_a_round_awaits_a_person_and_a_rule_stops_a_run(prefect: Prefect) -> None:
+    said = json.loads(prefect.python("-c", CALLS, prefect.folder).splitlines()[-1])
+    first, again, decided, second, nowhere, stopped, still = said
+    awaiting = (
+        "round {} of gated-00000000 awaits a decision: spar approve gated-00000000, or spar reject gated-00000000"
+    )
+    assert first == again == ["COMPLETED", "AwaitingApproval", awaiting.format(1)]
+    assert decided[:2] == ["COMPLETED", "Completed"] and "approve of round 1" in decided[2]
+    assert second == ["COMPLETED", "AwaitingApproval", awaiting.format(2)]
+    assert nowhere[0] == "FAILED" and "nowhere.duckdb" in nowhere[2]
+    assert stopped == still and stopped[0] == "FAILED"
+    assert stopped[2].startswith("round 1 stopped the run by stop.length_growth: ")
+    with DuckStore(prefect.folder / "gated.duckdb").db.read() as con:
+        assert rows(con, "SELECT reason, decided_by FROM decisions") == [
+            {"reason": "it reads well", "decided_by": "Prefect"}
+        ]
+    keys = {each["key"] for each in prefect.ask("/artifacts/filter", {"limit": 200})}
+    assert {"gated-00000000-note", "stopped-00000000-note"} <= keys
+
+
+WRONG = [
+    (["--cron", "0 99 * * *"], "--cron '0 99 * * *'"),
+    (["--interval", "soon"], "--interval 'soon'"),
+    (["--rrule", "FREQ=SOMETIMES"], "--rrule 'FREQ=SOMETIMES'"),
+    (["--cron", "0 2 * * *", "--timezone", "Mars/Phobos"], "Mars/Phobos"),
+    (["--cron", "0 2 * * *", "--interval", "1d"], "--cron and --interval were given"),
+    (["--image", "sparring:latest"], "which run no image"),
+    (["--image", "sparring:latest", "--pool", "nowhere"], "prefect work-pool create --type docker nowhere"),
+    (["--job-variable", "image"], "write it as key=value"),
+    (["--set", "judge.kind=oracle"], "oracle"),
+]
+
+
+def test_spar_deploy_makes_deployments_and_makes_them_anew(prefect: Prefect, tmp_path: Path) -> None:
+    project(tmp_path)
+    nightly = ["deploy", "loop.yaml", "--cron", "0 2 * * *", "--timezone", "Europe/Paris"]
+    gated = ["deploy", "loop.yaml", "--interval", "12h", "--active", "--rounds", "2", "--set", "approve=true"]
+    commands = [[*nightly, "--name", "first"], nightly, [*gated, "--job-variable", 'env={"A": "b"}']]
+    commands += [["deploy", "loop.yaml", *given] for given, _ in WRONG]
+    once, known, anew, *wrong = prefect.spar_many(commands, tmp_path)
+    assert [once[0], known[0], anew[0]] == [0, 0, 0], once[2] + known[2] + anew[2]
+    assert "prefect worker start --pool gpu" in once[2] and "its schedule is off" in once[2]
+    for (given, words), (code, out, err) in zip(WRONG, wrong, strict=True):
+        assert (code, out) == (2, "") and words in err, f"{given}: {code} {out} {err}"
+
+    name, id = once[1].split()
+    made = prefect.ask(f"/deployments/{id}")
+    assert (name, made["name"], made["entrypoint"]) == ("self-play/first", "first", "flows.deployed.self_play")
+    schedules = [(s["active"], s["schedule"]["cron"], s["schedule"]["timezone"]) for s in made["schedules"]]
+    assert schedules == [(False, "0 2 * * *", "Europe/Paris")]
+    assert made["parameters"]["rounds"] == 1 and made["parameters"]["config"]["learn"]["beta"] == 0.1
+    assert made["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
+
+    (first, id), (second, decides) = [line.split() for line in anew[1].splitlines()]
+    assert (first, second) == ("self-play/tiny", "decide/tiny") and known[1].split() == [first, id]
+    made = prefect.ask(f"/deployments/{id}")
+    assert [(s["active"], s["schedule"]["interval"]) for s in made["schedules"]] == [(True, 43200.0)]
+    assert made["parameters"]["rounds"] == 2 and made["job_variables"] == {"env": {"A": "b"}}
+    decide = prefect.ask(f"/deployments/{decides}")
+    assert decide["parameters"] == {"store": "preferences.duckdb", "run": "tiny"}
+    assert decide["work_queue_name"] == made["work_queue_name"]  # it waits for a run of that store, too
+    queues = prefect.ask("/work_pools/gpu/queues/filter", {})
+    assert {q["concurrency_limit"] for q in queues if q["name"].startswith("store-preferences-")} == {1}
+    assert [a["name"] for a in prefect.ask("/automations/filter", {})] == ["sparring: runs whose machine is gone"]
+
+
+def test_without_a_server_there_is_a_remedy(tmp_path: Path) -> None:
+    project(tmp_path)
+    script = f"import os; os.environ['PREFECT_API_URL'] = 'http://127.0.0.1:{free_port()}/api'\n{MANY}"
+    said = python("-c", script, cwd=tmp_path, given=json.dumps([(str(tmp_path), ["deploy", "loop.yaml"])]))
+    code, _, err = json.loads(said.out)
+    assert code == 4 and "start one with: prefect server start" in err
+
+
+def test_the_form_of_a_deployment_has_every_key_of_the_config(prefect: Prefect) -> None:
+    schema = prefect.ask(f"/deployments/{prefect.deployments['one']}")["parameter_openapi_schema"]
+    assert schema["properties"]["config"]["description"] == "the loop, as in its YAML file"
+    assert schema["properties"]["rounds"]["default"] == 1
+    config_schema = Config.model_json_schema()
+    assert schema["definitions"]["Config"]["properties"].keys() == config_schema["properties"].keys()
+    for section, described in config_schema["$defs"].items():
+        assert schema["definitions"][section]["properties"].keys() == described["properties"].keys()
+
+
+def test_the_shipped_prefect_yaml_deploys(prefect: Prefect) -> None:
+    file = ROOT / "flows" / "prefect.yaml"
+    prefect.python("-m", "prefect", "--no-prompt", "deploy", "--prefect-file", file, "--all", cwd=ROOT)
+    names = {"self-play", "evaluate", "label", "decide", "reward-model"}
+    for flow, name in {(flow, "strength" if flow == "reward-model" else "quickstart") for flow in names}:
+        made = prefect.ask(f"/deployments/name/{flow}/{name}")
+        assert made["work_pool_name"] == "gpu" and made["work_queue_name"] == "store-quickstart"
+        assert not any(schedule["active"] for schedule in made["schedules"])
+        assert str(ROOT) in json.dumps(made["pull_steps"])
+    config = prefect.ask("/deployments/name/self-play/quickstart")["parameters"]["config"]
+    assert config == {k: v for k, v in read_yaml(ROOT / "examples/quickstart/config.yaml").items() if k in config}
+
+
+def test_spar_serve_has_a_server_and_a_page_of_its_own_and_ends_cleanly(prefect: Prefect, tmp_path: Path) -> None:
+    project(tmp_path)
+    port = free_port()
+    environment = prefect.environment | {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_SERVER_API_PORT": str(port)}
+    environment |= {"PREFECT_SERVER_UI_ENABLED": "true"}
+    del environment["PREFECT_API_URL"]
+    said = tmp_path / "said"
+    command = [sys.executable, "-m", "flows.cli", "serve", "loop.yaml", "--cron", "0 2 * * *"]
+    with said.open("w") as log:
+        served = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+    until(lambda: "the page: " in said.read_text() or served.poll() is not None)
+    children = psutil.Process(served.pid).children(recursive=True)
+    with urlopen(f"http://127.0.0.1:{port}/deployments", timeout=60) as page:
+        assert b"<html" in page.read()
+    with urlopen(f"http://127.0.0.1:{port}/api/deployments/name/self-play/tiny", timeout=60) as answer:
+        assert json.loads(answer.read())["schedules"][0]["active"]
+    served.terminate()
+    assert served.wait(60) == 0
+    assert "the schedules are paused until it is served again" in said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert children and not any(is_alive(child.pid) for child in children)
