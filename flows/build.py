@@ -1,6 +1,7 @@
 """From a config to the parts of a loop: the only file that names every part."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import Config, Evaluate, JudgeConfig, Learn, sha256
+from flows.devices import hold_devices
 from flows.guard import beat
 from flows.holding import hold
 from flows.judges import check_judge, judge_info, make_judge
@@ -29,6 +31,7 @@ from store.store import DuckStore
 if TYPE_CHECKING:
     from loop.sampling.sampler import VllmSampler
 
+log = logging.getLogger("sparring")
 Progress = Callable[[int, int, float], None]
 
 
@@ -167,6 +170,7 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
 
     with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
         held.callback(hold(run_folder).release)
+        held.callback(hold_devices(say=log.warning).release)
         return _build(prepared, run_folder, beating(watch), learning, held)
 
 

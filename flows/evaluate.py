@@ -5,14 +5,15 @@ it makes is a row of the loop: the run's id stands for both models' weights, the
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flows.build import make_evaluator, make_learner, make_sampler, read_all_prompts, versions
+from flows.build import log, make_evaluator, make_learner, make_sampler, read_all_prompts, versions
 from flows.candidates import current_policy, initial_policy, loop_of, named_checkpoint, refuse_unusable
 from flows.config import Config, JudgeConfig, sha256
+from flows.devices import hold_devices
 from flows.families import FamilySampler, same_tokens
 from flows.guard import guarding
 from flows.holding import hold
@@ -100,13 +101,13 @@ def measure(ready: Measurement, run: Run = call, watch: Watch = unwatched) -> li
         for checkpoint in (ready.rival, ready.candidate):
             if checkpoint.run != ready.info.id:  # a model from outside was read just now
                 refuse_unusable(ready.store, checkpoint)
-        lock = hold(ready.folder)
-        try:
-            file = error_file(ready.store, ready.info.id)
-            with guarding(file) as guard, last_error(file):
-                _measure(ready, limited(guard, ready.config.steps, run), beating(watch))
-        finally:
-            lock.release()
+        file = error_file(ready.store, ready.info.id)
+        with ExitStack() as held:
+            held.callback(hold(ready.folder).release)
+            guard = held.enter_context(guarding(file))
+            held.callback(hold_devices(say=log.warning).release)
+            held.enter_context(last_error(file))
+            _measure(ready, limited(guard, ready.config.steps, run), beating(watch))
     return ready.found()
 
 

@@ -197,7 +197,7 @@ def main() -> None:
     if not why:
         known = error_file is not None and written_since(error_file, family.born)
         leave_word(gone(mark), None if known else error_file)
-    if flow_run and (problem := report_crash(*flow_run, why or gone(mark))):
+    if flow_run and (problem := report_crash(flow_run[0], flow_run[1], why or gone(mark))):
         say(problem)
 
 

@@ -8,10 +8,7 @@ from loop.errors import StoreBusy
 
 
 def hold(run_folder: Path) -> FileLock:
-    """Keep others from playing the same run; the kernel lets go when this process dies. Raises StoreBusy.
-
-    The lock is held when this returns; release it, or leave it as a context.
-    """
+    """Keep others from playing the same run; the kernel lets go when this process dies. Raises StoreBusy."""
     run_folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(run_folder / "run.lock"))
     try:

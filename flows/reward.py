@@ -4,14 +4,17 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from flows.build import refuse_other_config, versions
+from flows.build import log, refuse_other_config, versions
 from flows.config import sha256
+from flows.devices import hold_devices
+from flows.guard import guarding
 from flows.holding import hold
 from flows.labels import check_labelling
 from flows.reward_config import RewardConfig
@@ -151,11 +154,11 @@ def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, 
     done = ready.store.checkpoint_of(ready.info.id)
     if done is not None:
         return done
-    lock = hold(ready.folder)
-    try:
+    with ExitStack() as held:
+        held.callback(hold(ready.folder).release)
+        held.enter_context(guarding(ready.folder / "error.txt"))
+        held.callback(hold_devices(say=log.warning).release)
         return _train(ready, progress)
-    finally:
-        lock.release()
 
 
 def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:

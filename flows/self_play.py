@@ -56,7 +56,7 @@ def self_play_flow(
     each: Callable[[Round], None] = lambda rnd: None,
     inside: Run = call,
 ) -> Any:
-    """The flow of `spar run`. `make` makes the parts, `inside` calls a step within its task: both let a display watch."""
+    """The flow of `spar run`. `make` makes the parts, `inside` calls a step in its task: both let a display watch."""
     from prefect import flow
 
     @flow(name="self-play", persist_result=False)

@@ -29,9 +29,7 @@ def reject(run: Run = None, store: Store = None, reason: Reason = "") -> None:
 
 
 def rollback(
-    to: Annotated[
-        int, typer.Option(min=0, help="The round whose policy is the policy again; 0: the first of all.")
-    ],
+    to: Annotated[int, typer.Option(min=0, help="The round whose policy is the policy again; 0: the first of all.")],
     run: Run = None,
     store: Store = None,
     reason: Reason = "",

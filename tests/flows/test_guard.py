@@ -290,13 +290,24 @@ def test_what_swallows_exceptions_does_not_swallow_the_end() -> None:
                 hang()
 
 
+def test_a_step_that_swallows_even_that_is_told_again() -> None:
+    with Guard(grace=6) as guard, pytest.raises(StepTimeout):  # noqa: SIM117
+        with guard.limit("judge", timeout=0.2, stall=None):
+            try:
+                time.sleep(1000)
+            except BaseException:
+                time.sleep(1000)
+
+
 def test_an_alarm_that_comes_late_does_not_end_the_next_step() -> None:
     ended = 0
     with Guard() as guard:
-        for _ in range(40):
+        for i in range(60):
             try:
-                with guard.limit("pair", timeout=0.02, stall=None):
-                    time.sleep(0.02)  # over as the limit passes
+                with guard.limit("pair", timeout=0.01, stall=None):
+                    over = time.monotonic() + 0.0098 + i * 1e-5  # as the limit passes
+                    while time.monotonic() < over:
+                        pass
             except StepTimeout:
                 ended += 1
             with guard.limit("score", timeout=1000, stall=None):

@@ -66,7 +66,9 @@ def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with duckdb.connect(str(path)) as con:
         con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (99, '0099_later', 'x')")
     before = path.read_bytes()
-    with pytest.raises(StoreTooNew, match=f"schema version 99, this sparring knows up to {migrations()[-1][0]}; install"):
+    with pytest.raises(
+        StoreTooNew, match=f"schema version 99, this sparring knows up to {migrations()[-1][0]}; install"
+    ):
         DuckStore(path).add([[prompt("More?")]])
     with pytest.raises(StoreTooNew, match="99"):
         DuckStore(path).run()
