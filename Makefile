@@ -20,7 +20,8 @@ quickstart: $(VENV)/installed
 	$(BIN)/spar run examples/quickstart/config.yaml --store .quickstart/preferences.duckdb
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not engine" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m engine
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -84,6 +84,7 @@ def server_process(port: int, settings: dict[str, str]) -> Iterator["Ready"]:
         env=os.environ | settings,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us; the flow still has something to tell the server
         preexec_fn=_die_with_parent,
     )
     try:

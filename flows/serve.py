@@ -8,42 +8,70 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Self
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
 
 from flows.cli.common import say
 from flows.deploy import Plan, answers, api_url, described, ensure_watch
 from flows.prefect_run import free_port, server_process
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+GRACE = 30.0  # seconds that a run has to end
 
 
 def serve_here(plans: Sequence[Plan]) -> None:
     """Serve until Ctrl-C or SIGTERM: one run at a time. A run in flight is ended then, and schedules are paused."""
     with server() as url:
         from prefect.client.orchestration import get_client
-        from prefect.runner import Runner
-
-        class Served(Runner):
-            async def __aenter__(self) -> Self:
-                started = await super().__aenter__()
-                say(f"the page: {url.removesuffix('/api')}/deployments; stop with Ctrl-C")
-                return started
-
-            def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-                """As Ctrl-C does it. Prefect's own handler exits within the event loop, which leaves tracebacks."""
-                signal.raise_signal(signal.SIGINT)
 
         with get_client(sync_client=True) as client:
             ensure_watch(client)
-        runner = Served(limit=1, pause_on_shutdown=True)
-        for plan in plans:
-            deployment = described(plan)
-            runner.add_deployment(deployment)
-            say(f"serving {deployment.full_name}; run it now: prefect deployment run {deployment.full_name}")
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
-        try:
-            asyncio.run(runner.start())
-        except KeyboardInterrupt:
-            say("stopped; the schedules are paused until it is served again")
+        deployments = [described(plan) for plan in plans]
+        for each in deployments:
+            say(f"serving {each.full_name}; run it now: prefect deployment run {each.full_name}")
+        asyncio.run(_serve(deployments, f"{url.removesuffix('/api')}/deployments"))
+        say("stopped; the schedules are paused until it is served again")
+
+
+async def _serve(deployments: "Sequence[RunnerDeployment]", page: str) -> None:
+    from prefect.runner import Runner
+
+    stopping = asyncio.Event()
+
+    class Served(Runner):
+        async def __aenter__(self) -> Self:
+            started = await super().__aenter__()
+            say(f"the page: {page}; stop with Ctrl-C")
+            return started
+
+        def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+            """Prefect's own exits within the event loop, which leaves tracebacks."""
+            loop.call_soon_threadsafe(stopping.set)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
+    runner = Served(limit=1, pause_on_shutdown=True)
+    for each in deployments:
+        await runner.aadd_deployment(each)
+    serving, stopped = asyncio.create_task(runner.start()), asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    await asyncio.to_thread(_end_runs)  # the runner would kill them where they stand
+    serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
+
+
+def _end_runs() -> None:
+    """Let each run close its engine."""
+    runs = [child for child in psutil.Process().children() if "prefect.engine" in child.cmdline()]
+    for run in runs:
+        run.terminate()
+    psutil.wait_procs(runs, GRACE)
 
 
 @contextmanager

