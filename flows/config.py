@@ -8,10 +8,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loop.errors import ConfigError
 from loop.options import nearest
@@ -27,6 +27,14 @@ class WithOptions(BaseModel):
     """A section whose further keys are options of the thing it names."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _whole_numbers(self) -> Self:
+        """Prefect's page sends 1.0 as 1: an option is the same either way, and so is the run that it shapes."""
+        for name, value in self.options.items():
+            if isinstance(value, float) and value.is_integer() and self.model_extra is not None:
+                self.model_extra[name] = int(value)
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from flows.evaluate import evaluate_checkpoint
 from flows.guard import Guard
 from flows.label import label_backlog
 from flows.operate import error_file, rounds_done
-from flows.reward import reward_flow
+from flows.reward import prepare_reward, train_reward
+from flows.reward_config import RewardConfig
 from flows.self_play import as_task, play_as_tasks
 from loop.errors import SparError, StoreBusy
 from loop.parts import Run
@@ -121,7 +122,21 @@ def _play_on(loop: Loop, rounds: int) -> State[Any]:
 
 
 self_play = scheduled_flow(lambda config: build(prepare(config)))
-reward_model = reward_flow()
+
+
+@flow(name="reward-model", persist_result=False)
+def reward_model(config: RewardConfig) -> State[Any]:
+    """Train a reward model, measure it on held-out pairs, and store it.
+
+    Args:
+        config: the training, as in its YAML file
+    """
+
+    def trained() -> State[Any]:
+        made = train_reward(prepare_reward(config))
+        return Completed(message=f"{made.id} is in {made.path}")
+
+    return _told(trained)
 
 
 @flow(name="decide", persist_result=False)

@@ -19,7 +19,7 @@ STATUS = pytest.StashKey[int]()
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the process here: vLLM's and DuckDB's bindings take long to go down and complain of each other."""
     status = config.stash.get(STATUS, None)
-    if status is not None and not hasattr(config, "workerinput"):  # a worker still has its results to send
+    if status is not None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -172,3 +172,10 @@ def test_an_option_that_a_judge_needs_is_asked_for() -> None:
     assert "judge 'llm' needs the option 'model', and it is not given" in mistakes(judge={"kind": "llm"})
     assert "judge 'panel' needs the option 'judges'" in mistakes(judge={"kind": "panel"})
     assert "'rulez'" in mistakes(judge={"kind": "panel", "judges": [{"kind": "rules"}, {"kind": "rulez"}]})
+
+
+def test_a_whole_number_of_an_option_is_one_however_it_is_written() -> None:
+    """Prefect's page sends 1.0 as 1; that is not another config."""
+    written = parse_config(values(learn={"beta": 1.0}), "test")
+    sent = parse_config(values(learn={"beta": 1}), "test")
+    assert written.shape({}) == sent.shape({}) and json.dumps(written.shape({})) == json.dumps(sent.shape({}))

@@ -6,6 +6,7 @@ loops are shipped fakes (tests/flows/tiny_deployed.py). Deployments with the sam
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,8 +24,8 @@ import psutil
 import pytest
 
 from flows.config import Config, read_yaml
-from flows.operate import operate
 from flows.prefect_run import free_port, server_process
+from loop.round import play
 from store.db import rows
 from store.store import DuckStore
 from tests.flows.told_loop import config, make
@@ -51,6 +52,7 @@ class Prefect:
     folder: Path
     environment: dict[str, str]
     deployments: dict[str, str] = field(default_factory=dict)
+    started: dict[str, str] = field(default_factory=dict)  # runs that each test need not wait for
     worker: "subprocess.Popen[bytes] | None" = None
 
     def ask(self, path: str, body: Any = None) -> Any:
@@ -134,6 +136,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
@@ -143,6 +147,9 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         found = Prefect(wait.url, folder, os.environ | quick | {"PREFECT_API_URL": wait.url})
         made = found.python("-m", "tests.flows.tiny_deployed", folder, given=json.dumps(DEPLOYED))
         found.deployments = {name: made["id"] for (name, _, _), made in zip(DEPLOYED, json.loads(made), strict=True)}
+        (folder / "shared" / "wait").touch()
+        (folder / "failed" / "fail").touch()
+        found.started = {name: found.start(name) for name in ("one", "other", "failed")}
         found.start_worker()
         yield found
         assert found.worker is not None
@@ -162,7 +169,9 @@ def play_bare(prefect: Prefect, loop: str, rounds: int, **changes: Any) -> Path:
     asked = config(loop, prefect.folder, **changes)
     with chdir(prefect.folder):
         made = make(asked)
-        operate(made, rounds)
+        rnd = made.start
+        while rnd.index <= rounds:  # not operate: its guard would end what the worker starts meanwhile
+            rnd = play(rnd, made.parts)
         made.close()
     return made.store.db.path
 
@@ -174,10 +183,8 @@ def undisturbed(prefect: Prefect, loop: str, rounds: int) -> dict[str, list[dict
 
 def test_a_cancelled_run_leaves_no_process_and_the_next_one_resumes(prefect: Prefect) -> None:
     """The next one was queued: it is of another deployment, of the same store."""
-    (prefect.folder / "shared" / "wait").touch()
-    first = prefect.start("one")
+    first, second = prefect.started["one"], prefect.started["other"]
     child = held(prefect, "shared")
-    second = prefect.start("other")
     time.sleep(3)  # the worker asks every second
     assert prefect.run(first)["state_type"] == "RUNNING"
     assert prefect.run(second)["state_type"] == "SCHEDULED"
@@ -224,13 +231,11 @@ def test_artifacts_of_each_round_have_a_history(prefect: Prefect) -> None:
 
 
 def test_a_failed_run_that_prefect_retries_goes_on_from_the_same_place(prefect: Prefect) -> None:
-    fail = prefect.folder / "failed" / "fail"
-    fail.touch()
-    id = prefect.start("failed")
+    id = prefect.started["failed"]
     failed = prefect.ended(id)
     assert failed["state_type"] == "FAILED"
     assert failed["state"]["message"] == "the sampler was told to fail; remove the file to go on"
-    fail.unlink()
+    (prefect.folder / "failed" / "fail").unlink()
     prefect.python("-m", "prefect", "flow-run", "retry", id)
     until(lambda: prefect.run(id)["state_type"] == "COMPLETED")
     assert prefect.run(id)["run_count"] == 2
@@ -260,13 +265,15 @@ def test_a_killed_worker_is_found_and_the_next_run_goes_on(prefect: Prefect) -> 
 CALLS = """
 import json, sys
 from pathlib import Path
-from flows.deployed import decide
+from flows.config import JudgeConfig, Prompts
+from flows.deployed import decide, evaluate, label
 from tests.flows.tiny_deployed import self_play
 from tests.flows.told_loop import config
 
 folder = Path(sys.argv[1])
 gated = config("gated", folder, approve=True)
 stopped = config("stopped", folder, stop={"length_growth": 0.01})
+nowhere = Prompts(train="nowhere.jsonl", eval="nowhere.jsonl")
 undecided = {"store": "gated.duckdb", "run": "gated"}
 calls = [
     lambda: self_play(gated, return_state=True),
@@ -276,14 +283,19 @@ calls = [
     lambda: decide("nowhere.duckdb", "gated", "approve", return_state=True),
     lambda: self_play(stopped, return_state=True),
     lambda: self_play(stopped, return_state=True),
+    lambda: label(JudgeConfig(kind="rules", truncated="fail"), "labelled/preferences.duckdb", return_state=True),
+    lambda: label(JudgeConfig(kind="rules", truncated="fail"), "labelled/preferences.duckdb", return_state=True),
+    lambda: evaluate(gated.model_copy(update={"prompts": nowhere}), return_state=True),
 ]
 print(json.dumps([[state.type, state.name, state.message] for state in (call() for call in calls)]))
 """
 
 
 def test_a_round_awaits_a_person_and_a_rule_stops_a_run(prefect: Prefect) -> None:
+    (prefect.folder / "labelled").mkdir()
+    project(prefect.folder / "labelled")
     said = json.loads(prefect.python("-c", CALLS, prefect.folder).splitlines()[-1])
-    first, again, decided, second, nowhere, stopped, still = said
+    first, again, decided, second, nowhere, stopped, still, labelled, relabelled, unmeasured = said
     awaiting = (
         "round {} of gated-00000000 awaits a decision: spar approve gated-00000000, or spar reject gated-00000000"
     )
@@ -293,6 +305,9 @@ def test_a_round_awaits_a_person_and_a_rule_stops_a_run(prefect: Prefect) -> Non
     assert nowhere[0] == "FAILED" and "nowhere.duckdb" in nowhere[2]
     assert stopped == still and stopped[0] == "FAILED"
     assert stopped[2].startswith("round 1 stopped the run by stop.length_growth: ")
+    assert labelled == ["COMPLETED", "Completed", "16 judgements were made, 2 of them without an answer"]
+    assert relabelled == ["COMPLETED", "Completed", "0 judgements were made, 0 of them without an answer"]
+    assert unmeasured[0] == "FAILED" and "nowhere.jsonl" in unmeasured[2]
     with DuckStore(prefect.folder / "gated.duckdb").db.read() as con:
         assert rows(con, "SELECT reason, decided_by FROM decisions") == [
             {"reason": "it reads well", "decided_by": "Prefect"}
@@ -301,6 +316,11 @@ def test_a_round_awaits_a_person_and_a_rule_stops_a_run(prefect: Prefect) -> Non
     assert {"gated-00000000-note", "stopped-00000000-note"} <= keys
 
 
+DOCUMENTED = [
+    shlex.split(line)[1:] for line in (ROOT / "docs/deploy.md").read_text().splitlines() if line.startswith("spar ")
+]
+FLOWS = [("loop", "evaluate"), ("judge", "label"), ("reward", "reward-model")]
+REWARD = "name: strength\nmodel: ./no-model-is-needed\npairs: {run: tiny}\n"
 WRONG = [
     (["--cron", "0 99 * * *"], "--cron '0 99 * * *'"),
     (["--interval", "soon"], "--interval 'soon'"),
@@ -318,10 +338,19 @@ def test_spar_deploy_makes_deployments_and_makes_them_anew(prefect: Prefect, tmp
     project(tmp_path)
     nightly = ["deploy", "loop.yaml", "--cron", "0 2 * * *", "--timezone", "Europe/Paris"]
     gated = ["deploy", "loop.yaml", "--interval", "12h", "--active", "--rounds", "2", "--set", "approve=true"]
+    documented = [command for command in DOCUMENTED if command[0] == "deploy"]
+    others = [["deploy", f"{file}.yaml", "--flow", flow] for file, flow in FLOWS]
     commands = [[*nightly, "--name", "first"], nightly, [*gated, "--job-variable", 'env={"A": "b"}']]
-    commands += [["deploy", "loop.yaml", *given] for given, _ in WRONG]
-    once, known, anew, *wrong = prefect.spar_many(commands, tmp_path)
-    assert [once[0], known[0], anew[0]] == [0, 0, 0], once[2] + known[2] + anew[2]
+    wrong_ones = [["deploy", "loop.yaml", *given] for given, _ in WRONG]
+    (tmp_path / "judge.yaml").write_text("kind: rules\n")
+    (tmp_path / "reward.yaml").write_text(REWARD)
+    prefect.ask("/work_pools/", {"name": "docker", "type": "docker"})
+    made_all = prefect.spar_many([*documented, *others, *commands, *wrong_ones], tmp_path)
+    fine, wrong = made_all[: -len(WRONG)], made_all[-len(WRONG) :]
+    assert [code for code, _, _ in fine] == [0] * len(fine), fine
+    *_, once, known, anew = fine
+    names = [out.split()[0] for _, out, _ in fine]
+    assert names[len(documented) : -3] == ["evaluate/tiny", "label/judge", "reward-model/strength"]
     assert "prefect worker start --pool gpu" in once[2] and "its schedule is off" in once[2]
     for (given, words), (code, out, err) in zip(WRONG, wrong, strict=True):
         assert (code, out) == (2, "") and words in err, f"{given}: {code} {out} {err}"
@@ -385,7 +414,8 @@ def test_spar_serve_has_a_server_and_a_page_of_its_own_and_ends_cleanly(prefect:
     environment |= {"PREFECT_SERVER_UI_ENABLED": "true"}
     del environment["PREFECT_API_URL"]
     said = tmp_path / "said"
-    command = [sys.executable, "-m", "flows.cli", "serve", "loop.yaml", "--cron", "0 2 * * *"]
+    (arguments,) = (command for command in DOCUMENTED if command[0] == "serve")
+    command = [sys.executable, "-m", "flows.cli", *arguments]
     with said.open("w") as log:
         served = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
     until(lambda: "the page: " in said.read_text() or served.poll() is not None)

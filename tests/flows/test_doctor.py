@@ -15,7 +15,6 @@ from threading import Thread
 from typing import Any
 
 import psutil
-import pytest
 
 from flows.doctor import Finding, machine, places, running
 from flows.processes import guarded_by, is_living, orphans
@@ -180,14 +179,6 @@ def test_vllm_that_crashes_is_a_finding() -> None:
     )
     found = machine.vllm(crashing)
     assert not found.ok and "code -6" in found.found and "sparring[cpu]" in found.remedy
-
-
-@pytest.mark.engine
-def test_the_probe_samples_with_a_real_engine() -> None:
-    pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
-    found = machine.engine()
-    assert found.ok, found.found
-    assert "samples 2 tokens" in found.found
 
 
 def test_the_commands_of_the_page_are_real(tmp_path: Path) -> None:
