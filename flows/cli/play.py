@@ -99,6 +99,7 @@ def _play(config: "Config", no_prefect: bool) -> None:
     waiting = awaited(store, run_id, config)  # before an engine is started for nothing
     if waiting is None and store.complete(run_id, config.rounds):
         done = rounds_done(store, run_id)
+        error_file(store, run_id).unlink(missing_ok=True)  # of a process that was killed when all was done
         say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
     elif waiting is None:
         say(f"run {run_id} in {store.db.path}")
