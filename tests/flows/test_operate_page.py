@@ -12,8 +12,8 @@ PAGE = (ROOT / "docs/operate.md").read_text()
 
 
 def commands() -> list[list[str]]:
-    blocks = re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("spar ")]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    lines = [line for kind, block in blocks if not kind for line in block.splitlines() if line.startswith("spar ")]
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
