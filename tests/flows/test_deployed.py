@@ -25,6 +25,7 @@ import pytest
 
 from flows.config import Config, read_yaml
 from flows.prefect_run import free_port, server_process
+from flows.processes import end, is_living
 from loop.round import play
 from store.db import rows
 from store.store import DuckStore
@@ -153,12 +154,14 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         found.start_worker()
         yield found
         assert found.worker is not None
+        left = psutil.Process(found.worker.pid).children(recursive=True)
         found.worker.terminate()
         try:
             found.worker.wait(15)
         except subprocess.TimeoutExpired:  # Prefect 3.7's worker now and then waits for itself
             found.worker.kill()
             found.worker.wait()
+        end(lambda: filter(is_living, left))
 
 
 def held(prefect: Prefect, loop: str) -> int:
