@@ -1,4 +1,4 @@
-"""Real runs that are looked at, and joined by another, while they are live."""
+"""Real runs that are killed, scheduled, looked at, and joined by another, while they are live."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.kill_and_resume import ROOT, contents, prepare, trial
 from store.db import Database, rows
+from tests.prefect_server import prefect_at, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
@@ -121,3 +122,32 @@ def test_two_runs_one_store_and_a_reader(alone: Alone, tmp_path: Path) -> None:
     for k in range(2):
         found = by_run(shared, f"run{k}")
         assert found == wanted  # ids differ with the name; what was sampled, paired, learned and counted does not
+
+
+def test_a_schedule_plays_it_to_the_end(
+    alone: Alone, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real server and worker: the first run starts by itself and plays round 1, the next one round 2."""
+    for name, value in one_core(CORES[0]).items():
+        monkeypatch.setenv(name, value)
+    store = tmp_path_factory.mktemp("night") / "store.duckdb"
+    with prefect_at(alone.config.parent) as prefect:
+        commands = [["deploy", str(alone.config), "--interval", "15s", "--active", "--store", str(store)]]
+        ((code, made, errors),) = prefect.spar_many(commands, alone.config.parent)
+        assert code == 0, errors
+        prefect.deployments["kills"] = made.split()[1]
+        prefect.start_worker()
+
+        def ended() -> list[dict[str, Any]]:
+            return [run for run in prefect.runs_of("kills") if run["end_time"]]
+
+        until(lambda: len(ended()) >= 2, patience=240)
+        prefect.ask(f"/deployments/{prefect.deployments['kills']}/pause_deployment", {})
+        first, second = ended()[:2]
+        artifacts = prefect.ask("/artifacts/filter", {"limit": 200})
+    assert [first["state_type"], second["state_type"]] == ["COMPLETED", "COMPLETED"]
+    assert first["auto_scheduled"] and second["auto_scheduled"]
+    assert first["state"]["message"].endswith("1 rounds are done")
+    assert second["state"]["message"].endswith("2 rounds are done")
+    assert {each["key"].rpartition("-")[2] for each in artifacts} >= {"rounds", "round", "report"}
+    assert contents(store) == contents(alone.store)
