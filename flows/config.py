@@ -8,12 +8,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from loop.errors import ConfigError
+from loop.learning.recipes import STEPS
 from loop.options import nearest
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -41,8 +42,21 @@ class WithOptions(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Named(WithOptions):
+    """One of a list of things by name; its options stand beside `kind`."""
+
+    kind: str
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self.options}
+
+
 class Policy(Section):
-    model: str = Field(description="a local folder, a hub id, or bundled/smollm2-135m-instruct")
+    model: str = Field(
+        description="a local folder, a hub id, bundled/smollm2-135m-instruct, or run:NAME, the policy that another run "
+        "of the store ended with"
+    )
 
 
 class Prompts(Section):
@@ -51,8 +65,17 @@ class Prompts(Section):
     per_round: int | None = Field(None, ge=1, description="train prompts a round plays; all of them when not given")
 
 
+class Source(Section):
+    """Who answers the train prompts beside the policy."""
+
+    of: str = Field(description="reference, initial, opponent, dataset, or a model's folder or hub id")
+    n: int = Field(1, ge=1, description="completions a prompt; a dataset has one")
+    temperature: float | None = Field(None, ge=0, description="0: greedily, as SELM does; as the policy if not given")
+    field: str = Field("response", description="of a dataset: the field of a prompt's row that has its answer")
+
+
 class Sample(Section):
-    n: int = Field(8, ge=1, description="completions a prompt")
+    n: int = Field(8, ge=0, description="completions a prompt by the policy; 0: only others answer (see extra)")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
@@ -60,6 +83,10 @@ class Sample(Section):
     context: int = Field(2048, ge=16, description="most tokens of a prompt and its answer together")
     max_seqs: int = Field(128, ge=1, description="sequences that the engine computes side by side")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: what the hardware does fastest")
+    engine: Literal["vllm", "transformers"] = Field(
+        "vllm", description="transformers: slow, for tiny models and for machines without vLLM"
+    )
+    extra: list[Source] = Field(default_factory=list, description="who answers the train prompts beside the policy")
 
 
 class JudgeConfig(WithOptions):
@@ -71,16 +98,63 @@ class JudgeConfig(WithOptions):
 
 
 class PairConfig(WithOptions):
-    kind: str = Field("best_worst", description="best_worst; its options (per_prompt, min_margin) stand beside it")
+    kind: str = Field("best_worst", description="best_worst, ranked, group, ...: see docs/methods.md; with its options")
+    filters: list[Named] = Field(default_factory=list, description="margin, pass_rate, ...: each with its options")
+
+
+ReferenceKind = Literal["none", "initial", "previous", "ema", "sync", "mixture"]
+
+
+class Reference(Section):
+    """Which policy an update compares with; a name alone is its kind."""
+
+    kind: ReferenceKind = "previous"
+    decay: float = Field(0.9, description="ema: share of the reference of the round before")
+    alpha: float = Field(0.6, description="sync: how far the reference moves to the policy")
+    every: int = Field(512, description="sync: after how many optimizer steps it moves")
+    of: list[str] = Field(default_factory=lambda: ["previous", "initial"], description="mixture: its policies")
+    weights: list[float] | None = Field(None, description="mixture: of each; adaptive when not given")
+    clip: float | None = Field(None, description="mixture: how far the others' log-probs may be from the first's")
+
+
+def _by_kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _short(reference: Reference) -> Any:
+    """Its kind alone where nothing else is said of it."""
+    return reference.kind if reference == Reference(kind=reference.kind) else dict(reference)
+
+
+AnyReference = Annotated[
+    Reference, BeforeValidator(_by_kind, json_schema_input_type=ReferenceKind | Reference), PlainSerializer(_short)
+]
+
+
+class Lora(Section):
+    """Learn low-rank adapters (arXiv:2106.09685), merged into the weights after each round."""
+
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0, description="the update is scaled by alpha / r")
+    targets: str | list[str] = Field("all-linear", description="names of the modules that get an adapter")
 
 
 class Learn(WithOptions):
-    algorithm: Literal["dpo"] = "dpo"
-    loss: str = Field("sigmoid", description="sigmoid, ipo, hinge, simpo; its options (beta, ...) stand beside it")
+    algorithm: Literal["dpo", "ppo", "rloo", "reinforce", "grpo", "dr_grpo"] = Field(
+        "dpo", description="dpo: any preference loss; the others are policy gradients, whose options stand beside it"
+    )
+    loss: str | list[Named] = Field(
+        "sigmoid", description="sigmoid, ipo, kto, ...: see docs/methods.md; a list is a sum, each with a weight"
+    )
+    modifiers: list[Named] = Field(default_factory=list, description="f_divergence, margin, ...: change its inputs")
+    regularisers: list[Named] = Field(default_factory=list, description="nll_chosen, optimism, ...: are added to it")
+    ld_alpha: float = Field(1, ge=0, le=1, description="weight of tokens beyond the shorter answer's length (LD-DPO)")
+    from_divergence: bool = Field(False, description="learn from the first token on in which a pair's answers differ")
+    lora: Lora | None = None
     lr: float = Field(1e-6, gt=0)
     batch_size: int = Field(8, ge=1, description="pairs an optimizer step")
     epochs: int = Field(1, ge=1)
-    reference: Literal["initial", "previous"] = Field("previous", description="which policy the loss compares with")
+    reference: AnyReference = Field(default_factory=Reference)
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
     schedule: str = Field("constant_with_warmup", description="a name that transformers.get_scheduler knows")
     weight_decay: float = Field(0.0, ge=0)
@@ -90,6 +164,14 @@ class Learn(WithOptions):
     )
     save_seconds: float = Field(120.0, ge=0, description="how often a long update saves its own state")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, values: Any) -> Any:
+        """A recipe of PPO says how its steps are taken, where the config does not."""
+        if isinstance(values, Mapping) and values.get("algorithm") == "ppo":
+            return {**STEPS.get(values.get("recipe", "unpacking"), {}), **values}
+        return values
 
 
 class Evaluate(Section):
@@ -169,6 +251,11 @@ class Config(Section):
         shape = self.resolved()
         for free in FREE:
             del shape[free]
+        for section, names in LATER.items():
+            default = type(getattr(self, section))().model_dump(mode="json")
+            for name in names:
+                if shape[section][name] == default[name]:
+                    del shape[section][name]
         shape["judge"] = verdict_options(shape["judge"])
         if shape["evaluate"]["judge"] is not None:
             shape["evaluate"]["judge"] = verdict_options(shape["evaluate"]["judge"])
@@ -179,6 +266,13 @@ class Config(Section):
 # How a run is operated may change from day to day: it shapes no row.
 FREE = ("store", "rounds", "approve", "stop", "steps", "keep", "trackers")
 
+# Keys that came after runs were started without them: at their default they shape what those runs have.
+LATER = {
+    "sample": ("engine", "extra"),
+    "pair": ("filters",),
+    "learn": ("modifiers", "regularisers", "ld_alpha", "from_divergence", "lora"),
+}
+
 
 def verdict_options(judge: Mapping[str, Any]) -> dict[str, Any]:
     """What shapes a judge's verdicts: not how patient we are with it, nor where it is reached."""
@@ -187,6 +281,9 @@ def verdict_options(judge: Mapping[str, Any]) -> dict[str, Any]:
         kept["judges"] = [
             verdict_options(member) if isinstance(member, Mapping) else member for member in kept["judges"]
         ]
+    for role in ("explorer", "oracle"):  # of an active judge
+        if isinstance(kept.get(role), Mapping):
+            kept[role] = verdict_options(kept[role])
     return kept
 
 
@@ -248,6 +345,8 @@ def _numbers(value: Any) -> Any:
     """YAML 1.1 reads 1e-5 as text (it wants 1.0e-5); people write 1e-5."""
     if isinstance(value, Mapping):
         return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
     if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
         try:
             return float(value)
@@ -265,7 +364,7 @@ def _section(annotation: Any) -> type[BaseModel]:
 def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        for part in problem["loc"][:-1]:
+        for part in (p for p in problem["loc"][:-1] if isinstance(p, str)):
             model = _section(model.model_fields[part].annotation)
         known = list(model.model_fields)
         return f"{where}: unknown key{nearest(str(problem['loc'][-1]), known)}; there are {', '.join(known)}"

@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flows.build import log, make_evaluator, make_learner, make_sampler, read_all_prompts, versions
+from flows.build import log, make_evaluator, read_all_prompts, versions
 from flows.candidates import current_policy, initial_policy, loop_of, named_checkpoint, refuse_unusable
 from flows.config import Config, JudgeConfig, sha256
 from flows.devices import hold_devices
 from flows.families import FamilySampler, same_tokens
 from flows.guard import guarding
 from flows.holding import hold
-from flows.judges import judge_info
+from flows.judges import check_examiner, judge_info
 from flows.judging import opened, refuse_failing
+from flows.learning import make_learner
 from flows.limits import beating, limited
 from flows.operate import error_file, last_error
+from flows.sampling import make_sampler
 from loop.pairs import pairing
 from loop.parts import Judge, Parts, Run, Sampler, Watch, call, unwatched
 from loop.round import evaluate, round_zero
@@ -85,6 +87,7 @@ def evaluate_checkpoint(
 def prepared(config: Config, checkpoint: str | None = None, rival: str | None = None) -> Iterator[Measurement]:
     """Check everything that needs no model, and name the run. The judge is closed at the end."""
     section = config.evaluate.judge or config.judge
+    check_examiner(section)
     with opened(section) as judge:
         _, held_out = read_all_prompts(config)
         store = DuckStore(config.store)
@@ -114,7 +117,7 @@ def measure(ready: Measurement, run: Run = call, watch: Watch = unwatched) -> li
 def _measure(ready: Measurement, run: Run, watch: Watch) -> None:
     refuse_failing(ready.section, ready.judge, ready.store)
     family = _family(ready)
-    sampler = FamilySampler(lambda: make_sampler(ready.config, ready.folder), family)
+    sampler = FamilySampler(lambda: make_sampler(ready.config, ready.info.id, ready.folder), family)
     kin = family(ready.rival) == family(ready.candidate) or same_tokens(ready.rival, ready.candidate)
     try:
         play_measurement(ready, parts_of(ready, sampler, watch), run, kl=kin)
@@ -130,7 +133,7 @@ def parts_of(ready: Measurement, sampler: Sampler, watch: Watch) -> Parts:
         sampler=sampler,
         judge=judge,
         max_abstain=ready.section.max_abstain,
-        pairing=pairing(config.pair.kind, judge.read, **config.pair.options),
+        pairing=pairing("best_worst", judge.read),
         learner=make_learner(config, ready.folder),
         evaluator=make_evaluator(config.evaluate.model_copy(update={"rival": "previous"}), judge),
         train=(),

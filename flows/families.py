@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round
 
 if TYPE_CHECKING:
-    from loop.sampling.sampler import VllmSampler
+    from loop.sampling.sampler import EngineSampler
 
 
 class FamilySampler:
     """A sampler with an engine for one family of models at a time: vLLM keeps the tokenizer that it started with."""
 
-    def __init__(self, make: "Callable[[], VllmSampler]", family: Callable[[Checkpoint], str]) -> None:
+    def __init__(self, make: "Callable[[], EngineSampler]", family: Callable[[Checkpoint], str]) -> None:
         self.make, self.family = make, family
-        self._live: tuple[str, VllmSampler] | None = None
+        self._live: tuple[str, EngineSampler] | None = None
+
+    def sources(self, rnd: Round) -> list[Round]:
+        return []
 
     def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
         if prompts:
@@ -29,7 +32,7 @@ class FamilySampler:
             self._live[1].engine.close()
             self._live = None
 
-    def _of(self, family: str) -> "VllmSampler":
+    def _of(self, family: str) -> "EngineSampler":
         if self._live is None or self._live[0] != family:
             self.close()
             self._live = (family, self.make())

@@ -1,16 +1,24 @@
 """Judges by name, and how a section of the config becomes one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from flows.config import JudgeConfig, verdict_options
-from loop.errors import ConfigError
+from loop.errors import ConfigError, DataError
 from loop.options import check_options, nearest
 from loop.parts import Judge
-from loop.types import JudgeInfo
+from loop.types import Checkpoint, JudgeInfo
+from store.history import checkpoint
+from store.store import DuckStore
+
+if TYPE_CHECKING:
+    from judges.asking import Asker
+    from judges.local import Warms
+
+    AskerOf = Callable[[str], Asker]  # who asks a policy, by its id
 
 # name -> the function or class whose keyword arguments are the judge's options. Imported when asked for.
 JUDGES = {
@@ -21,6 +29,21 @@ JUDGES = {
     "aspects": "judges.aspects:aspects_judge",
     "implicit": "judges.implicit:ImplicitJudge",
     "panel": "judges.panel:Panel",
+    "self": "judges.self_rewarding:SelfJudge",
+    "active": "judges.active:ActiveJudge",
+}
+ROLES = ("explorer", "oracle")  # the judges of an active one
+
+# Judges to learn from alone, and why they cannot measure.
+NO_EXAMINERS = {
+    "self": "a policy must not measure itself",
+    "active": "it has an opinion of two answers a prompt, and held-out answers need one each",
+}
+# What a judge cannot be made of, and why.
+NO_PART = {
+    ("panel", "active"): "the members of a panel judge the same duels",
+    ("active", "active"): "its oracle and its explorer judge what they are given",
+    ("active", "self"): "its oracle sees two answers of a prompt, and may not see who the policy is",
 }
 
 
@@ -34,18 +57,57 @@ def judge_factory(kind: str) -> Callable[..., Judge]:
 
 def check_judge(section: JudgeConfig) -> None:
     """Refuse a judge or an option that does not exist, before anything heavy loads."""
-    check_options("judge", section.kind, judge_factory(section.kind), section.options)
-    for member in _members(section):
-        check_judge(member)
+    needs_policies = section.kind == "self"  # its first argument, which is no option
+    check_options("judge", section.kind, judge_factory(section.kind), section.options, skip=int(needs_policies))
+    for part in _parts(section):
+        if why := NO_PART.get((section.kind, part.kind)):
+            raise ConfigError(f"judge {section.kind} cannot be made of judge {part.kind}: {why}; choose another")
+        check_judge(part)
 
 
-def make_judge(section: JudgeConfig) -> Judge:
-    """The judge that a section of the config names. A panel's members are made first."""
+def check_examiner(section: JudgeConfig) -> None:
+    """Refuse a judge that cannot measure held-out answers."""
+    for kind in (each.kind for each in every(section)):
+        if kind in NO_EXAMINERS:
+            raise ConfigError(
+                f"held-out answers would be measured by judge {kind}, and {NO_EXAMINERS[kind]}; "
+                "set evaluate.judge to another, such as evaluate: {judge: {kind: rules}}"
+            )
+
+
+def make_judge(section: JudgeConfig, asker_of: "AskerOf | None" = None) -> Judge:
+    """The judge that a section of the config names, those that it is made of first.
+
+    `asker_of` is given where there are policies to ask: in a loop. Raises ConfigError for judge self without.
+    """
     check_judge(section)
-    options: dict[str, Any] = dict(section.options)
+    factory, options = judge_factory(section.kind), section.options
     if section.kind == "panel":
-        options["judges"] = [make_judge(member) for member in _members(section)]
-    return judge_factory(section.kind)(**options)
+        options["judges"] = [make_judge(part, asker_of) for part in _parts(section)]
+    elif section.kind == "active":
+        options |= {role: make_judge(_part(section, role), asker_of) for role in ROLES}
+    elif section.kind == "self":
+        if asker_of is None:
+            raise ConfigError(
+                "judge self is the policy of a loop that is played, and there is none here; to have a checkpoint judge "
+                "so, use {kind: llm, model: ITS FOLDER, engine: local, form: pointwise, scale: [0, 5]}"
+            )
+        return factory(asker_of, **options)
+    return factory(**options)
+
+
+def policy_askers(sampler: "Warms", store: DuckStore, start: Checkpoint) -> "AskerOf":
+    """Who asks the policies of a run, in the sampler's engine. `start` is the one that the run starts from."""
+    from judges.local import PolicyAsker
+    from judges.self_rewarding import START
+
+    def asker_of(policy_id: str) -> "Asker":
+        policy = start if policy_id in (START, start.id) else checkpoint(store.db, policy_id)
+        if policy is None:
+            raise DataError(f"{store.db.path} has no checkpoint {policy_id}, which is to judge; restore its row")
+        return PolicyAsker(policy, sampler)
+
+    return asker_of
 
 
 def judge_info(section: JudgeConfig, judge: Judge) -> JudgeInfo:
@@ -53,13 +115,38 @@ def judge_info(section: JudgeConfig, judge: Judge) -> JudgeInfo:
     return JudgeInfo(judge.name, section.kind, verdict_options(section.model_dump(mode="json")), judge.weights)
 
 
-def _members(section: JudgeConfig) -> list[JudgeConfig]:
+def every(section: JudgeConfig) -> Iterator[JudgeConfig]:
+    """A judge, and all that it is made of."""
+    yield section
+    for part in _parts(section):
+        yield from every(part)
+
+
+def oracle_of(section: JudgeConfig) -> JudgeConfig:
+    """Of a judge that chooses what to ask: whom it asks."""
+    return _part(section, "oracle")
+
+
+def _parts(section: JudgeConfig) -> list[JudgeConfig]:
+    if section.kind == "active":
+        return [_part(section, role) for role in ROLES]
     if section.kind != "panel":
         return []
     given = section.options.get("judges")
     if not isinstance(given, list) or not given:
         raise ConfigError(f"a panel has judges {given!r}; wanted a list such as [{{kind: rules}}, {{kind: llm}}]")
+    return [_section(member, "a member of the panel") for member in given]
+
+
+def _part(section: JudgeConfig, role: str) -> JudgeConfig:
+    given = section.options.get(role)
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"an active judge has the {role} {given!r}; wanted a judge such as {{kind: reward_model}}")
+    return _section(given, f"the {role} of an active judge")
+
+
+def _section(given: object, what: str) -> JudgeConfig:
     try:
-        return [JudgeConfig.model_validate(member) for member in given]
+        return JudgeConfig.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(f"a member of the panel is not a judge: {error.errors()[0]['msg']}") from error
+        raise ConfigError(f"{what} is not a judge: {error.errors()[0]['msg']}") from error

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from flows.config import Config, JudgeConfig, parse_model, read_yaml
-from flows.judges import judge_info, make_judge
+from flows.judges import judge_info, make_judge, oracle_of
+from judges.active import ActiveJudge
 from judges.bench import BenchReport, bench, cases_of
 from judges.canary import CanaryReport, canaries, read_bank, run_canaries
 from judges.cases import Case, Remember, Said, groups_of
@@ -60,7 +61,10 @@ def close_judge(judge: Judge) -> None:
 
 def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None:
     """Raise ConfigError when a judge that is a model fails its canaries; what it said of them is asked once a store."""
-    if section.kind == "rules" or section.canaries == "skip":
+    if section.canaries == "skip":
+        return
+    section, judge = _decides(section, judge)
+    if section.kind == "rules":
         return
     report = try_canaries(section, judge, store=store)
     if not report.passed:
@@ -69,6 +73,10 @@ def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None
             f"judge {judge.name} fails its canaries; a policy would learn to please it and nothing else:\n{problems}\n"
             "see: spar judge canary CONFIG. Choose a better judge or prompt, or learn from it with judge.canaries: skip"
         )
+
+
+def _decides(section: JudgeConfig, judge: Judge) -> tuple[JudgeConfig, Judge]:
+    return (oracle_of(section), judge.oracle) if isinstance(judge, ActiveJudge) else (section, judge)
 
 
 def bench_judge(
@@ -94,7 +102,8 @@ def bench_judge(
 def try_canaries(
     section: JudgeConfig, judge: Judge, *, store: DuckStore | None = None, show: Show = unshown
 ) -> CanaryReport:
-    """See judges.canary; a store is used as by `bench_judge`."""
+    """See judges.canary; a store is used as by `bench_judge`. Of an active judge, its oracle is tried: it decides."""
+    section, judge = _decides(section, judge)
     known, remember = _memory(section, judge, [canary.case for canary in canaries(read_bank())], store, show)
     return run_canaries(judge, known=known, remember=remember)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from flows.config import JudgeConfig
 from flows.holding import hold
-from flows.judges import judge_info
+from flows.judges import check_examiner, judge_info
 from flows.judging import Show, opened, refuse_failing, unshown
 from loop.errors import StoreError
 from loop.parts import Judge
@@ -51,6 +51,8 @@ def label_backlog(
     is missing. `show` hears of every chunk, `each` of every entry. Raises ConfigError when the judge fails its
     canaries, StepError when it stops answering, StoreBusy when another process has it label the same store.
     """
+    if split != "train":
+        check_examiner(judge)
     known = DuckStore(store)
     found = _run_id(known, run)
     with opened(judge) as labeller:

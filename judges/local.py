@@ -1,9 +1,10 @@
-"""Questions to a vLLM engine in this process."""
+"""Questions to an engine in this process: one of the judge's own, or the one that samples."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from judges.asking import Question, Reply, call_id
 from judges.verdicts import by_label, storable, unreadable
@@ -16,58 +17,62 @@ if TYPE_CHECKING:
 CHUNK = 32  # questions the engine gets at a time: what is stored at once, and what a crash can lose
 
 
-class EngineAsker:
-    """An asker (see judges.asking) with an engine of its own beside the policy's; on a GPU only one is awake at a time.
+class Serves(Protocol):
+    """What an asker needs of an engine: loop.sampling.engine.Engine has it, and loop.sampling.plain."""
 
-    `context` is the most tokens a question and its answer may have together; a longer question gets no answer. Answers
-    are greedy, so nothing is asked twice. Raises ConfigError for a label that is not one token.
-    """
+    context: int
 
-    def __init__(self, model: str, *, context: int = 4096, dtype: str | None = None, gpu_memory: float = 0.85) -> None:
-        self._source, self._context, self._dtype, self._gpu_memory = model, context, dtype, gpu_memory
+    def ask(self, inquiries: Sequence["Inquiry"]) -> list["Told"]: ...
+
+
+class Warms(Protocol):
+    """What keeps one live engine for all policies: the sampler."""
 
     @property
-    def model(self) -> str:
-        """The model's name, with its weights' hash: a folder may hold others tomorrow."""
-        return f"{self._source}@{self._checkpoint.weights_sha256[:12]}"
+    def engine(self) -> Serves: ...
+    def warm(self, policy: Checkpoint) -> None: ...
+    def rest(self) -> None: ...
+
+
+class LocalAsker(ABC):
+    """What askers (see judges.asking) with an engine in this process share.
+
+    A question that is too long for its context gets no answer. Answers are greedy, so nothing is asked twice. Raises
+    ConfigError for a label that is not one token.
+    """
+
+    @property
+    @abstractmethod
+    def model(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def _checkpoint(self) -> Checkpoint: ...
+
+    @property
+    @abstractmethod
+    def _engine(self) -> Serves: ...
+
+    @property
+    @abstractmethod
+    def _context(self) -> int: ...
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Have the engine ready with the checkpoint's weights."""
+
+    @abstractmethod
+    def _end(self) -> None: ...
 
     def ask(self, questions: Sequence[Question]) -> Iterator[list[Reply]]:
         if not questions:
             return
-        self._engine.load(self._checkpoint)
+        self._begin()
         try:
             for start in range(0, len(questions), CHUNK):
                 yield self._replies(questions[start : start + CHUNK])
         finally:
-            self._engine.rest()
-
-    @property
-    def weights(self) -> Sequence[str]:
-        return (self._checkpoint.weights_sha256,)
-
-    def close(self) -> None:
-        self._engine.close()
-
-    @cached_property
-    def _checkpoint(self) -> Checkpoint:
-        from loop.learning.checkpoint import weights_sha256
-        from loop.models import resolve_model
-
-        folder = resolve_model(self._source)
-        return Checkpoint("", "", str(folder), None, weights_sha256(folder))
-
-    @cached_property
-    def _engine(self) -> Any:
-        from loop.hardware import device
-        from loop.sampling.engine import Engine, positions
-
-        return Engine(
-            context=min(self._context, positions(self._checkpoint.path)),
-            dtype=self._dtype,
-            max_seqs=CHUNK,
-            gpu_memory=self._gpu_memory,
-            own_process=device().type == "cuda",
-        )
+            self._end()
 
     @cached_property
     def _template(self) -> Any:
@@ -105,16 +110,16 @@ class EngineAsker:
                     continue
                 if text == label:
                     raise ConfigError(
-                        f"label {label!r} is {len(ids)} tokens for {self._source}, or another label's; wanted one "
+                        f"label {label!r} is {len(ids)} tokens for {self.model}, or another label's; wanted one "
                         "of its own, as A or B are: change the judge's labels, or have it answer with verdict: json"
                     )
         return tokens
 
     def _lacks(self, inquiry: "Inquiry") -> int:
-        return len(inquiry.prompt_ids) + inquiry.max_tokens - int(self._engine.context)
+        return len(inquiry.prompt_ids) + inquiry.max_tokens - self._context
 
     def _too_long(self, question: Question, inquiry: "Inquiry") -> Reply:
-        room = self._engine.context - inquiry.max_tokens
+        room = self._context - inquiry.max_tokens
         return Reply(question, None, {}, f"the question has {len(inquiry.prompt_ids)} tokens, room for {room}")
 
     def _reply(self, question: Question, inquiry: "Inquiry", told: "Told", seconds: float) -> Reply:
@@ -127,3 +132,96 @@ class EngineAsker:
         made = call_id(question, 1)
         call = JudgeCall(made, question.judge, question.id, 1, self.model, text, error, *tokens, None, seconds)
         return Reply(question, None if error else text, {} if error else logprobs, error, (call,))
+
+
+class EngineAsker(LocalAsker):
+    """Asks `model`, a folder or hub id, with an engine of its own; on a GPU only one of a process is awake at a time.
+
+    `context` is the most tokens a question and its answer may have together.
+    """
+
+    def __init__(self, model: str, *, context: int = 4096, dtype: str | None = None, gpu_memory: float = 0.85) -> None:
+        self._source, self._most, self._dtype, self._gpu_memory = model, context, dtype, gpu_memory
+
+    @property
+    def model(self) -> str:
+        """The model's name, with its weights' hash: a folder may hold others tomorrow."""
+        return f"{self._source}@{self._checkpoint.weights_sha256[:12]}"
+
+    @property
+    def weights(self) -> Sequence[str]:
+        return (self._checkpoint.weights_sha256,)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        from loop.learning.checkpoint import weights_sha256
+        from loop.models import resolve_model
+
+        folder = resolve_model(self._source)
+        return Checkpoint("", "", str(folder), None, weights_sha256(folder))
+
+    @cached_property
+    def _engine(self) -> Any:
+        from loop.hardware import device
+        from loop.sampling.engine import Engine
+
+        return Engine(
+            context=self._context,
+            dtype=self._dtype,
+            max_seqs=CHUNK,
+            gpu_memory=self._gpu_memory,
+            own_process=device().type == "cuda",
+        )
+
+    @cached_property
+    def _context(self) -> int:
+        from loop.sampling.engine import positions
+
+        return min(self._most, positions(self._checkpoint.path))
+
+    def _begin(self) -> None:
+        self._engine.load(self._checkpoint)
+
+    def _end(self) -> None:
+        self._engine.rest()
+
+
+class PolicyAsker(LocalAsker):
+    """Asks a policy with the sampler's engine, and within its context; its model is the checkpoint's id."""
+
+    def __init__(self, policy: Checkpoint, sampler: Warms) -> None:
+        self._policy, self._sampler = policy, sampler
+
+    @property
+    def model(self) -> str:
+        return self._policy.id
+
+    @property
+    def weights(self) -> Sequence[str]:
+        return (self._policy.weights_sha256,)
+
+    def close(self) -> None:
+        """The engine is the sampler's."""
+
+    @property
+    def _checkpoint(self) -> Checkpoint:
+        return self._policy
+
+    @property
+    def _engine(self) -> Serves:
+        return self._sampler.engine
+
+    @property
+    def _context(self) -> int:
+        from loop.sampling.engine import positions
+
+        return min(self._engine.context, positions(self._policy.path))
+
+    def _begin(self) -> None:
+        self._sampler.warm(self._policy)
+
+    def _end(self) -> None:
+        self._sampler.rest()

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from judges.inner import Inner
 from loop.errors import ConfigError
-from loop.judging import Duel, Reading, duel_id, duel_scores, duels, from_duels
+from loop.judging import SEPARATOR, Duel, Reading, duel_id, duel_scores, duels, from_duels
 from loop.parts import Judge
-from loop.types import Completion, Group, JudgeCall, Judgement, digest, make_id
-
-SEPARATOR = "|"  # between a member's name and its own member
+from loop.types import Completion, Group, JudgeCall, Judgement, digest
 
 
 class Panel:
@@ -36,9 +35,10 @@ class Panel:
             raise ConfigError(f"judge panel: a judge is named {wrong[0]!r}; wanted a name without {SEPARATOR!r}")
         if not 0 <= min_agreement <= 1:
             raise ConfigError(f"judge panel: min_agreement is {min_agreement}; wanted a share from 0 to 1")
-        self._members = [judge if judge.compares else Duelling(judge) for judge in judges]
         self._judges, self._min_agreement = list(judges), min_agreement
         self.name = f"panel-{digest([sorted(names), min_agreement], 4)}"
+        pairwise = [judge if judge.compares else Duelling(judge) for judge in judges]
+        self._members = [Inner(judge, self.name, judge.name) for judge in pairwise]
         self.weights = tuple(weights for judge in judges for weights in judge.weights)
 
     def close(self) -> None:
@@ -47,19 +47,17 @@ class Panel:
                 close()
 
     def missing(self, group: Group) -> int:
-        return sum(member.missing(_for_member(group, member.name)) for member in self._members)
+        return sum(member.missing(group) for member in self._members)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
         for member in self._members:
-            own = [_for_member(group, member.name) for group in groups]
-            for chunk in member.judge([group for group in own if member.missing(group)]):
-                yield [self._relabelled(member.name, record) for record in chunk]
+            yield from member.ask(groups)
 
     def read(self, judgements: Sequence[Judgement]) -> Reading:
         """A score is the mean over own duels."""
         told: dict[Duel, list[float]] = defaultdict(list)
         for member in self._members:
-            for (a, b), p in member.read(_of_member(judgements, member.name)).duels.items():
+            for (a, b), p in member.read(judgements).duels.items():
                 if a < b:  # the other direction is its mirror
                     told[a, b].append(p)
         return from_duels({duel: self._agreed(p) for duel, p in told.items()})
@@ -69,26 +67,6 @@ class Panel:
         wins, losses = sum(x > 0.5 for x in told), sum(x < 0.5 for x in told)
         ours, others = (wins, losses) if p > 0.5 else (losses, wins)
         return p if ours > others and ours / len(self._members) >= self._min_agreement else 0.5
-
-    def _relabelled(self, member: str, record: Judgement | JudgeCall) -> Judgement | JudgeCall:
-        if isinstance(record, JudgeCall):
-            call_id = make_id("judge_call", judge=self.name, of=record.id)
-            return replace(record, id=call_id, judge=self.name, judgement_id=self._id(record.judgement_id))
-        path = f"{member}{SEPARATOR}{record.member}" if record.member else member
-        return replace(record, id=self._id(record.id), judge=self.name, member=path)
-
-    def _id(self, of: str) -> str:
-        return make_id("judgement", judge=self.name, of=of)
-
-
-def _for_member(group: Group, name: str) -> Group:
-    return replace(group, judged=tuple(_of_member(group.judged, name)))
-
-
-def _of_member(judgements: Sequence[Judgement], name: str) -> list[Judgement]:
-    """A member's rows as it made them, but for their ids."""
-    paths = ((j, j.member.partition(SEPARATOR)) for j in judgements)
-    return [replace(j, judge=name, member=own) for j, (member, _, own) in paths if member == name]
 
 
 class Duelling:

@@ -1,13 +1,13 @@
 """Judges by reward models: one, or an ensemble, of any models with a scalar head."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from loop.aggregate import AGGREGATORS, Scale, check_aggregator, members
+from loop.aggregate import AGGREGATORS, Scale, check_aggregator, members, standardised
 from loop.errors import ConfigError, DataError, NotANumber
 from loop.judging import Pointwise, Reading, mean_scores, score_id, unjudged
 from loop.options import option_names
@@ -86,8 +86,17 @@ class RewardModelJudge(Pointwise):
 
         return [weights_sha256(m.folder) for m in self._models]
 
+    @property
+    def members(self) -> int:
+        """How many score each completion."""
+        return sum(m.members for m in self._models)
+
+    def member_scores(self, judgements: Sequence[Judgement]) -> Mapping[str, Sequence[float]]:
+        """Of each completion that all members scored, their scores on one scale, in order. For several members."""
+        return standardised(judgements, self._scales or {})
+
     def missing(self, group: Group) -> int:
-        return len(unjudged(group)) * sum(m.members for m in self._models)
+        return len(unjudged(group)) * self.members
 
     def read(self, judgements: Sequence[Judgement]) -> Reading:
         """A completion that a member gave no score has none. A single model's score is as the model gives it."""
@@ -139,7 +148,7 @@ class RewardModelJudge(Pointwise):
     @cached_property
     def _scales(self) -> dict[str, Scale] | None:
         """Of each member by its name; None for a single member, which needs none."""
-        n = sum(m.members for m in self._models)
+        n = self.members
         if n == 1:
             return None
         known = self._given

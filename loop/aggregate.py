@@ -64,6 +64,16 @@ def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Sca
     count as their mean. Raises ConfigError for an unknown aggregator, option or member, and for a std of 0.
     """
     check_aggregator(kind, options)
+    aggregate = AGGREGATORS[kind]
+    found = standardised(judgements, scales)
+    return Reading({completion: aggregate(scores, **options) for completion, scores in found.items()})
+
+
+def standardised(judgements: Iterable[Judgement], scales: Mapping[str, Scale]) -> dict[str, list[float]]:
+    """Of each completion that every member scored: (v - mean) / std of each member's score v, as `scales` orders them.
+
+    Raises ConfigError for an unknown member, or a std of 0.
+    """
     for member, (_, std) in scales.items():
         if not std > 0:
             raise ConfigError(f"member {member!r} has standard deviation {std!r}; wanted one above 0 to divide by")
@@ -73,12 +83,11 @@ def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Sca
             if j.member not in scales:
                 raise ConfigError(f"judge {j.judge} has a member {j.member!r}; there are scales of {sorted(scales)}")
             said[j.completion_id][j.member].append(j.value)
-    standard = {completion: _standardised(found, scales) for completion, found in said.items()}
-    aggregate = AGGREGATORS[kind]
-    return Reading({completion: aggregate(found, **options) for completion, found in standard.items() if found})
+    found = {completion: _one_scale(told, scales) for completion, told in said.items()}
+    return {completion: scores for completion, scores in found.items() if scores is not None}
 
 
-def _standardised(said: Mapping[str, Sequence[float | None]], scales: Mapping[str, Scale]) -> list[float] | None:
+def _one_scale(said: Mapping[str, Sequence[float | None]], scales: Mapping[str, Scale]) -> list[float] | None:
     """One number a member, in the order of `scales`; None when a member gave no answer."""
     found = []
     for member, (middle, std) in scales.items():

@@ -32,6 +32,9 @@ class FakeSampler:
     def __init__(self, n: dict[Split, int], *, seed: int = 0) -> None:
         self.n, self.seed = n, seed
 
+    def sources(self, rnd: Round) -> list[Round]:
+        return []
+
     def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
         for prompt in prompts:
             yield [self._completion(rnd, prompt, k) for k in range(self.n[rnd.split])]
@@ -81,10 +84,16 @@ class FakeJudge(Pointwise):
 class FakeLearner:
     """The new weights are the hash of the old ones and of what was learned from; nothing is written to disk."""
 
+    def anchor(self, rnd: Round) -> Checkpoint:
+        return rnd.policy
+
+    def references(self, rnd: Round) -> list[Checkpoint]:
+        return [rnd.reference]
+
     def score(self, checkpoint: Checkpoint, rows: Any) -> Iterator[list[LogProb]]:
         for row in rows.to_pylist():
             for completion_id, tokens, known in zip(
-                row["completion_ids"], row["token_ids"], row["reference"], strict=True
+                row["completion_ids"], row["token_ids"], row["reference"][0], strict=True
             ):
                 if known is None:
                     cause = {"weights": checkpoint.weights_sha256, "completion": completion_id}
@@ -95,17 +104,17 @@ class FakeLearner:
                             checkpoint.weights_sha256,
                             -float(len(tokens)),
                             len(tokens),
+                            [-1.0] * len(tokens),
                         )
                     ]
 
-    def learn(self, rnd: Round, pairs: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
-        seen = digest([rnd.policy.weights_sha256, pairs.select(["pair_id", "reference"]).to_pylist()])
+    def learn(self, rnd: Round, lessons: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
+        seen = digest([rnd.policy.weights_sha256, lessons.select(["lesson_id", "reference"]).to_pylist()])
         weights = hashlib.sha256(seen.encode()).hexdigest()
         cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id}
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, f"/nowhere/{seen}", rnd.policy.id, weights)
         update_id = make_id("update", **cause)
         metrics = {"loss": 0.5, "accuracy": 1.0}
-        update = Update(
-            update_id, rnd.run, rnd.index, "fake", rnd.policy.id, candidate.id, pairs.num_rows, 0.0, metrics
-        )
+        names = (rnd.run, rnd.index, "fake", rnd.policy.id, candidate.id)
+        update = Update(update_id, *names, lessons.num_rows, 0.0, metrics, [rnd.reference.id])
         return candidate, update, [UpdateStep(make_id("update_step", update=update_id, step=1), update_id, 1, metrics)]

@@ -15,6 +15,8 @@ from loop.errors import StepError
 from loop.types import Completion, Experience, Group, JudgeCall, Judgement, make_id
 
 NO_REPLY = "no reply: "  # begins the rationale of a judgement for which nothing came back, unlike a refusal
+SEPARATOR = "|"  # in `member`, between the parts of a judge that is made of judges and their own members
+EXPLORER = "explorer"  # the part that chooses what is asked and decides nothing, see judges.active
 PATIENCE = 20  # judgements before the share without an answer says anything
 
 Disagreement = Literal["tie", "abstain"]
@@ -90,11 +92,19 @@ def _with(group: Group, rivals: tuple[Completion, ...], said: Mapping[str, list[
     return replace(group, rivals=rivals, judged=tuple(j for completion_id in answers for j in said[completion_id]))
 
 
-def _too_silent(judgements: Sequence[Judgement], max_abstain: float) -> bool:
-    """A share says nothing of a few judgements, except where no reply came at all."""
-    silent = [j for j in judgements if j.value is None]
-    enough = len(judgements) >= PATIENCE or any(map(_unreached, silent))
-    return enough and len(silent) > max_abstain * len(judgements)
+def _too_silent(judgements: Sequence[Judgement], max_abstain: float) -> Sequence[Judgement]:
+    """The judgements of whom too many are without an answer; none where that is not so.
+
+    A share says nothing of a few judgements, except where no reply came at all. An explorer is counted for itself: its
+    many scores would hide that whoever decides is silent.
+    """
+    for explores in (False, True):
+        told = [j for j in judgements if (j.member.partition(SEPARATOR)[0] == EXPLORER) == explores]
+        silent = [j for j in told if j.value is None]
+        enough = len(told) >= PATIENCE or any(map(_unreached, silent))
+        if enough and len(silent) > max_abstain * len(told):
+            return told
+    return ()
 
 
 def refuse_silence(
@@ -121,11 +131,11 @@ def _unreached(record: Judgement | JudgeCall) -> bool:
 
 
 def _refuse(judgements: Sequence[Judgement], max_abstain: float, judge: str) -> None:
-    if _too_silent(judgements, max_abstain):
-        silent = [j for j in judgements if j.value is None]
+    if told := _too_silent(judgements, max_abstain):
+        silent = [j for j in told if j.value is None]
         raise StepError(
-            f"judge {judge} gave no answer to {len(silent)} of {len(judgements)} questions "
-            f"({len(silent) / len(judgements):.0%}, more than judge.max_abstain {max_abstain:.0%}), the last: "
+            f"judge {judge} gave no answer to {len(silent)} of {len(told)} questions "
+            f"({len(silent) / len(told):.0%}, more than judge.max_abstain {max_abstain:.0%}), the last: "
             f"{silent[-1].rationale or 'no reason given'}. What it did answer is stored. See that the judge is back "
             "and run the same command, or spar resume (open questions are asked again); or raise judge.max_abstain"
         )

@@ -1,116 +1,169 @@
-"""Turn judgements into preference pairs. Pure: no model, no database.
+"""Turn judgements into preference pairs and examples. Pure: no model, no database.
 
-A builder looks at one prompt's scored completions. It returns pairs, or the reason why there are none; so each prompt
-ends with exactly one outcome and none is dropped in silence: prompts = paired + tie + identical + abstained + failed.
+A builder (see loop.pairing) looks at one prompt's completions. It returns what to learn from, or the reason why there
+is nothing; filters then look at all of the round. So each prompt ends with exactly one outcome and none is dropped in
+silence: prompts = paired + tie + identical + abstained + filtered + failed.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from loop.errors import ConfigError
 from loop.judging import Reading, mean_scores
-from loop.options import check_options
+from loop.pairing import (
+    BUILDERS,
+    EXAMPLE_BUILDERS,
+    FILTERS,
+    UNSCORED,
+    Candidates,
+    Choice,
+    Dropped,
+    Pick,
+    Row,
+    Scored,
+    Unpaired,
+)
+from loop.pairing.checks import check_pairing, options_of
 from loop.parts import Pairing
-from loop.types import Completion, Experience, Group, Judgement, Outcome, Pair, PromptOutcome, Round, make_id
+from loop.types import Example, Experience, Judgement, Outcome, Pair, PromptOutcome, Round, make_id
 
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    score: float
-    completion: Completion
-
-
-@dataclass(frozen=True, slots=True)
-class Unpaired:
-    """Why a prompt has no pair."""
-
-    outcome: Outcome
-    reason: str
-
+__all__ = [
+    "BUILDERS",
+    "EXAMPLE_BUILDERS",
+    "FILTERS",
+    "UNSCORED",
+    "Read",
+    "Scored",
+    "Unpaired",
+    "check_pairing",
+    "outcome_of",
+    "pairing",
+]
 
 Read = Callable[[Sequence[Judgement]], Reading]
-Builder = Callable[..., Sequence[tuple[Scored, Scored]] | Unpaired]
+Filtering = Sequence[Mapping[str, Any]]  # each with `kind`, and beside it the options of that filter
+Drop = tuple[str, str]  # the filter, and why
 
 
-def best_worst(
-    scored: Sequence[Scored], *, per_prompt: int = 1, min_margin: float = 0.0
-) -> Sequence[tuple[Scored, Scored]] | Unpaired:
-    """Pair the best answer with the worst, the second best with the second worst, ... up to `per_prompt` pairs.
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """What a builder made of one prompt, without the pairs that lost the judge's own duel."""
 
-    A pair needs a score difference above `min_margin` and two different texts. With `per_prompt` 1 this is the recipe
-    of SimPO, arXiv:2405.14734. `scored` comes in sample order, which decides among equal scores.
-    """
-    if len({s.completion.text for s in scored}) == 1:
-        return Unpaired("identical", f"all {len(scored)} scored completions have the same text")
-    worst = sorted(scored, key=lambda s: s.score)
-    best = sorted(scored, key=lambda s: -s.score)
-    found = [
-        (high, low)
-        for high, low in list(zip(best, worst, strict=True))[:per_prompt]
-        if high.score - low.score > min_margin and high.completion.text != low.completion.text
-    ]
-    return found or Unpaired("tie", f"scores from {worst[0].score:g} to {best[0].score:g}, min_margin {min_margin:g}")
+    rows: Sequence[Row]
+    lost: int
 
 
-BUILDERS: dict[str, Builder] = {"best_worst": best_worst}
-
-
-def pairing(kind: str, read: Read = mean_scores, /, **options: Any) -> Pairing:
+def pairing(kind: str, read: Read = mean_scores, /, filters: Filtering = (), **options: Any) -> Pairing:
     """The pairing step for a builder by name; `read` is the judge's way to read its judgements.
 
-    Raises ConfigError for a builder or an option that does not exist.
+    `filters` then look at what the builder made of the round, one after the other. Raises ConfigError for a builder,
+    filter or option that does not exist.
     """
-    if kind not in BUILDERS:
-        raise ConfigError(f"there is no pair builder {kind!r}; choose one of {', '.join(BUILDERS)}")
-    check_options("pair builder", kind, BUILDERS[kind], options, skip=1)
+    check_pairing(kind, {**options, "filters": filters})
 
-    def build(rnd: Round, experience: Experience) -> list[Pair | PromptOutcome]:
-        reading = read(experience.judgements)
-        records: list[Pair | PromptOutcome] = []
-        for group in experience.groups:
-            found = _preferences(group, reading, lambda scored: BUILDERS[kind](scored, **options))
-            if isinstance(found, Unpaired):
-                records.append(outcome_of(rnd, group.prompt.id, found.outcome, found.reason))
-            else:
-                records += [_pair(rnd, group.prompt.id, kind, c, r, reading) for c, r in found]
-                records.append(outcome_of(rnd, group.prompt.id, "paired"))
+    def build(rnd: Round, experience: Experience) -> list[Pair | Example | PromptOutcome]:
+        built = {prompt: _build(kind, seen, options) for prompt, seen in _candidates(experience, read)}
+        kept, drops = _sift([row for made in built.values() if isinstance(made, _Built) for row in made.rows], filters)
+        records: list[Pair | Example | PromptOutcome] = []
+        for prompt, made in built.items():
+            records += [_record(rnd, kind, row) for row in kept[prompt]]
+            outcome, reason = _became(kind, made, len(kept[prompt]), drops[prompt])
+            records.append(outcome_of(rnd, prompt, outcome, reason))
         return records
 
     return build
 
 
-def _preferences(group: Group, reading: Reading, builder: Builder) -> Sequence[tuple[Scored, Scored]] | Unpaired:
-    if len(group.completions) > 1 and len({c.text for c in group.completions}) == 1:
-        return Unpaired("identical", f"all {len(group.completions)} completions have the same text")
-    scored = [Scored(reading.scores[c.id], c) for c in group.completions if c.id in reading.scores]
-    if len(scored) < 2:
-        return Unpaired("abstained", f"the judge scored {len(scored)} of {len(group.completions)} completions")
-    found = builder(scored)
+def _candidates(experience: Experience, read: Read) -> Iterator[tuple[str, Candidates]]:
+    reading = read(experience.judgements)
+    said = defaultdict(list)
+    for j in experience.judgements:
+        said[j.completion_id].append(j)
+    for group in experience.groups:
+        judged = tuple(j for c in group.completions for j in said[c.id])
+        yield group.prompt.id, Candidates(group.completions, reading, judged)
+
+
+def _build(kind: str, seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
+    found = BUILDERS[kind](seen, **options)
     if isinstance(found, Unpaired):
         return found
-    won = [(c, r) for c, r in found if _p_chosen(c, r, reading) > 0.5]
-    return won or Unpaired("tie", f"the judge's own duels do not prefer any of the {len(found)} pairs built on scores")
+    items = [_settled(item, kind, seen.reading) for item in found]
+    rows = [Row(item, seen) for item in items if item is not None]
+    if not rows:
+        return Unpaired("tie", f"the judge's own duels do not prefer any of the {len(found)} pairs built on scores")
+    return _Built(rows, len(items) - len(rows))
 
 
-def _p_chosen(chosen: Scored, rejected: Scored, reading: Reading) -> float:
-    """The judge's own probability where it compared these two, else 1: the higher score is better."""
-    return reading.duels.get((chosen.completion.id, rejected.completion.id), 1.0)
+def _settled(item: Choice | Pick, kind: str, reading: Reading) -> Choice | Pick | None:
+    """With p from the judge's own duel of the two, where it compared them; None: the duel does not prefer chosen.
+
+    Without a duel p is 1: the higher score is better. A given answer is chosen by what it is, whatever a duel says.
+    """
+    if isinstance(item, Pick):
+        return item
+    duel = (item.chosen.completion.id, item.rejected.completion.id)
+    p = 1.0 if kind in UNSCORED else reading.duels.get(duel, 1.0)
+    if p <= 0.5:
+        return None
+    return item if item.p is not None else replace(item, p=p)
 
 
-def _pair(rnd: Round, prompt_id: str, builder: str, chosen: Scored, rejected: Scored, reading: Reading) -> Pair:
-    chosen_id, rejected_id = chosen.completion.id, rejected.completion.id
+def _sift(rows: Sequence[Row], filters: Filtering) -> tuple[Mapping[str, list[Row]], Mapping[str, list[Drop]]]:
+    """By prompt: the rows that every filter keeps, and what was dropped."""
+    drops: dict[str, list[Drop]] = defaultdict(list)
+    for each in filters:
+        verdicts = FILTERS[each["kind"]](rows, **options_of(each))
+        for row, verdict in zip(rows, verdicts, strict=True):
+            if isinstance(verdict, Dropped):
+                drops[row.prompt_id].append((each["kind"], verdict.why))
+        rows = [verdict for verdict in verdicts if isinstance(verdict, Row)]
+    kept: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        kept[row.prompt_id].append(row)
+    return kept, drops
+
+
+def _became(kind: str, made: _Built | Unpaired, kept: int, drops: Sequence[Drop]) -> tuple[Outcome, str]:
+    if isinstance(made, Unpaired):
+        return made.outcome, made.reason
+    what = "examples" if kind in EXAMPLE_BUILDERS else "pairs"
+    said = [f"{made.lost} of {made.lost + len(made.rows)} pairs not preferred by the judge's own duels"] * (
+        made.lost > 0
+    )
+    by_filter = Counter(filter_ for filter_, _ in drops)
+    said += [f"{n} of {len(made.rows)} {what} dropped by {filter_}" for filter_, n in by_filter.items()]
+    if kept:
+        return "paired", ", ".join(said)
+    return "filtered", f"{', '.join(said)} ({drops[-1][1]})"
+
+
+def _record(rnd: Round, builder: str, row: Row) -> Pair | Example:
+    return _example(rnd, builder, row.item) if isinstance(row.item, Pick) else _pair(rnd, builder, row.item)
+
+
+def _example(rnd: Round, builder: str, pick: Pick) -> Example:
+    answer = pick.completion
+    cause = make_id("example", run=rnd.run, round=rnd.index, completion=answer.id)
+    return Example(cause, rnd.run, rnd.index, answer.prompt_id, answer.id, pick.reward, pick.weight, builder)
+
+
+def _pair(rnd: Round, builder: str, choice: Choice) -> Pair:
+    chosen, rejected = choice.chosen.completion, choice.rejected.completion
+    sample = choice.reference_sample
     return Pair(
-        id=make_id("pair", run=rnd.run, round=rnd.index, chosen=chosen_id, rejected=rejected_id),
+        id=make_id("pair", run=rnd.run, round=rnd.index, chosen=chosen.id, rejected=rejected.id),
         run=rnd.run,
         round=rnd.index,
-        prompt_id=prompt_id,
-        chosen_id=chosen_id,
-        rejected_id=rejected_id,
-        p_chosen=_p_chosen(chosen, rejected, reading),
-        margin=chosen.score - rejected.score,
-        weight=1.0,
+        prompt_id=chosen.prompt_id,
+        chosen_id=chosen.id,
+        rejected_id=rejected.id,
+        p_chosen=1.0 if choice.p is None else choice.p,
+        margin=choice.chosen.score - choice.rejected.score,
+        weight=choice.weight,
         builder=builder,
+        reference_sample_id=None if sample is None else sample.id,
     )
 
 

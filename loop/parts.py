@@ -13,6 +13,7 @@ from loop.types import (
     Checkpoint,
     Completion,
     Evaluation,
+    Example,
     Experience,
     Group,
     JudgeCall,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 
 class Sampler(Protocol):
+    def sources(self, rnd: Round) -> Sequence[Round]:
+        """Who else answers the prompts of a round: views of it with another policy or origin."""
+        ...
+
     def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[Sequence[Completion | PromptOutcome]]:
         """Write completions of each prompt with `rnd.policy`; a prompt that cannot be sampled gets an outcome."""
         ...
@@ -71,12 +76,21 @@ class Judge(Protocol):
 
 
 class Learner(Protocol):
-    def score(self, checkpoint: Checkpoint, rows: "pa.Table") -> Iterator[Sequence[LogProb]]:
-        """log P under `checkpoint` of each completion in `rows` (see Store.unscored) that has none yet."""
+    def anchor(self, rnd: Round) -> Checkpoint:
+        """The reference of a round that begins; `rnd.reference` is that of the round before."""
         ...
 
-    def learn(self, rnd: Round, pairs: "pa.Table") -> tuple[Checkpoint, Update, Sequence[UpdateStep]]:
-        """Improve `rnd.policy` on the pairs (see Store.pairs) and write the candidate to disk."""
+    def references(self, rnd: Round) -> Sequence[Checkpoint]:
+        """The checkpoints that the update of a round compares with: none, one, or the parts of a mixture."""
+        ...
+
+    def score(self, checkpoint: Checkpoint, rows: "pa.Table") -> Iterator[Sequence[LogProb]]:
+        """log P under `checkpoint` of each completion in `rows` (see Store.lessons, with it as the one reference) that
+        has none yet."""
+        ...
+
+    def learn(self, rnd: Round, lessons: "pa.Table") -> tuple[Checkpoint, Update, Sequence[UpdateStep]]:
+        """Improve `rnd.policy` on the lessons (see Store.lessons) and write the candidate to disk."""
         ...
 
 
@@ -98,17 +112,25 @@ class Store(Protocol):
 
     def unsampled(self, rnd: Round) -> list[Prompt]: ...
     def experience(self, rnd: Round, judge: str) -> Experience:
-        """The completions of `rnd.policy` for the prompts of `rnd`, and all that the judge has said of them."""
+        """The completions that a round has of its prompts, and all that the judge has said of them. Of held-out
+        prompts: those of `rnd.policy`."""
         ...
 
-    def pairs(self, rnd: Round) -> "pa.Table": ...
+    def begun(self, rnd: Round) -> Round | None:
+        """The round as it began, if it did."""
+        ...
+
+    def lessons(self, rnd: Round, references: Sequence[Checkpoint]) -> "pa.Table":
+        """The pairs or groups that the round learns from, with their log-probs under each reference."""
+        ...
+
     def answers(self, rnd: Round) -> "pa.Table": ...
     def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]: ...
     def updated(self, rnd: Round) -> Checkpoint | None: ...
     def evaluated(self, rnd: Round) -> list[Evaluation]: ...
 
 
-Pairing = Callable[[Round, Experience], Sequence[Pair | PromptOutcome]]
+Pairing = Callable[[Round, Experience], Sequence[Pair | Example | PromptOutcome]]
 Watch = Callable[[str, int, Iterator[Sequence[Record]]], Iterator[Sequence[Record]]]
 Run = Callable[..., Any]
 
@@ -134,5 +156,4 @@ class Parts:
     per_round: int  # prompts a round
     examiner: Judge | None = None  # judges held-out answers; None: `judge` does
     max_abstain: float = 0.5  # share of judgements without an answer from which on the judge step stops
-    anchor: str = "previous"  # the learner's reference: "previous" or "initial"
     watch: Watch = unwatched  # sees every chunk on its way into the store: progress, timing

@@ -14,8 +14,13 @@ from loop.types import Checkpoint, Round
 
 
 def sample(rnd: Round, parts: Parts) -> int:
-    missing = parts.store.unsampled(rnd)
-    return parts.store.add(parts.watch("sample", len(missing), parts.sampler.sample(rnd, missing)))
+    sources = (rnd, *parts.sampler.sources(rnd))
+    return sum(_sample(source, parts) for source in sources)
+
+
+def _sample(source: Round, parts: Parts) -> int:
+    missing = parts.store.unsampled(source)
+    return parts.store.add(parts.watch("sample", len(missing), parts.sampler.sample(source, missing)))
 
 
 def judge(rnd: Round, parts: Parts) -> int:
@@ -44,24 +49,28 @@ def pair(rnd: Round, parts: Parts) -> int:
 
 
 def score(rnd: Round, parts: Parts) -> int:
-    """Reference log-probs of the round's pairs, once per checkpoint and completion."""
+    """Reference log-probs of what the round learns from, once per checkpoint and completion."""
     parts.sampler.rest()
-    pairs = parts.store.pairs(rnd)
-    return parts.store.add(parts.watch("score", _completions(pairs), parts.learner.score(rnd.reference, pairs)))
+    return sum(_score(rnd, reference, parts) for reference in parts.learner.references(rnd))
+
+
+def _score(rnd: Round, reference: Checkpoint, parts: Parts) -> int:
+    lessons = parts.store.lessons(rnd, [reference])
+    return parts.store.add(parts.watch("score", _completions(lessons), parts.learner.score(reference, lessons)))
 
 
 def learn(rnd: Round, parts: Parts) -> Checkpoint:
     candidate = parts.store.updated(rnd)
     if candidate is None:
         parts.sampler.rest()
-        pairs = parts.store.pairs(rnd)
-        if pairs.num_rows == 0:
+        lessons = parts.store.lessons(rnd, parts.learner.references(rnd))
+        if lessons.num_rows == 0:
             raise StepError(
-                f"round {rnd.index} has no pairs to learn from ({len(rnd.prompt_ids)} prompts, all tied, identical, "
-                "abstained or failed; see outcomes in the store); raise sample.n or sample.temperature, or give "
-                "prompts on which answers differ in score"
+                f"round {rnd.index} has nothing to learn from ({len(rnd.prompt_ids)} prompts, all tied, identical, "
+                "abstained, filtered or failed; see outcomes in the store); raise sample.n or sample.temperature, or "
+                "give prompts on which answers differ in score"
             )
-        candidate, update, steps = parts.learner.learn(rnd, pairs)
+        candidate, update, steps = parts.learner.learn(rnd, lessons)
         parts.store.add([[candidate, update, *steps]])
     return candidate
 
@@ -98,16 +107,24 @@ def round_zero(run_id: str, initial: Checkpoint) -> Round:
 
 
 def following(rnd: Round, policy: Checkpoint, parts: Parts) -> Round:
-    """The round after `rnd`: it plays the next slice of the train prompts, going round when they are used up."""
+    """The round after `rnd`: it plays the next slice of the train prompts, going round when they are used up.
+
+    Its reference is settled when it begins.
+    """
     start = rnd.index * parts.per_round
     return replace(
         rnd,
         index=rnd.index + 1,
         policy=policy,
         opponent=rnd.policy,
-        reference=rnd.initial if parts.anchor == "initial" else policy,
         prompt_ids=tuple(parts.train[(start + i) % len(parts.train)] for i in range(parts.per_round)),
     )
+
+
+def begin(rnd: Round, parts: Parts) -> Round:
+    begun = replace(rnd, reference=parts.learner.anchor(rnd))
+    parts.store.add([[begun.reference, begun]])
+    return begun
 
 
 def play(rnd: Round, parts: Parts, run: Run = call) -> Round:
@@ -115,7 +132,7 @@ def play(rnd: Round, parts: Parts, run: Run = call) -> Round:
     if rnd.index == 0:
         run(evaluate, rnd, rnd.initial, parts)
         return following(rnd, rnd.initial, parts)
-    parts.store.add([[rnd]])
+    rnd = parts.store.begun(rnd) or begin(rnd, parts)
     run(sample, rnd, parts)
     run(judge, rnd, parts)
     run(pair, rnd, parts)

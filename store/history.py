@@ -114,18 +114,24 @@ def unneeded(db: Database, run: str, keep: int) -> list[Checkpoint]:
     with db.read() as con:
         found = rows(
             con,
-            """WITH made AS (
+            """WITH updated AS (
                 SELECT k.*, u.round FROM checkpoints k JOIN updates u ON u.after_id = k.checkpoint_id
                 WHERE k.run_id = $run AND u.run_id = $run
             ),
+            made AS (  -- and the references that were averaged for a round
+                FROM updated
+                UNION ALL
+                SELECT k.*, r.round FROM checkpoints k JOIN rounds r ON r.reference_id = k.checkpoint_id
+                WHERE r.run_id = $run AND r.reference_id NOT IN (r.policy_id, r.initial_id)
+            ),
             needed AS (
-                SELECT unnest([policy_id, initial_id]) AS checkpoint_id
+                SELECT unnest([policy_id, initial_id, reference_id]) AS checkpoint_id
                 FROM (FROM rounds WHERE run_id = $run ORDER BY round DESC LIMIT 1)
                 UNION ALL
-                SELECT checkpoint_id FROM (FROM made ORDER BY round DESC LIMIT $keep)
+                SELECT checkpoint_id FROM (FROM updated ORDER BY round DESC LIMIT $keep)
                 UNION ALL
                 SELECT candidate_id FROM (
-                    SELECT e.candidate_id FROM evaluations e JOIN made m ON m.checkpoint_id = e.candidate_id
+                    SELECT e.candidate_id FROM evaluations e JOIN updated m ON m.checkpoint_id = e.candidate_id
                     ANTI JOIN removals d ON d.checkpoint_id = e.candidate_id
                     WHERE e.run_id = $run AND e.metric = 'win_rate' AND e.round > 0
                     ORDER BY e.value DESC, e.round DESC LIMIT 1)

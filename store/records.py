@@ -12,6 +12,7 @@ from loop.types import (
     Completion,
     Decision,
     Evaluation,
+    Example,
     JudgeCall,
     JudgeInfo,
     Judgement,
@@ -91,7 +92,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         [_named("completion_id", "id"), RUN, ROUND, *_same("prompt_id", "policy_id"), *_same("sample", type=INT)]
         + _same("origin", "text")
         + [*_same("token_ids", type=TOKENS), *_same("logprobs", type=LOGPROBS), *_same("finish_reason")]
-        + [*_same("temperature", "top_p", type=REAL), *_same("seed", type=BIG)],
+        + [*_same("temperature", "top_p", type=REAL), *_same("seed", type=BIG), *_same("parent_id")],
     ),
     Judgement: (
         "judgements",
@@ -114,15 +115,21 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         [_named("pair_id", "id"), RUN, ROUND, *_same("prompt_id", "chosen_id", "rejected_id")]
         + [*_same("p_chosen", "margin", "weight", type=REAL), *_same("builder", "reference_sample_id")],
     ),
+    Example: (
+        "examples",
+        [_named("example_id", "id"), RUN, ROUND, *_same("prompt_id", "completion_id")]
+        + [*_same("reward", "weight", type=REAL), *_same("builder")],
+    ),
     LogProb: (
         "logprobs",
         [_named("logprob_id", "id"), *_same("completion_id", "weights_sha256"), *_same("value", type=REAL)]
-        + _same("n_tokens", type=INT),
+        + [*_same("n_tokens", type=INT), *_same("token_logprobs", type=LOGPROBS)],
     ),
     Update: (
         "updates",
         [_named("update_id", "id"), RUN, ROUND, *_same("algorithm", "before_id", "after_id")]
-        + [*_same("n_examples", type=INT), *_same("seconds", type=REAL), *_as_json("metrics")],
+        + [*_same("n_examples", type=INT), *_same("seconds", type=REAL), *_as_json("metrics")]
+        + _same("reference_ids", type=pa.list_(TEXT)),
     ),
     UpdateStep: (
         "update_steps",

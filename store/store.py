@@ -23,10 +23,16 @@ from loop.types import (
 )
 from store.db import Database, rows, table
 from store.history import rounds_settled
+from store.lessons import lessons
 from store.records import to_arrow, to_prompt, to_record
 
-# A policy answers the held-out prompts once, whichever round asks; the train prompts once a round.
-THIS = "c.run_id = $run AND c.policy_id = $policy AND (c.round = $round OR p.split = 'eval')"
+# A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
+# every source that its config names.
+THIS = """c.run_id = $run AND CASE p.split WHEN 'eval' THEN c.policy_id = $policy AND c.origin = 'policy'
+    ELSE c.round = $round END"""
+# What one source has written: the policy, a reference, or a dataset, whose answers no policy wrote.
+BY_SOURCE = """c.run_id = $run AND c.origin = $origin AND ($origin IN ('dataset', 'human') OR c.policy_id = $policy)
+    AND (c.round = $round OR p.split = 'eval')"""
 
 
 class DuckStore:
@@ -49,7 +55,7 @@ class DuckStore:
             for row in self._rows(
                 rnd,
                 f"""SELECT p.* FROM wanted w JOIN prompts p USING (prompt_id)
-                WHERE NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id AND {THIS})
+                WHERE NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id AND {BY_SOURCE})
                 AND NOT EXISTS (FROM outcomes o WHERE o.prompt_id = p.prompt_id AND o.run_id = $run
                                 AND o.round = $round AND o.outcome = 'failed')
                 ORDER BY w.position""",
@@ -61,7 +67,7 @@ class DuckStore:
             rnd,
             f"""SELECT j.* FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
             JOIN judgements j USING (completion_id) WHERE {THIS} AND j.judge = $judge
-            ORDER BY w.position, c.sample, j.judgement_id""",
+            ORDER BY w.position, c.origin, c.policy_id, c.sample, j.judgement_id""",
             judge=judge,
         )
         return Experience(tuple(self._groups(rnd)), tuple(to_record(Judgement, row) for row in judged))
@@ -80,32 +86,16 @@ class DuckStore:
             )
         return [to_record(Judgement, row) for row in found]
 
-    def pairs(self, rnd: Round) -> pa.Table:
-        """One row a pair: messages, completion_ids [chosen, rejected], their token_ids, reference log-probs or null.
-
-        In an order that does not hang on the run's name, so that the same config under two names learns alike.
-        """
-        with self.db.read() as con:
-            return table(
-                con,
-                """SELECT x.pair_id, p.messages, [x.chosen_id, x.rejected_id] AS completion_ids,
-                    [c.token_ids, r.token_ids] AS token_ids, [lc.value, lr.value] AS reference,
-                    x.p_chosen, x.margin, x.weight
-                FROM pairs x JOIN prompts p USING (prompt_id)
-                JOIN completions c ON c.completion_id = x.chosen_id
-                JOIN completions r ON r.completion_id = x.rejected_id
-                LEFT JOIN logprobs lc ON lc.completion_id = x.chosen_id AND lc.weights_sha256 = $weights
-                LEFT JOIN logprobs lr ON lr.completion_id = x.rejected_id AND lr.weights_sha256 = $weights
-                WHERE x.run_id = $run AND x.round = $round ORDER BY x.prompt_id, c.sample, r.sample""",
-                {"run": rnd.run, "round": rnd.index, "weights": rnd.reference.weights_sha256},
-            )
+    def lessons(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
+        """What the update of a round learns from: see store.lessons."""
+        return lessons(self.db, rnd, references)
 
     def answers(self, rnd: Round) -> pa.Table:
-        """The first answer of `rnd.policy` to each prompt, in the columns of `pairs`, as the initial policy sees it."""
+        """The first answer of `rnd.policy` to each prompt, in columns of `lessons`, as the initial policy sees it."""
         return self._table(
             rnd,
             f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids,
-                [l.value] AS reference
+                [[l.token_logprobs]] AS reference
             FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
             LEFT JOIN logprobs l ON l.completion_id = c.completion_id AND l.weights_sha256 = $weights
             WHERE {THIS} AND c.sample = 0 ORDER BY w.position""",
@@ -185,26 +175,34 @@ class DuckStore:
         return rounds_settled(self.db, run) >= rounds
 
     def last_round(self, run: str) -> Round | None:
+        return self._round(run, "SELECT * FROM rounds WHERE run_id = ? ORDER BY round DESC LIMIT 1", [run])
+
+    def begun(self, rnd: Round) -> Round | None:
+        """The round as it began, if it did."""
+        return self._round(rnd.run, "SELECT * FROM rounds WHERE round_id = ?", [rnd.id])
+
+    def _round(self, run: str, sql: str, parameters: list[str]) -> Round | None:
         with self.db.read() as con:
-            found = rows(con, "SELECT * FROM rounds WHERE run_id = ? ORDER BY round DESC LIMIT 1", [run])
-            known = rows(
-                con,
-                """SELECT k.* FROM checkpoints k SEMI JOIN (
-                    SELECT unnest([policy_id, opponent_id, reference_id, initial_id]) AS checkpoint_id
-                    FROM rounds WHERE run_id = ?) USING (checkpoint_id)""",
-                [run],
-            )
-        if not found:
-            return None
-        row, checkpoint = found[0], {k["checkpoint_id"]: to_record(Checkpoint, k) for k in known}
-        roles = {role: checkpoint[row[f"{role}_id"]] for role in ("policy", "opponent", "reference", "initial")}
-        return Round(run=run, index=row["round"], prompt_ids=tuple(row["prompt_ids"]), **roles)
+            found = rows(con, sql, parameters)
+            if not found:
+                return None
+            roles = {role: found[0][f"{role}_id"] for role in ("policy", "opponent", "reference", "initial")}
+            con.register("role", pa.table({"checkpoint_id": list(roles.values())}))
+            named = rows(con, "SELECT k.* FROM checkpoints k SEMI JOIN role USING (checkpoint_id)")
+        known = {row["checkpoint_id"]: to_record(Checkpoint, row) for row in named}
+        return Round(
+            run=run,
+            index=found[0]["round"],
+            prompt_ids=tuple(found[0]["prompt_ids"]),
+            **{role: known[checkpoint_id] for role, checkpoint_id in roles.items()},
+        )
 
     def _groups(self, rnd: Round) -> list[Group]:
         found = self._rows(
             rnd,
             f"""SELECT c.*, p.messages, p.split, p.source, p.meta FROM wanted w JOIN prompts p USING (prompt_id)
-            JOIN completions c USING (prompt_id) WHERE {THIS} ORDER BY w.position, c.sample""",
+            JOIN completions c USING (prompt_id) WHERE {THIS}
+            ORDER BY w.position, c.origin, c.policy_id, c.sample""",
         )
         groups = (list(g) for _, g in groupby(found, key=lambda row: row["prompt_id"]))
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
@@ -218,7 +216,7 @@ class DuckStore:
         ids = pa.array(rnd.prompt_ids, pa.string())
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
-            known = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, **parameters}
+            known = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
             return table(con, sql, {name: value for name, value in known.items() if f"${name}" in sql})
 
 

@@ -63,7 +63,8 @@ def outcome(rnd: Round, of: Prompt, what: Outcome) -> PromptOutcome:
 
 
 def logprob(under: Checkpoint, of: Completion, value: float) -> LogProb:
-    return LogProb(f"logprob_{under.id}_{of.id}", of.id, under.weights_sha256, value, len(of.token_ids))
+    n = len(of.token_ids)
+    return LogProb(f"logprob_{under.id}_{of.id}", of.id, under.weights_sha256, value, n, [value / n] * n)
 
 
 def update(rnd: Round, after: Checkpoint, n: int, **metrics: float) -> Update:

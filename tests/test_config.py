@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.build import check_labels, check_learner, describe, read_all_prompts
-from flows.config import Config, parse_config, read_config
+from flows.build import check_labels, describe, read_all_prompts
+from flows.config import Config, parse_config, read_config, sha256
+from flows.learning import check_learner
 from loop.errors import ConfigError
 
 SCHEMA = Path(__file__).parents[1] / "flows" / "config.schema.json"
@@ -66,7 +67,7 @@ def test_the_example_means_what_it_says(tmp_path: Path) -> None:
     assert (config.pair.kind, config.pair.options) == ("best_worst", {})
     learn = config.learn
     assert (learn.algorithm, learn.loss, learn.lr, learn.batch_size) == ("dpo", "sigmoid", 0.00001, 8)
-    assert (learn.reference, learn.options) == ("previous", {"beta": 0.1})
+    assert (learn.reference.kind, learn.options) == ("previous", {"beta": 0.1})
     assert (config.evaluate.rival, config.evaluate.n, config.evaluate.gate) == ("initial", 4, 0.5)
 
 
@@ -75,10 +76,13 @@ def test_the_example_means_what_it_says(tmp_path: Path) -> None:
     [
         ({"rouns": 3}, "rouns: unknown key (did you mean 'rounds'?); there are name, store, seed, rounds, policy,"),
         ({"sample": {"temprature": 1}}, "sample.temprature: unknown key (did you mean 'temperature'?); there are n,"),
-        ({"learn": {"lrr": 1}}, "learn.lrr: unknown key (did you mean 'lr'?); learn has algorithm, loss, lr,"),
+        ({"learn": {"lrr": 1}}, "learn.lrr: unknown key (did you mean 'lr'?); learn has algorithm, loss, modifiers,"),
         ({"learn": {"gamma": 1}}, "loss 'sigmoid' has no option 'gamma'; it takes beta, label_smoothing"),
-        ({"learn": {"loss": "sigmoyd"}}, "there is no loss 'sigmoyd'; choose one of sigmoid, ipo,"),
-        ({"learn": {"algorithm": "ddpo"}}, "learn.algorithm: found 'ddpo': input should be 'dpo'"),
+        (
+            {"learn": {"loss": "sigmoyd"}},
+            "there is no loss 'sigmoyd' (did you mean 'sigmoid'?); choose one of sigmoid,",
+        ),
+        ({"learn": {"algorithm": "ddpo"}}, "learn.algorithm: found 'ddpo': input should be 'dpo', 'ppo'"),
         (
             {"judge": {"kind": "rulez"}},
             "there is no judge 'rulez' (did you mean 'rules'?); choose one of rules, reward",
@@ -144,6 +148,19 @@ def test_where_and_how_long_do_not_shape_a_run() -> None:
     assert parse_config(values(learn={"beta": 0.1, "lr": 2e-5}), "").shape(prompts) != shape
     assert parse_config(values(learn=values()["learn"] | {"beta": 0.2}), "").shape(prompts) != shape
     assert shape["prompts"] == {"per_round": None, "train": "a", "eval": "b"}
+
+
+def test_keys_that_came_later_do_not_make_another_run_of_an_old_one() -> None:
+    """The hash is that of the code before there were filters, sources, modifiers and adapters."""
+
+    def digest(**changes: Any) -> str:
+        plain = {"name": "x", "policy": {"model": "m"}, "prompts": {"train": "a", "eval": "b"}, "learn": {"beta": 0.1}}
+        return sha256(parse_config(plain | changes, "").shape({"train": "a", "eval": "b"}))
+
+    before = "991acd8a33fa139dcdf07b738e3105596d1a5de17faeec41aef96e293047532d"
+    assert digest() == digest(learn={"beta": 0.1, "reference": {"kind": "previous"}}) == before
+    others = ({"learn": {"beta": 0.1, "lora": {}}}, {"pair": {"filters": [{"kind": "dedup"}]}}, {"sample": {"n": 0}})
+    assert len({before, *(digest(**other) for other in others)}) == 4
 
 
 def test_a_run_is_named_by_what_its_prompts_say(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -23,8 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += keys(field.annotation, f"{prefix}{name}.")
+        inner = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+        sections = [each for each in inner if issubclass(each, BaseModel)]
+        again = f"{prefix}{name}" == "evaluate.judge"  # has the keys of `judge`
+        if sections and get_origin(field.annotation) is not list and not again:
+            found += keys(sections[0], f"{prefix}{name}.")
         else:
             found.append(f"{prefix}{name}")
     return found

@@ -101,7 +101,12 @@ def test_a_score_is_the_mean_of_what_the_judge_said() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("best_wrost", {}, "there is no pair builder 'best_wrost'; choose one of best_worst"),
+        (
+            "best_wrost",
+            {},
+            "there is no pair builder 'best_wrost' (did you mean 'best_worst'?); choose one of best_worst, "
+            "best_random, all_margin, contrast, ranked, gold, siblings, threshold, group, dataset",
+        ),
         (
             "best_worst",
             {"margin": 1},

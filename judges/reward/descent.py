@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Descent:
         optimizer = torch.optim.AdamW(
             self.parameters, lr=self.stage.lr, weight_decay=self.opt.weight_decay, fused=True, betas=(0.9, 0.999)
         )
-        kept = _Kept([*self.parameters, *self.model.head.buffers()])
+        kept = [*self.parameters, *self.model.head.buffers()]
         _refuse_foreign(state, cause)
         position = load_state(state, kept, optimizer)
         history: list[dict[str, float]] = position["history"] if position else []
@@ -167,16 +167,6 @@ class Descent:
                 f"{self.stage.steps} steps on {len(self.stage.rows)} pairs changed no weight (lr {self.stage.lr:g}); "
                 "raise lr, and look at grad_norm and at the weights of the pairs"
             )
-
-
-class _Kept:
-    """What a state is made of, in the shape that save_state knows: trained weights, and the head's buffers."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = tensors
-
-    def parameters(self) -> Sequence[Tensor]:
-        return self.tensors
 
 
 def _refuse_foreign(state: Path, cause: str) -> None:

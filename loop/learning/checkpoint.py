@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ def load_model(folder: Path, device: torch.device) -> Any:
     return model.to(device).eval()  # eval: the reference and the policy at step 0 must agree exactly
 
 
-def save_model(model: Any, like: Path, folder: Path) -> str:
+def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], None] = lambda folder: None) -> str:
     """Write weights and config, with the tokenizer of `like`, to `folder`; returns the weights hash.
+
+    `beside` writes what belongs to the checkpoint and is not the policy, into folders below it.
 
     Written to a temporary name, flushed to disk, then renamed: a crash leaves no half checkpoint under the final name.
     """
@@ -59,7 +62,8 @@ def save_model(model: Any, like: Path, folder: Path) -> str:
     for pattern in COMPANIONS:
         for path in like.glob(pattern):
             shutil.copy2(path, partial / path.name)
-    for path in partial.iterdir():
+    beside(partial)
+    for path in (p for p in partial.rglob("*") if p.is_file()):
         path.chmod(0o644)  # safetensors writes for the owner alone; a team shares a checkpoint
         with path.open("rb") as file:
             os.fsync(file.fileno())

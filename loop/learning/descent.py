@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
-from torch import Tensor
 
 from loop.errors import NotANumber
-from loop.hardware import autocast, device
-from loop.learning.batches import Plan, Row, collate
-from loop.learning.logprobs import completion_logprobs
-from loop.learning.losses import Logps, Loss, mean_loss, metrics
+from loop.hardware import device
+from loop.learning.batches import Plan
+from loop.learning.objectives import Objective
 from loop.learning.schedule import forward
-from loop.learning.state import load_state, save_state
+from loop.learning.state import load_moments, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Optimization:
     """How an update is made, whatever its loss."""
 
     lr: float = 1e-6
-    batch_size: int = 8  # pairs an optimizer step
+    batch_size: int = 8  # pairs or groups an optimizer step
     epochs: int = 1
     warmup: float = 0.1  # share of the steps
     schedule: str = "constant_with_warmup"  # any name that transformers.get_scheduler knows
@@ -35,99 +32,84 @@ class Optimization:
     save_seconds: float = 120.0  # how often a long update saves its own state
 
 
-class Descent:
-    """Descends the loss of pairs for one model, which it changes in place."""
+@dataclass(frozen=True)
+class Descended:
+    """Each step's metrics, and the optimizer as the last step left it."""
 
-    def __init__(
-        self,
-        model: Any,
-        loss: Loss,
-        optimization: Optimization,
-        *,
-        beta: float,
-        dtype: str,
-        progress: Callable[[int, int, float], None],
-    ) -> None:
-        self.model, self.loss, self.opt = model, loss, optimization
-        self.beta, self.dtype, self.progress = beta, dtype, progress
-
-    def run(self, rows: Sequence[Row], pairs: pa.Table, batches: Plan, state: Path) -> list[dict[str, float]]:
-        """Take the optimizer steps, from where a killed update left off; returns each step's metrics."""
-        from accelerate import Accelerator
-        from transformers import get_scheduler
-
-        # No mixed_precision: `_autocast` sees to that, and accelerate allows one value in the life of a process.
-        accelerator = Accelerator(cpu=device().type == "cpu")
-        # Before `prepare`, so that the state's keys are those of the bare model.
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.opt.lr, weight_decay=self.opt.weight_decay, fused=True, betas=(0.9, 0.999)
-        )
-        position = load_state(state, self.model, optimizer) or {"history": []}
-        history: list[dict[str, float]] = position["history"]
-        schedule = get_scheduler(
-            self.opt.schedule, optimizer, round(self.opt.warmup * len(batches)), num_training_steps=len(batches)
-        )
-        forward(schedule, len(history))
-        wrapped, stepper = accelerator.prepare(self.model, optimizer)
-        columns = _Columns(pairs, device())
-        saved = time.monotonic()
-        for batch in batches[len(history) :]:
-            found = self._accumulate(accelerator, wrapped, rows, columns, batch)
-            norm = accelerator.clip_grad_norm_(self.model.parameters(), self.opt.max_grad_norm)
-            found |= {"grad_norm": float(norm), "lr": schedule.get_last_lr()[0]}
-            _refuse_nan(found, len(history) + 1, self.opt.lr)
-            stepper.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            history.append(found)
-            self.progress(len(history), len(batches), found["loss"])
-            if time.monotonic() - saved >= self.opt.save_seconds and len(history) < len(batches):
-                save_state(state, self.model, optimizer, {"history": history})
-                saved = time.monotonic()
-        accelerator.free_memory()
-        _refuse_broken(self.model, self.opt.lr)
-        return history
-
-    def _accumulate(
-        self, accelerator: Any, model: Any, rows: Sequence[Row], columns: "_Columns", batch: list[list[int]]
-    ) -> dict[str, float]:
-        """Gradients of the mean loss over one optimizer batch, whatever its split; returns the mean metrics."""
-        n = sum(map(len, batch))
-        sums: dict[str, float] = defaultdict(float)
-        for micro in batch:
-            collated = collate([rows[i] for i in micro]).to(accelerator.device)
-            with autocast(self.dtype):
-                values = completion_logprobs(model, collated)
-            logps = columns.logps(values, collated.lengths, micro)
-            losses = self.loss(logps)
-            accelerator.backward(mean_loss(losses, logps.weight, n))
-            for name, value in metrics(logps, losses, self.beta).items():
-                sums[name] += float(value)
-        return {name: value / n for name, value in sums.items()}
+    history: list[dict[str, float]]
+    optimizer: torch.optim.Optimizer
 
 
-class _Columns:
-    """The columns of the pairs table that a loss needs, as tensors."""
+Progress = Callable[[int, int, float], None]
 
-    def __init__(self, pairs: pa.Table, where: torch.device) -> None:
-        self.reference = torch.tensor(pairs["reference"].to_pylist(), device=where)  # (B, 2) chosen, rejected
-        self.p, self.margin, self.weight = (
-            torch.tensor(pairs[name].to_pylist(), device=where) for name in ("p_chosen", "margin", "weight")
-        )
 
-    def logps(self, values: Tensor, lengths: Tensor, rows: Sequence[int]) -> Logps:
-        policy, tokens, reference = values.view(-1, 2), lengths.view(-1, 2), self.reference[rows]
-        return Logps(
-            policy[:, 0],
-            policy[:, 1],
-            reference[:, 0],
-            reference[:, 1],
-            tokens[:, 0],
-            tokens[:, 1],
-            self.p[rows],
-            self.margin[rows],
-            self.weight[rows],
-        )
+def descend(
+    model: Any,
+    objective: Objective,
+    batches: Plan,
+    optimization: Optimization,
+    state: Path,
+    *,
+    progress: Progress,
+    moments: Path | None = None,
+    eps: float = 1e-8,
+    keep: bool = False,
+) -> Descended:
+    """Change `model` in place by one optimizer step a batch, from where a killed update left off in `state`.
+
+    Only parameters that require a gradient are changed. `moments` are an earlier optimizer's, to go on with. `keep`
+    saves the state after the last step, too: for an update that has more to do.
+    Raises NotANumber before a step that would write NaN or infinity into a weight.
+    """
+    from accelerate import Accelerator
+    from transformers import get_scheduler
+
+    opt = optimization
+    # No mixed_precision: `autocast` sees to that, and accelerate allows one value in the life of a process.
+    accelerator = Accelerator(cpu=device().type == "cpu")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # Before `prepare`, so that the state's keys are those of the bare model.
+    optimizer = torch.optim.AdamW(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=True, eps=eps)
+    if moments is not None:
+        load_moments(moments, parameters, optimizer)
+    position = load_state(state, parameters, optimizer, objective.tensors()) or {"history": []}
+    history: list[dict[str, float]] = position["history"]
+    schedule = get_scheduler(opt.schedule, optimizer, round(opt.warmup * len(batches)), num_training_steps=len(batches))
+    forward(schedule, len(history))
+    wrapped, stepper = accelerator.prepare(model, optimizer)
+    saved = time.monotonic()
+    for batch in batches[len(history) :]:
+        found = _accumulate(accelerator, wrapped, objective, batch, history)
+        norm = accelerator.clip_grad_norm_(parameters, opt.max_grad_norm)
+        found |= {"grad_norm": float(norm), "lr": schedule.get_last_lr()[0]}
+        _refuse_nan(found, len(history) + 1, opt.lr)
+        stepper.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        history.append(found)
+        objective.stepped(model, len(history))
+        progress(len(history), len(batches), found["loss"])
+        last = len(history) == len(batches)
+        if (time.monotonic() - saved >= opt.save_seconds and not last) or (keep and last):
+            save_state(state, parameters, optimizer, {"history": history}, objective.tensors())
+            saved = time.monotonic()
+    accelerator.free_memory()
+    _refuse_broken(model, opt.lr)
+    return Descended(history, optimizer)
+
+
+def _accumulate(
+    accelerator: Any, model: Any, objective: Objective, batch: Sequence[Sequence[int]], history: list[dict[str, float]]
+) -> dict[str, float]:
+    """Gradients of the loss of one optimizer batch, whatever its split; returns its metrics."""
+    objective.begin(model, batch, history)
+    sums: dict[str, float] = defaultdict(float)
+    for micro in batch:
+        loss, found = objective.share(model, micro)
+        accelerator.backward(loss)
+        for name, value in found.items():
+            sums[name] += value
+    return dict(sums)
 
 
 def _refuse_nan(found: dict[str, float], step: int, lr: float) -> None:
@@ -135,7 +117,7 @@ def _refuse_nan(found: dict[str, float], step: int, lr: float) -> None:
         if value != value or value in (float("inf"), float("-inf")):
             raise NotANumber(
                 f"step {step}: {name} is {value} (loss {found['loss']}, grad_norm {found['grad_norm']}); no weight was "
-                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the round's pairs"
+                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the round's lessons"
             )
 
 

@@ -1,111 +1,172 @@
-"""The learner: preference optimisation of the policy on pairs, in this process, on accelerate."""
+"""The learner: it improves the policy in this process, on accelerate, by any method of learning."""
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
 
 from loop.errors import StepError
 from loop.hardware import autocast, default_token_budget, device, fast_dtype
-from loop.learning.batches import Plan, Row, collate, micro_batches, plan
+from loop.learning.batches import Plan, collate, micro_batches, plan
 from loop.learning.checkpoint import load_model, save_model
-from loop.learning.descent import Descent, Optimization
-from loop.learning.logprobs import completion_logprobs
-from loop.learning.losses import Loss
+from loop.learning.descent import Optimization, Progress
+from loop.learning.lessons import Lessons
+from loop.learning.logprobs import token_logprobs
+from loop.learning.lora import Adapted, Lora
 from loop.learning.probing import write_probe
-from loop.tokens import Template
+from loop.learning.references import Reference, average
 from loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
 
 CHUNK = 64  # log-probs that are stored at once
 
 
-class DpoLearner:
-    """Direct preference optimisation with any pairwise loss (see loop.learning.losses).
+@dataclass(frozen=True)
+class Work:
+    """What a method is given to improve a policy with."""
 
-    Checkpoints go to `folder`/round-NNNN. `beta` only scales the implicit rewards that are reported.
-    `progress(done, total, loss)` is called each step.
+    rnd: Round
+    model: Any  # the policy's, changed in place
+    lessons: Lessons
+    optimization: Optimization
+    dtype: str
+    seed: int
+    state: Path  # where a long update keeps its own state
+    progress: Progress
+    load: Callable[[Checkpoint], Any]  # another model, held by whoever asked for it
+    reference: Reference
+    carries: bool  # whether the weights that are learned are the same ones from round to round
+
+    def batches(self, epochs: int | None = None) -> Plan:
+        return _plan(self.lessons, self.optimization, self.seed, self.optimization.epochs if epochs is None else epochs)
+
+
+@dataclass(frozen=True)
+class Improved:
+    """Each optimizer step's metrics, and those of the whole update.
+
+    `keep` writes what goes into the checkpoint's folder beside the policy.
     """
 
-    algorithm = "dpo"
+    history: list[dict[str, float]]
+    keep: Callable[[Path], None] = lambda folder: None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """A way to learn, e.g. from pairs by a preference loss, or by a policy gradient."""
+
+    algorithm: str
+    from_divergence: bool
+
+    def improve(self, work: Work) -> Improved: ...
+
+
+class TorchLearner:
+    """Learns by any method (see loop.learning.preference, loop.learning.online).
+
+    Checkpoints go to `folder`/round-NNNN. `progress(done, total, loss)` is called each step.
+    """
 
     def __init__(
         self,
         folder: Path,
-        loss: Loss,
+        method: Method,
         optimization: Optimization,
         *,
         seed: int,
-        beta: float = 0.1,
+        reference: Reference | None = None,
+        lora: Lora | None = None,
         dtype: str | None = None,
-        progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+        progress: Progress = lambda done, total, loss: None,
     ) -> None:
-        self.folder, self.loss, self.opt, self.seed, self.beta = folder, loss, optimization, seed, beta
-        self.dtype = dtype or fast_dtype()
-        self.progress = progress
+        self.folder, self.method, self.opt, self.seed, self.lora = folder, method, optimization, seed, lora
+        self.reference, self.dtype, self.progress = reference or Reference(), dtype or fast_dtype(), progress
         self._held: tuple[str, Any] | None = None  # the model last loaded, as long as its weights are as loaded
 
+    def anchor(self, rnd: Round) -> Checkpoint:
+        if self.reference.kind == "initial":
+            return rnd.initial
+        if self.reference.kind != "ema" or rnd.reference.weights_sha256 == rnd.policy.weights_sha256:
+            return rnd.policy
+        before, policy = (load_model(Path(k.path), device()) for k in (rnd.reference, rnd.policy))
+        average(before, policy, self.reference.decay)
+        folder = self.folder / f"reference-{rnd.index:04d}"
+        weights = save_model(policy, Path(rnd.policy.path), folder)
+        cause = {"run": rnd.run, "round": rnd.index, "reference": rnd.reference.id, "policy": rnd.policy.id}
+        return Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
+
+    def references(self, rnd: Round) -> Sequence[Checkpoint]:
+        return self.reference.of_round(rnd)
+
     def score(self, checkpoint: Checkpoint, rows: pa.Table) -> Iterator[list[LogProb]]:
-        """log P of the completions that have none. Pairs are scored in the micro-batches that learning will use:
+        """log P of the completions that have none. Lessons are scored in the micro-batches that learning will use:
 
         the same shapes give the same rounding, so a policy that equals its reference has margin 0 exactly.
         """
-        known = [None not in r for r in rows["reference"].to_pylist()]
+        known = [None not in (references[0] if references else [None]) for references in rows["reference"].to_pylist()]
         if all(known):
             return
-        prepared, ids = self._rows(checkpoint, rows), rows["completion_ids"].to_pylist()
+        lessons, ids = Lessons.read(rows, checkpoint.path), rows["completion_ids"].to_pylist()
         model = self._model(checkpoint)
         chunk: list[LogProb] = []
-        for micro in self._scoring_plan(prepared):
+        for micro in self._scoring_plan(lessons):
             if all(known[i] for i in micro):
                 continue
-            batch = collate([prepared[i] for i in micro]).to(device())
+            batch = collate([lessons.rows[i] for i in micro]).to(device())
             with torch.no_grad(), autocast(self.dtype):
-                values = completion_logprobs(model, batch)
+                values = torch.split(token_logprobs(model, batch).cpu(), batch.lengths.tolist())
             named = [completion_id for i in micro for completion_id in ids[i]]
-            for found in zip(named, values.tolist(), batch.lengths.tolist(), strict=True):
-                chunk.append(_logprob(checkpoint, *found))
+            chunk += [_logprob(checkpoint, *found) for found in zip(named, values, strict=True)]
             if len(chunk) >= CHUNK:
                 yield chunk
                 chunk = []
         if chunk:
             yield chunk
 
-    def learn(self, rnd: Round, pairs: pa.Table) -> tuple[Checkpoint, Update, list[UpdateStep]]:
+    def learn(self, rnd: Round, lessons: pa.Table) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         started = time.monotonic()
-        rows = self._rows(rnd.policy, pairs)
-        batches = self._plan(rows, self.opt.epochs)
-        model = self._model(rnd.policy)
-        self._held = None  # its weights are about to change
         cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id}
         update_id = make_id("update", **cause)
-        state = self.folder / f"{update_id}.safetensors"
-        descent = Descent(model, self.loss, self.opt, beta=self.beta, dtype=self.dtype, progress=self.progress)
-        history = descent.run(rows, pairs, batches, state)
+        work = self._work(rnd, lessons, self.folder / f"{update_id}.safetensors")
+        adapted = Adapted(work.model, self.lora, self.seed) if self.lora else None
+        improved = self.method.improve(work)
+
+        def beside(folder: Path) -> None:
+            improved.keep(folder)
+            if adapted:
+                adapted.save(folder)
+
         folder = self.folder / f"round-{rnd.index:04d}"
-        weights = save_model(model, Path(rnd.policy.path), folder)
+        model = adapted.merge() if adapted else work.model
+        weights = save_model(model, Path(rnd.policy.path), folder, beside)
         if weights == rnd.policy.weights_sha256:
             shutil.rmtree(folder)
             raise StepError(
-                f"the update of round {rnd.index} changed no weight ({len(rows)} pairs, lr {self.opt.lr:g}); "
+                f"the update of round {rnd.index} changed no weight ({len(lessons)} rows, lr {self.opt.lr:g}); "
                 "raise learn.lr, and look at grad_norm in update_steps"
             )
         write_probe(model, folder)
-        state.unlink(missing_ok=True)
+        for state in self.folder.glob(f"{update_id}*"):
+            state.unlink()
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
+        history = improved.history
         update = Update(
             update_id,
             rnd.run,
             rnd.index,
-            self.algorithm,
+            self.method.algorithm,
             rnd.policy.id,
             candidate.id,
-            len(rows),
+            len(lessons),
             time.monotonic() - started,
-            {name: sum(step[name] for step in history) / len(history) for name in history[0]},
+            _means(history) | dict(improved.metrics),
+            self.reference.named(rnd),
         )
         steps = [
             UpdateStep(make_id("update_step", update=update_id, step=i), update_id, i, step)
@@ -113,26 +174,33 @@ class DpoLearner:
         ]
         return candidate, update, steps
 
-    def _rows(self, checkpoint: Checkpoint, table: pa.Table) -> list[Row]:
-        template = Template.of(checkpoint.path)
-        prompts = [template.prompt_ids(text) for text in table["messages"].to_pylist()]
-        completions = table["token_ids"].to_pylist()
-        return [Row(p, tuple(c)) for p, c in zip(prompts, completions, strict=True)]
+    def _work(self, rnd: Round, lessons: pa.Table, state: Path) -> Work:
+        rows = Lessons.read(lessons, rnd.policy.path, from_divergence=self.method.from_divergence)
+        model = self._model(rnd.policy)
+        self._held = None  # its weights are about to change
 
-    def _plan(self, rows: Sequence[Row], epochs: int) -> Plan:
-        return plan(
-            [row.length for row in rows],
-            batch_size=self.opt.batch_size,
-            token_budget=self.opt.token_budget or default_token_budget(),
-            seed=self.seed,
-            epochs=epochs,
+        def load(checkpoint: Checkpoint) -> Any:
+            return load_model(Path(checkpoint.path), device())
+
+        return Work(
+            rnd,
+            model,
+            rows,
+            self.opt,
+            self.dtype,
+            self.seed,
+            state,
+            self.progress,
+            load,
+            self.reference,
+            self.lora is None,
         )
 
-    def _scoring_plan(self, rows: Sequence[Row]) -> list[list[int]]:
-        if all(len(row.completions) == 1 for row in rows):  # answers, not pairs: no update will see these batches
+    def _scoring_plan(self, lessons: Lessons) -> list[list[int]]:
+        if all(len(row.completions) == 1 for row in lessons.rows):  # answers, not pairs: no update sees these batches
             budget = self.opt.token_budget or default_token_budget()
-            return micro_batches(range(len(rows)), [row.length for row in rows], budget)
-        return [micro for batch in self._plan(rows, epochs=1) for micro in batch]
+            return micro_batches(range(len(lessons)), [row.length for row in lessons.rows], budget)
+        return [micro for batch in _plan(lessons, self.opt, self.seed, 1) for micro in batch]
 
     def _model(self, checkpoint: Checkpoint) -> Any:
         if self._held is None or self._held[0] != checkpoint.weights_sha256:
@@ -141,6 +209,23 @@ class DpoLearner:
         return self._held[1]
 
 
-def _logprob(checkpoint: Checkpoint, completion_id: str, value: float, tokens: int) -> LogProb:
+def _plan(lessons: Lessons, opt: Optimization, seed: int, epochs: int) -> Plan:
+    return plan(
+        [row.length for row in lessons.rows],
+        batch_size=opt.batch_size,
+        token_budget=opt.token_budget or default_token_budget(),
+        seed=seed,
+        epochs=epochs,
+    )
+
+
+def _means(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(step[name] for step in history) / len(history) for name in history[0]}
+
+
+def _logprob(checkpoint: Checkpoint, completion_id: str, tokens: torch.Tensor) -> LogProb:
     weights = checkpoint.weights_sha256
-    return LogProb(make_id("logprob", weights=weights, completion=completion_id), completion_id, weights, value, tokens)
+    cause = make_id("logprob", weights=weights, completion=completion_id)
+    return LogProb(
+        cause, completion_id, weights, float(tokens.double().sum()), len(tokens), array("f", tokens.tolist())
+    )

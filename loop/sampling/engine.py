@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from loop.errors import EnvironmentProblem, StepError
 from loop.hardware import device, fast_dtype, vllm_environment
@@ -54,6 +54,20 @@ class Told:
     n_tokens: int
     finish_reason: str
     logprobs: Mapping[int, float] = field(default_factory=dict)  # of the tokens that were asked for
+
+
+class Writes(Protocol):
+    """What the sampler needs of an engine: Engine has it, and loop.sampling.plain."""
+
+    context: int
+    dtype: str
+
+    def load(self, checkpoint: Checkpoint) -> bool: ...
+    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]: ...
+    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]: ...
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    def rest(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Engine:

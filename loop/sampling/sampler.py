@@ -1,14 +1,16 @@
-"""The sampler: completions of prompts with the round's policy, chunk by chunk."""
+"""The sampler: completions of prompts with the round's policy, and by whoever else answers them, chunk by chunk."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from loop.learning.probing import sequences, wanted_logprobs
 from loop.pairs import outcome_of
-from loop.sampling.engine import Answer, Engine, Request
+from loop.sampling.engine import Answer, Request, Writes
 from loop.sampling.probe import probe
+from loop.sampling.sources import Source, from_dataset, policy_of, source_of
 from loop.tokens import Template
 from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
 
@@ -20,25 +22,41 @@ class Sampling:
     top_p: float = 1.0
     max_tokens: int = 256
     chunk: int = 64  # prompts a chunk: what is stored at once, and what a crash can lose
+    extra: Sequence[Source] = ()  # who answers the train prompts beside the policy
+    models: Mapping[str, Checkpoint] = field(default_factory=dict)  # those that `extra` names by folder or hub id
 
 
-class VllmSampler:
+class EngineSampler:
     """Samples with the one live engine. Seeds come from (run seed, round, prompt, sample), never from a clock."""
 
-    def __init__(self, engine: Engine, sampling: Sampling, *, seed: int) -> None:
+    def __init__(self, engine: Writes, sampling: Sampling, *, seed: int) -> None:
         self.engine, self.sampling, self.seed = engine, sampling, seed
         self._before: list[float] | None = None  # what the trainer says of the weights that the engine holds
 
+    def sources(self, rnd: Round) -> list[Round]:
+        if rnd.split == "eval":
+            return []
+        return [
+            replace(rnd, origin="dataset" if source.of == "dataset" else "reference", policy=policy)
+            for source in self.sampling.extra
+            for policy in [policy_of(source, rnd, self.sampling.models)]
+        ]
+
     def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
         """One chunk at a time, all of it or nothing: each starts from an empty cache, so it can be made again alike."""
-        if not prompts:
+        if not prompts or (rnd.origin == "policy" and self.sampling.n[rnd.split] == 0):
+            return
+        source = source_of(rnd, self.sampling.extra, self.sampling.models)
+        if rnd.origin == "dataset" and source is not None:
+            for given in from_dataset(rnd, prompts, source, self.sampling.chunk):
+                yield [*given]
             return
         self.warm(rnd.policy)
         template = Template.of(rnd.policy.path)
         for start in range(0, len(prompts), self.sampling.chunk):
             chunk = prompts[start : start + self.sampling.chunk]
             ids = [template.prompt_ids(p.messages) for p in chunk]
-            yield self._chunk(rnd, chunk, ids)
+            yield self._chunk(rnd, source, chunk, ids)
 
     def warm(self, policy: Checkpoint) -> None:
         """Make the engine ready to sample from `policy`, and sure of it."""
@@ -51,7 +69,7 @@ class VllmSampler:
         self.engine.rest()
 
     def _chunk(
-        self, rnd: Round, prompts: Sequence[Prompt], ids: Sequence[list[int]]
+        self, rnd: Round, source: Source | None, prompts: Sequence[Prompt], ids: Sequence[list[int]]
     ) -> list[Completion | PromptOutcome]:
         room = self.engine.context - self.sampling.max_tokens
         fits = [(p, i) for p, i in zip(prompts, ids, strict=True) if len(i) <= room]
@@ -66,27 +84,29 @@ class VllmSampler:
             for p, i in zip(prompts, ids, strict=True)
             if len(i) > room
         ]
-        requests = [self._request(rnd, p, i) for p, i in fits]
+        requests = [self._request(rnd, source, p, i) for p, i in fits]
         for (prompt, _), request, answers in zip(fits, requests, self.engine.generate(requests), strict=True):
             records += [self._completion(rnd, prompt, request, k, a) for k, a in enumerate(answers)]
         return records
 
-    def _request(self, rnd: Round, prompt: Prompt, ids: list[int]) -> Request:
+    def _request(self, rnd: Round, source: Source | None, prompt: Prompt, ids: list[int]) -> Request:
         s = self.sampling
-        seed = derive_seed(self.seed, rnd.index, prompt.id)
-        return Request(ids, s.n[rnd.split], seed, s.temperature, s.top_p, s.max_tokens)
+        if source is None:
+            seed = derive_seed(self.seed, rnd.index, prompt.id)
+            return Request(ids, s.n[rnd.split], seed, s.temperature, s.top_p, s.max_tokens)
+        seed = derive_seed(self.seed, rnd.index, prompt.id, source.of)
+        temperature = s.temperature if source.temperature is None else source.temperature
+        return Request(ids, source.n, seed, temperature, s.top_p, s.max_tokens)
 
     def _completion(self, rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer) -> Completion:
         return Completion(
-            id=make_id(
-                "completion", run=rnd.run, round=rnd.index, policy=rnd.policy.id, prompt=prompt.id, sample=sample
-            ),
+            id=completion_id(rnd, prompt, sample),
             run=rnd.run,
             round=rnd.index,
             prompt_id=prompt.id,
             policy_id=rnd.policy.id,
             sample=sample,
-            origin="policy",
+            origin=rnd.origin,
             text=answer.text,
             token_ids=array("i", answer.token_ids),
             logprobs=array("f", answer.logprobs),
@@ -95,3 +115,10 @@ class VllmSampler:
             top_p=request.top_p,
             seed=request.seed + sample,
         )
+
+
+def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:
+    """Of a completion by the policy and origin of `rnd`."""
+    cause: dict[str, Any] = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id}
+    origin = {} if rnd.origin == "policy" else {"origin": rnd.origin}
+    return make_id("completion", **cause, sample=sample, **origin)

@@ -228,7 +228,7 @@ def test_scoring_counts_pairs_in_the_round_and_answers_in_its_evaluation(tmp_pat
     session = Session(DuckStore(tmp_path / "none.duckdb"))
 
     def work(rnd: Round) -> None:
-        chunks = ([LogProb(f"l{k}{half}", "c", "w", -1.0, 3) for half in "cr"] for k in range(3))
+        chunks = ([LogProb(f"l{k}{half}", "c", "w", -1.0, 3, [-0.5, -0.25, -0.25]) for half in "cr"] for k in range(3))
         for _ in session.display.watch("score", 6, chunks):
             session.wait(10)
 

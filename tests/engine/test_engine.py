@@ -16,7 +16,7 @@ from loop.learning.checkpoint import weights_sha256
 from loop.learning.probing import sequences, wanted_logprobs
 from loop.sampling.engine import Engine, Request
 from loop.sampling.probe import probe
-from loop.sampling.sampler import Sampling, VllmSampler
+from loop.sampling.sampler import EngineSampler, Sampling
 from loop.tokens import Template
 from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round
 from tests.tiny import build_tiny_model
@@ -117,7 +117,7 @@ def test_sampler_keeps_tokens_and_reports_what_does_not_fit(
     texts = ["short", "long " * 80, "also short"]
     prompts = [Prompt.make([{"role": "user", "content": t}], "train", "", {}) for t in texts]
     rnd = Round("run", 1, policy, policy, policy, policy, tuple(p.id for p in prompts))
-    sampler = VllmSampler(engine, Sampling({"train": 2, "eval": 1}, max_tokens=16, chunk=2), seed=7)
+    sampler = EngineSampler(engine, Sampling({"train": 2, "eval": 1}, max_tokens=16, chunk=2), seed=7)
     chunks = list(sampler.sample(rnd, prompts))
     assert [len(c) for c in chunks] == [3, 2]  # one failure and two samples, then two samples
     failed = [r for c in chunks for r in c if isinstance(r, PromptOutcome)]

@@ -14,7 +14,7 @@ from judges.llm import LLMJudge, asker_of, llm_judge
 from loop.errors import ConfigError
 from loop.judging import NO_REPLY, duel_id, score_id
 from loop.options import check_options
-from loop.pairs import Scored, Unpaired, best_worst
+from loop.pairing import Candidates, Unpaired, best_worst
 from loop.types import Group, JudgeCall, Judgement
 from tests.experience import completion
 from tests.judges.flaky import FlakyServer, endpoint, groups, merit
@@ -83,8 +83,7 @@ def test_a_judge_of_places_decides_nothing_and_makes_no_pair(label: str) -> None
         (one,) = groups(1, answers=4)
         reading = judge.read(judged(judge, [one]))
         assert len(reading.duels) == 12 and set(reading.duels.values()) == {0.5}
-        scored = [Scored(reading.scores[c.id], c) for c in one.completions]
-        found = best_worst(scored)
+        found = best_worst(Candidates(one.completions, reading))
         assert isinstance(found, Unpaired) and found.outcome == "tie"
         strict = LLMJudge(Says(lambda text, told=told: told), verdict=judge.told, disagreement="abstain")
         assert strict.read(judged(strict, [one])).scores == {}
@@ -97,7 +96,7 @@ def test_an_always_a_endpoint_makes_no_pair() -> None:
             (one,) = groups(1, answers=3)
             reading = judge.read(judged(judge, [one]))
             assert set(reading.duels.values()) == {0.5} and len(reading.duels) == 6
-            assert isinstance(best_worst([Scored(reading.scores[c.id], c) for c in one.completions]), Unpaired)
+            assert isinstance(best_worst(Candidates(one.completions, reading)), Unpaired)
 
 
 def test_a_judge_that_looks_at_the_answer_ranks_it() -> None:

@@ -1,4 +1,4 @@
-"""Pairs and learners to try, without a store: tables in the columns of Store.pairs."""
+"""Pairs and learners to try, without a store: tables in the columns of store.lessons."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,22 +10,31 @@ import torch
 
 from loop.learning.batches import Row, collate
 from loop.learning.checkpoint import load_model, weights_sha256
-from loop.learning.learner import DpoLearner, Optimization
+from loop.learning.descent import Optimization
+from loop.learning.learner import TorchLearner
 from loop.learning.logprobs import completion_logprobs
 from loop.learning.losses import bind
+from loop.learning.preference import Preference
+from loop.learning.preference_objectives import Terms
+from loop.learning.references import Reference
 from loop.tokens import Template
 from loop.types import Checkpoint, Round
 
 SCHEMA = pa.schema(
     [
-        ("pair_id", pa.string()),
+        ("lesson_id", pa.string()),
         ("messages", pa.string()),
         ("completion_ids", pa.list_(pa.string())),
         ("token_ids", pa.list_(pa.list_(pa.int32()))),
-        ("reference", pa.list_(pa.float64())),
+        ("logprobs", pa.list_(pa.list_(pa.float32()))),
+        ("stopped", pa.list_(pa.bool_())),
+        ("reference", pa.list_(pa.list_(pa.list_(pa.float32())))),
         ("p_chosen", pa.float64()),
         ("margin", pa.float64()),
         ("weight", pa.float64()),
+        ("has_sample", pa.bool_()),
+        ("sample_place", pa.int32()),
+        ("rationale", pa.string()),
     ]
 )
 EXCHANGES = [  # asked, chosen, rejected
@@ -51,30 +60,44 @@ def round_of(policy: Checkpoint) -> Round:
 def unscored(folder: Path, **columns: Sequence[Any]) -> pa.Table:
     """EXCHANGES as pairs without reference log-probs; `columns` replaces columns."""
     tokenizer = Template.of(str(folder)).tokenizer
+    tokens = [
+        [[*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id] for answer in answers]
+        for _, *answers in EXCHANGES
+    ]
     made: dict[str, Sequence[Any]] = {
-        "pair_id": [f"pair_{i}" for i in range(N)],
+        "lesson_id": [f"pair_{i}" for i in range(N)],
         "messages": [json.dumps([{"role": "user", "content": asked}]) for asked, _, _ in EXCHANGES],
         "completion_ids": [[f"chosen_{i}", f"rejected_{i}"] for i in range(N)],
-        "token_ids": [
-            [[*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id] for answer in answers]
-            for _, *answers in EXCHANGES
-        ],
-        "reference": [[None, None]] * N,
+        "token_ids": tokens,
+        "logprobs": [[[-1.0] * len(answer) for answer in row] for row in tokens],
+        "stopped": [[True, True]] * N,
+        "reference": [[[None, None]]] * N,
         "p_chosen": [1.0] * N,
         "margin": [1.0] * N,
         "weight": [1.0] * N,
+        "has_sample": [False] * N,
+        "sample_place": [2] * N,
+        "rationale": [None] * N,
     }
     return pa.table(made | columns, SCHEMA)
+
+
+def under(sums: Sequence[Sequence[float]], pairs: pa.Table) -> list[Any]:
+    """A column `reference` in which the completions have these log-probs, all of it at their first token."""
+    return [
+        [[[value, *[0.0] * (len(tokens) - 1)] for value, tokens in zip(row, answers, strict=True)]]
+        for row, answers in zip(sums, pairs["token_ids"].to_pylist(), strict=True)
+    ]
 
 
 def with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
     return table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
 
 
-def scored(learner: DpoLearner, checkpoint: Checkpoint, pairs: pa.Table) -> pa.Table:
+def scored(learner: TorchLearner, checkpoint: Checkpoint, pairs: pa.Table) -> pa.Table:
     """The pairs with what `learner.score` says of them, as the store would give them back."""
-    value = {logprob.completion_id: logprob.value for chunk in learner.score(checkpoint, pairs) for logprob in chunk}
-    return with_column(pairs, "reference", [[value[i] for i in ids] for ids in pairs["completion_ids"].to_pylist()])
+    told = {found.completion_id: found.token_logprobs for chunk in learner.score(checkpoint, pairs) for found in chunk}
+    return with_column(pairs, "reference", [[[told[i] for i in ids]] for ids in pairs["completion_ids"].to_pylist()])
 
 
 def make_learner(
@@ -85,10 +108,12 @@ def make_learner(
     seed: int = 0,
     dtype: str = "float32",
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    reference: Reference | None = None,
     **optimization: Any,
-) -> DpoLearner:
+) -> TorchLearner:
     made = Optimization(**{"lr": 1e-3, "batch_size": N, "warmup": 0.0} | optimization)
-    return DpoLearner(folder, bind(loss, beta=beta), made, seed=seed, beta=beta, dtype=dtype, progress=progress)
+    method = Preference(Terms(bind(loss, beta=beta), beta=beta))
+    return TorchLearner(folder, method, made, seed=seed, reference=reference, dtype=dtype, progress=progress)
 
 
 def gaps(folder: Path | str, pairs: pa.Table) -> list[float]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from loop.errors import NotANumber, StepError
 from loop.learning.checkpoint import load_model, save_model, weights_sha256
 from loop.tokens import Template
-from tests.learning.pairs import N, gaps, initial, make_learner, round_of, scored, unscored, with_column
+from tests.learning.pairs import N, gaps, initial, make_learner, round_of, scored, under, unscored, with_column
 
 
 def weights(folder: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_rewards_are_against_the_reference_of_the_table(tiny: Path, tmp_path: Pa
     policy, pairs = initial(tiny), unscored(tiny)
     reference = [[-10.0 - i, -20.0] for i in range(N)]
     learner = make_learner(tmp_path, beta=0.5)
-    _, _, steps = learner.learn(round_of(policy), with_column(pairs, "reference", reference))
+    _, _, steps = learner.learn(round_of(policy), with_column(pairs, "reference", under(reference, pairs)))
     expected = [
         0.5 * (gap - (chosen - rejected)) for gap, (chosen, rejected) in zip(gaps(tiny, pairs), reference, strict=True)
     ]
@@ -116,8 +116,9 @@ def test_a_pair_of_weight_0_teaches_nothing(tiny: Path, tmp_path: Path) -> None:
     def learned(weight: float, swap: bool) -> str:
         made = with_column(pairs, "weight", [1.0] * (N - 1) + [weight])
         for name in ("token_ids", "reference") if swap else ():
-            column = made[name].to_pylist()
-            made = with_column(made, name, [*column[:-1], column[-1][::-1]])
+            *column, last = made[name].to_pylist()
+            swapped = [last[0][::-1]] if name == "reference" else last[::-1]
+            made = with_column(made, name, [*column, swapped])
         return learner.learn(round_of(policy), made)[0].weights_sha256
 
     assert learned(0.0, swap=False) == learned(0.0, swap=True)
@@ -135,17 +136,17 @@ def test_a_pair_of_weight_0_teaches_nothing(tiny: Path, tmp_path: Path) -> None:
 def test_not_a_number_is_never_learned(
     reference: float, options: dict[str, Any], message: str, tiny: Path, tmp_path: Path
 ) -> None:
-    learner = make_learner(tmp_path, **options)
-    column = [[reference, -10.0], *[[-10.0, -10.0]] * (N - 1)]
+    learner, pairs = make_learner(tmp_path, **options), unscored(tiny)
+    column = under([[reference, -10.0], *[[-10.0, -10.0]] * (N - 1)], pairs)
     with pytest.raises(NotANumber, match=message):
-        learner.learn(round_of(initial(tiny)), unscored(tiny, reference=column))
+        learner.learn(round_of(initial(tiny)), with_column(pairs, "reference", column))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_update_without_effect_is_refused(tiny: Path, tmp_path: Path) -> None:
-    learner = make_learner(tmp_path, lr=1e-30)
-    with pytest.raises(StepError, match=r"round 1 changed no weight \(7 pairs, lr 1e-30\); raise learn.lr"):
-        learner.learn(round_of(initial(tiny)), unscored(tiny, reference=[[-10.0, -10.0]] * N))
+    learner, pairs = make_learner(tmp_path, lr=1e-30), unscored(tiny)
+    with pytest.raises(StepError, match=r"round 1 changed no weight \(7 rows, lr 1e-30\); raise learn.lr"):
+        learner.learn(round_of(initial(tiny)), with_column(pairs, "reference", under([[-10.0, -10.0]] * N, pairs)))
 
 
 def test_a_saved_model_comes_back_the_same(tiny: Path, tmp_path: Path) -> None:

@@ -8,44 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from loop.learning.losses import LOSSES, bind
-from tests.learning.data import Columns, columns, logps, pair_of
+from loop.learning.losses import BATCH_DEPENDENT, LOSSES, bind
+from loop.learning.losses.scores import log1mexp
+from tests.learning.closed_forms import PAIRS
+from tests.learning.data import Columns, columns, extremes, logps, pair_of
 
-
-def gap(c: Columns, per_token: bool = False) -> np.ndarray:
-    m, n = (c["chosen_tokens"], c["rejected_tokens"]) if per_token else (1, 1)
-    chosen = (c["policy_chosen"] - c["reference_chosen"]) / m
-    found: np.ndarray = chosen - (c["policy_rejected"] - c["reference_rejected"]) / n
-    return found
-
-
-def cross_entropy(a: np.ndarray, p: np.ndarray, e: float) -> np.ndarray:
-    """-q log s(a) - (1 - q) log(1 - s(a)), p turned round with chance e; log s(a) = -log(1 + e^-a)."""
-    q = p - 2 * p * e + e
-    found: np.ndarray = q * np.logaddexp(0, -a) + (1 - q) * np.logaddexp(0, a)
-    return found
-
-
-def sigmoid(c: Columns, beta: float = 0.1, label_smoothing: float = 0.0) -> np.ndarray:
-    return cross_entropy(beta * gap(c), c["p"], label_smoothing)
-
-
-def ipo(c: Columns, beta: float = 0.1, length_norm: bool = False) -> np.ndarray:
-    return np.square(gap(c, length_norm) - (2 * c["p"] - 1) / (2 * beta))
-
-
-def hinge(c: Columns, beta: float = 0.1) -> np.ndarray:
-    a = beta * gap(c)
-    found: np.ndarray = c["p"] * np.maximum(0, 1 - a) + (1 - c["p"]) * np.maximum(0, 1 + a)
-    return found
-
-
-def simpo(c: Columns, beta: float = 2.0, gamma: float = 1.0, label_smoothing: float = 0.0) -> np.ndarray:
-    chosen, rejected = (c[f"policy_{side}"] / c[f"{side}_tokens"] for side in ("chosen", "rejected"))
-    return cross_entropy(beta * (chosen - rejected - gamma / beta), c["p"], label_smoothing)
-
-
-CLOSED_FORMS: dict[str, Callable[..., np.ndarray]] = {"sigmoid": sigmoid, "ipo": ipo, "hinge": hinge, "simpo": simpo}
 CASES = [
     ("sigmoid", {}),
     ("sigmoid", {"beta": 0.5}),
@@ -58,28 +25,100 @@ CASES = [
     ("simpo", {}),
     ("simpo", {"beta": 2.5, "gamma": 0.3}),
     ("simpo", {"beta": 10.0, "gamma": 5.0, "label_smoothing": 0.1}),
+    ("cdpo", {}),
+    ("cdpo", {"beta": 0.5, "label_smoothing": 0.3}),
+    ("robust", {}),
+    ("robust", {"beta": 0.5, "label_smoothing": 0.4}),
+    ("exo", {}),
+    ("exo", {"beta": 0.5, "label_smoothing": 0.2}),
+    ("sigmoid_norm", {}),
+    ("sigmoid_norm", {"beta": 1.0, "label_smoothing": 0.2}),
+    ("length_regularised", {}),
+    ("length_regularised", {"beta": 0.5, "alpha": 0.2, "label_smoothing": 0.1}),
+    ("dpop", {}),
+    ("dpop", {"beta": 0.1, "dpop_lambda": 2.0}),
+    ("discopop", {}),
+    ("discopop", {"beta": 0.3, "tau": 1.0}),
+    *(("rpo_nv", {"distance": distance}) for distance in ("sq", "bwd", "fwd")),
+    *(("rpo_nv", {"beta": 0.3, "eta": 2.5, "distance": distance}) for distance in ("sq", "bwd", "fwd")),
+    ("rpo_nv", {}),
+    ("aot", {}),
+    ("aot", {"beta": 0.5, "label_smoothing": 0.2}),
+    ("aot_unpaired", {}),
+    ("aot_unpaired", {"beta": 0.5, "label_smoothing": 0.2}),
+    ("cpo", {}),
+    ("cpo", {"beta": 0.5, "alpha": 0.3}),
+    ("orpo", {}),
+    ("orpo", {"beta": 2.0}),
+    ("asft", {}),
+    ("asft", {"beta": 2.0}),
+    ("kto", {}),
+    ("kto", {"beta": 0.5, "desirable_weight": 1.33, "undesirable_weight": 0.7}),
+    ("bco", {}),
+    ("bco", {"beta": 0.5}),
+    ("nca", {}),
+    ("nca", {"beta": 0.5}),
+    ("sppo", {}),
+    ("sppo", {"eta": 10.0}),
+    ("sppo_hard", {}),
+    ("sppo_hard", {"beta": 0.1}),
+    ("apo_zero", {}),
+    ("apo_zero", {"beta": 0.5}),
+    ("apo_down", {}),
+    ("apo_down", {"beta": 0.5}),
 ]
 
 
 def test_every_loss_has_a_closed_form_here() -> None:
-    assert CLOSED_FORMS.keys() == LOSSES.keys() == {name for name, _ in CASES}
+    assert PAIRS.keys() == LOSSES.keys() == {name for name, _ in CASES}
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_value(name: str, options: dict[str, Any]) -> None:
     found = columns()
-    np.testing.assert_allclose(bind(name, **options)(logps(found)).numpy(), CLOSED_FORMS[name](found, **options), 1e-12)
+    np.testing.assert_allclose(bind(name, **options)(logps(found)).numpy(), PAIRS[name](found, **options), 1e-12, 1e-10)
     hard = found | {"p": np.ones(64)}
-    np.testing.assert_allclose(bind(name, **options)(logps(hard)).numpy(), CLOSED_FORMS[name](hard, **options), 1e-12)
+    np.testing.assert_allclose(bind(name, **options)(logps(hard)).numpy(), PAIRS[name](hard, **options), 1e-12, 1e-10)
+
+
+def slopes(loss: Callable[[Columns], np.ndarray], at: Columns, side: str) -> np.ndarray:
+    """Central differences of the sum of losses in the policy's log-prob of each answer of a side."""
+    found = []
+    for i in range(len(at[side])):
+        step = np.zeros(len(at[side]))
+        step[i] = 1e-5
+        found.append((loss({**at, side: at[side] + step}) - loss({**at, side: at[side] - step})).sum() / 2e-5)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_gradient(name: str, options: dict[str, Any]) -> None:
+    found = columns(12, seed=1)
+    made = logps(found)
+    sides = [side.requires_grad_() for side in (made.policy_chosen, made.policy_rejected)]
+    gradients = torch.autograd.grad(bind(name, **options)(made).sum(), sides)
+    for side, gradient in zip(("policy_chosen", "policy_rejected"), gradients, strict=True):
+        expected = slopes(lambda c: PAIRS[name](c, **options), found, side)
+        np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+        assert np.abs(expected).max() > 1e-4
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_float32_is_close_and_finite_far_out(name: str, options: dict[str, Any]) -> None:
-    # Whole answers may differ by hundreds of nats; exp(-a) written out would overflow at 89.
-    found = columns() | {"policy_chosen": np.linspace(-9000.0, -1.0, 64)}
-    values = bind(name, **options)(logps({k: v.astype(np.float32) for k, v in found.items()})).numpy()
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values, CLOSED_FORMS[name](found, **options), rtol=2e-5, atol=2e-5)
+    # Whole answers may differ by thousands of nats; exp(-a) written out would overflow at 89.
+    for found in (columns() | {"policy_chosen": np.linspace(-9000.0, -1.0, 64)}, extremes()):
+        made = logps({k: v.astype(np.float32) for k, v in found.items()})
+        sides = [side.requires_grad_() for side in (made.policy_chosen, made.policy_rejected)]
+        values = bind(name, **options)(made)
+        assert values.dtype == torch.float32
+        np.testing.assert_allclose(values.detach().numpy(), PAIRS[name](found, **options), rtol=2e-5, atol=1e-4)
+        assert all(torch.isfinite(each).all() for each in torch.autograd.grad(values.sum(), sides))
+
+
+def test_log1mexp_loses_no_digits_in_float32() -> None:
+    x = torch.tensor([-1e4, -50.0, -3.0, -0.7, -0.69, -1e-2, -1e-4, -1e-6])
+    exact = np.log(-np.expm1(x.double().numpy()))
+    np.testing.assert_allclose(log1mexp(x).numpy(), exact, rtol=3e-7, atol=1e-12)
 
 
 def test_policy_equal_to_reference() -> None:
@@ -118,12 +157,14 @@ def test_length_norm_is_another_loss() -> None:
 
 
 def test_the_name_decides_the_value() -> None:
-    found = logps(columns(8) | {"p": np.ones(8)})
+    # A soft target, since SPPO is its hard form at p = 1, and a baseline, since KTO is APO-zero without one.
+    found = logps(columns(8))
     values = [tuple(np.round(bind(name)(found).numpy(), 6)) for name in LOSSES]
-    assert len(set(values)) == len(LOSSES) >= 4
+    assert len(set(values)) == len(LOSSES) == 24
 
 
-def test_a_pair_does_not_see_its_neighbours() -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_pair_does_not_see_its_neighbours_but_where_that_is_said(name: str) -> None:
     found = logps(columns())
-    for name in LOSSES:
-        assert torch.equal(bind(name)(found)[10:13], bind(name)(found[10:13]))
+    alone = torch.allclose(bind(name)(found)[10:13], bind(name)(found[10:13]), rtol=1e-14)
+    assert alone == (name not in BATCH_DEPENDENT)

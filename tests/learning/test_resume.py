@@ -5,14 +5,19 @@ from typing import Any
 
 import pytest
 
+from loop.learning.learner import TorchLearner
 from loop.types import Checkpoint
-from tests.learning.pairs import EXCHANGES, N, initial, make_learner, round_of, scored, unscored, with_column
+from tests.learning.pairs import EXCHANGES, N, initial, make_learner, round_of, scored, under, unscored, with_column
 
 STEPS = 8  # two epochs of seven pairs, two a step
 
 
 class Killed(Exception):
     pass
+
+
+def told(learner: TorchLearner, policy: Checkpoint, pairs: Any) -> dict[str, list[float]]:
+    return {each.completion_id: list(each.token_logprobs) for chunk in learner.score(policy, pairs) for each in chunk}
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, STEPS])
@@ -96,11 +101,10 @@ def test_score_makes_only_what_is_missing(tiny: Path, tmp_path: Path) -> None:
     learner = make_learner(tmp_path, token_budget=1)  # a row a micro-batch
     full = scored(learner, policy, unscored(tiny))
     reference = full["reference"].to_pylist()
-    partly = [None if i in (2, 5) else values for i, values in enumerate(reference)]
-    missing = with_column(full, "reference", [values or [None, None] for values in partly])
-    found = {logprob.completion_id: logprob.value for chunk in learner.score(policy, missing) for logprob in chunk}
+    partly = [[[None, None]] if i in (2, 5) else values for i, values in enumerate(reference)]
+    found = told(learner, policy, with_column(full, "reference", partly))
     # Bit for bit what it was before, because the micro-batches are the same.
-    assert found == {f"{side}_{i}": reference[i][k] for i in (2, 5) for k, side in enumerate(("chosen", "rejected"))}
+    assert found == {f"{side}_{i}": reference[i][0][k] for i in (2, 5) for k, side in enumerate(("chosen", "rejected"))}
 
 
 def test_in_a_shared_micro_batch_known_values_come_again_unchanged(tiny: Path, tmp_path: Path) -> None:
@@ -108,12 +112,14 @@ def test_in_a_shared_micro_batch_known_values_come_again_unchanged(tiny: Path, t
     policy, learner = initial(tiny), make_learner(tmp_path, token_budget=100_000)
     full = scored(learner, policy, unscored(tiny))
     reference = full["reference"].to_pylist()
-    missing = with_column(full, "reference", [[None, reference[0][1]], *reference[1:]])
-    found = {logprob.completion_id: logprob.value for chunk in learner.score(policy, missing) for logprob in chunk}
-    assert found == {f"{side}_{i}": reference[i][k] for i in range(N) for k, side in enumerate(("chosen", "rejected"))}
+    found = told(learner, policy, with_column(full, "reference", [[[None, reference[0][0][1]]], *reference[1:]]))
+    assert found == {
+        f"{side}_{i}": reference[i][0][k] for i in range(N) for k, side in enumerate(("chosen", "rejected"))
+    }
 
 
 def test_score_of_known_values_loads_no_model(tiny: Path, tmp_path: Path) -> None:
     nowhere = Checkpoint("checkpoint_0", "run", str(tmp_path / "nowhere"), None, "0" * 64)
-    known = with_column(unscored(tiny), "reference", [[-1.0, -2.0]] * N)
+    pairs = unscored(tiny)
+    known = with_column(pairs, "reference", under([[-1.0, -2.0]] * N, pairs))
     assert list(make_learner(tmp_path).score(nowhere, known)) == []

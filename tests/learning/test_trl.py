@@ -1,8 +1,11 @@
-"""Our losses and TRL's give one value on one batch, each with its own tokenisation and log-probs.
+"""Our losses and TRL's give one value on one batch.
 
-TRL 1.16 has label smoothing of cDPO's kind and SimPO only in CPOTrainer; its DPO loss is reached by running DPOTrainer.
+First whole trainers, each with its own tokenisation and log-probs; then every loss of TRL 1.16 on given log-probs, with
+its gradients. All in one file, since importing TRL takes far longer than the tests. TRL has label smoothing of cDPO's
+kind and SimPO only in CPOTrainer.
 """
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +17,11 @@ import torch
 from loop.learning.batches import Row, collate
 from loop.learning.checkpoint import load_model
 from loop.learning.logprobs import completion_logprobs
-from loop.learning.losses import Logps, bind
+from loop.learning.losses import Groups, Logps, bind, bind_group, bind_modifiers
 from loop.tokens import Template
 from tests.learning.data import columns, logps
 from tests.learning.pairs import EXCHANGES, initial, make_learner, round_of, scored, unscored
+from tests.learning.trl_peer import ACCELERATOR, REASON, Answers, agree, dpo_loss, dpo_trainer, hard_pairs
 from tests.tiny import build_tiny_model
 
 CPU = torch.device("cpu")
@@ -31,7 +35,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def peer(model: Path, reference: Path, out: Path, **options: Any) -> Any:
     """A DPOTrainer that takes all of EXCHANGES at each step, from their texts on, in float32 on the CPU."""
-    trl = pytest.importorskip("trl", reason="TRL is the peer of these losses; it comes with the dev extra")
+    trl = pytest.importorskip("trl", reason=REASON)
     from datasets import Dataset
 
     tokenizer = Template(str(model)).tokenizer
@@ -118,7 +122,7 @@ def test_a_whole_update_is_that_of_dpo_trainer(tiny: Path, tmp_path: Path) -> No
 )
 def test_cpo_loss(name: str, options: dict[str, float]) -> None:
     """CPO has no reference, so its loss of two log-ratios is DPO's; for SimPO it is fed means over tokens."""
-    trl = pytest.importorskip("trl.experimental.cpo", reason="TRL is the peer of these losses")
+    trl = pytest.importorskip("trl.experimental.cpo", reason=REASON)
     found = columns() | {"p": np.ones(64)}
     settings = SimpleNamespace(
         loss_type=name,
@@ -139,3 +143,134 @@ def test_cpo_loss(name: str, options: dict[str, float]) -> None:
     losses, _, _ = trl.CPOTrainer.cpo_loss(settings, *sides)
     assert len(losses) == 64
     np.testing.assert_allclose(bind(name, **options)(logps(found)).numpy(), losses.numpy(), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "name", "beta", "shared", "ours"),
+    [
+        ("sigmoid", "sigmoid", 0.3, {}, {}),
+        ("hinge", "hinge", 0.3, {}, {}),
+        ("ipo", "ipo", 0.3, {}, {"length_norm": True}),
+        ("exo_pair", "exo", 0.3, {"label_smoothing": 0.01}, {}),
+        ("nca_pair", "nca", 0.3, {}, {}),
+        ("robust", "robust", 0.3, {"label_smoothing": 0.2}, {}),
+        ("bco_pair", "bco", 0.3, {}, {}),
+        ("sppo_hard", "sppo_hard", 0.3, {}, {}),
+        ("aot", "aot", 0.3, {"label_smoothing": 0.2}, {}),
+        ("aot_unpaired", "aot_unpaired", 0.3, {"label_smoothing": 0.2}, {}),
+        ("apo_zero", "apo_zero", 0.3, {}, {}),
+        ("apo_down", "apo_down", 0.3, {}, {}),
+        ("discopop", "discopop", 0.3, {}, {"tau": 0.05}),
+        ("sigmoid_norm", "sigmoid_norm", 5.0, {}, {}),
+    ],
+)
+def test_losses_of_pairs(theirs: str, name: str, beta: float, shared: dict[str, float], ours: dict[str, Any]) -> None:
+    made = hard_pairs()
+    agree(
+        bind(name, beta=beta, **shared, **ours)(made).mean(), dpo_loss(dpo_trainer(theirs, beta, **shared), made), made
+    )
+
+
+def test_every_loss_type_is_compared() -> None:
+    trl = pytest.importorskip("trl", reason=REASON)
+    with pytest.raises(ValueError, match="Unknown loss type: ours") as refused:
+        dpo_loss(dpo_trainer("ours", 0.3), hard_pairs())
+    known = {word.strip("'.") for word in str(refused.value).split("one of ")[1].strip("[]").split(", ")}
+    assert trl.__version__.startswith("1.16")
+    assert {word.rstrip("]'") for word in known} == {
+        *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
+        *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("divergence", "theirs", "settings"),
+    [
+        ("forward_kl", "forward_kl", {}),
+        ("js", "js_divergence", {}),
+        ("alpha", "alpha_divergence", {"f_alpha_divergence_coef": 0.7}),  # 1 less the paper's alpha
+    ],
+)
+def test_f_divergences(divergence: str, theirs: str, settings: dict[str, float]) -> None:
+    made = hard_pairs()
+    entry = {"kind": "f_divergence", "divergence": divergence, "alpha": 0.3}
+    for name, options in (("sigmoid", {}), ("hinge", {}), ("ipo", {"length_norm": True})):
+        trainer = dpo_trainer(name, 0.3, f_divergence_type=theirs, **settings)
+        ours = bind(name, beta=0.3, **options)(bind_modifiers([entry], name)(made))
+        agree(ours.mean(), dpo_loss(trainer, made), made)
+
+
+def test_wpo() -> None:
+    made = hard_pairs()
+    weighed = bind_modifiers([{"kind": "wpo"}], "sigmoid")(made)
+    ours = (bind("sigmoid", beta=0.3)(weighed) * weighed.weight / made.weight).mean()
+    agree(ours, dpo_loss(dpo_trainer("sigmoid", 0.3, use_weighting=True), made), made)
+
+
+def test_a_weighted_sum_of_losses() -> None:
+    made = hard_pairs()
+    trainer = dpo_trainer(["sigmoid", "bco_pair"], 0.3, loss_weights=[0.8, 0.2])
+    mixed = [{"kind": "sigmoid", "beta": 0.3, "weight": 0.8}, {"kind": "bco", "beta": 0.3, "weight": 0.2}]
+    agree(bind(mixed)(made).mean(), dpo_loss(trainer, made), made)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_kto(sign: int) -> None:
+    """Both forms, with a mismatched KL above and below zero."""
+    trl = pytest.importorskip("trl", reason=REASON)
+    made, other = hard_pairs(), torch.randn(48, generator=torch.Generator().manual_seed(0))
+    policy = torch.cat([made.policy_chosen, made.policy_rejected])
+    reference = torch.cat([made.reference_chosen, made.reference_rejected])
+    tokens = torch.cat([made.chosen_tokens, made.rejected_tokens])
+    mismatched = Answers(reference + sign * (2 + other), tokens)
+    matched = Answers(policy, tokens)
+
+    def model(**inputs: Any) -> Any:
+        return (mismatched if inputs["input_ids"][0, 0] == 7 else matched)()
+
+    label = torch.arange(48) < 24
+    batch: dict[str, Any] = matched.inputs | {"label": label, "ref_logps": reference, "ref_KL_logps": reference}
+    batch |= {f"KL_{name}": value for name, value in matched.inputs.items()}
+    batch["KL_input_ids"] = batch["KL_input_ids"].clone()
+    batch["KL_input_ids"][:, 0] = 7
+    trainer = dpo_trainer("kto", 0.3, loss_type="kto", desirable_weight=1.33, undesirable_weight=0.7, calculate_KL=True)
+    trainer._compute_kl_logps = partial(trl.KTOTrainer._compute_kl_logps, trainer)
+    theirs = trl.KTOTrainer._compute_loss(trainer, model, batch, False)
+
+    z0 = max(0.0, sign * (2 + other).mean().item())
+    weights = {"desirable_weight": 1.33, "undesirable_weight": 0.7}
+    based = Logps(**{**vars(made), "baseline": torch.tensor(z0)})
+    agree(bind("kto", beta=0.3, **weights)(based).mean() / 2, theirs, made)
+    alone = torch.ones(48), torch.arange(48)
+    unpaired = Groups(policy, reference, tokens, label.float(), *alone, baseline=torch.tensor(z0))
+    agree(bind_group("kto_unpaired", beta=0.3, **weights)(unpaired).mean(), theirs, made)
+
+
+def test_sft_loss() -> None:
+    """TRL's is a mean over the tokens of the batch: ours where answers are of one length."""
+    made = hard_pairs(chosen_tokens=np.full(24, 17))
+    rest = torch.zeros(24), torch.ones(24), torch.arange(24) // 2
+    answers = Groups(made.policy_chosen, made.reference_chosen, made.chosen_tokens, *rest)
+    agree(bind_group("sft")(answers).mean(), dpo_loss(dpo_trainer("sft", 0.3), made), made)
+
+
+def test_cpo_with_its_likelihood_term() -> None:
+    trl = pytest.importorskip("trl.experimental.cpo", reason=REASON)
+    made = hard_pairs()
+    settings = SimpleNamespace(
+        loss_type="sigmoid", beta=0.3, label_smoothing=0.0, alpha=0.0, cpo_alpha=0.7, aux_loss_enabled=False
+    )
+    settings.accelerator, settings.cpo_loss = ACCELERATOR, partial(trl.CPOTrainer.cpo_loss, settings)
+    nll = -(made.policy_chosen / made.chosen_tokens).mean()
+    logits = torch.zeros(1)
+    settings.concatenated_forward = lambda model, batch: (made.policy_chosen, made.policy_rejected, logits, logits, nll)
+    theirs, _ = trl.CPOTrainer.get_batch_loss_metrics(settings, None, {})
+    agree(bind("cpo", beta=0.3, alpha=0.7)(made).mean(), theirs, made)
+
+
+def test_orpo() -> None:
+    trl = pytest.importorskip("trl.experimental.orpo", reason=REASON)
+    made = hard_pairs()
+    sides = (made.policy_chosen / made.chosen_tokens, made.policy_rejected / made.rejected_tokens)
+    reward, *_ = trl.ORPOTrainer.odds_ratio_loss(SimpleNamespace(beta=0.3, accelerator=ACCELERATOR), *sides)
+    agree(bind("orpo", beta=0.3)(made).mean(), (-sides[0] - reward).mean(), made)

@@ -172,16 +172,17 @@ def test_held_out_answers_of_a_policy_serve_every_round(filled: Filled) -> None:
 
 
 def test_pairs_and_answers_are_what_the_learner_reads(filled: Filled) -> None:
-    (row,) = filled.store.pairs(filled.first).to_pylist()
+    (row,) = filled.store.lessons(filled.first, [filled.initial]).to_pylist()
     good, bad = (completion(filled.first, filled.train[0], k) for k in (0, 1))
     assert row["completion_ids"] == [good.id, bad.id]
     assert row["token_ids"] == [[5, 6, 7], [5, 6, 7]]
-    assert row["reference"] == [-0.875, -2.0]
+    assert row["reference"] == [[[pytest.approx(-0.875 / 3)] * 3, [pytest.approx(-2.0 / 3)] * 3]]
     assert (row["p_chosen"], row["margin"], row["weight"]) == (1.0, 1.0, 1.0)
     answers = filled.store.answers(round_of(1, filled.learned[0], filled.initial, filled.held_out)).to_pylist()
-    assert [(r["token_ids"], r["reference"]) for r in answers] == [([[5, 6, 7]], [-1.0])] * 2
+    assert [r["token_ids"] for r in answers] == [[[5, 6, 7]]] * 2
+    assert [sum(r["reference"][0][0]) for r in answers] == [pytest.approx(-1.0)] * 2
     unscored = filled.store.answers(round_of(0, filled.initial, filled.initial, filled.held_out)).to_pylist()
-    assert [r["reference"] for r in unscored] == [[None], [None]]
+    assert [r["reference"] for r in unscored] == [[[None]], [[None]]]
     assert filled.store.logprobs(filled.first, filled.initial) == {good.id: -0.875, bad.id: -2.0}
     assert filled.store.logprobs(filled.first, filled.learned[0]) == {}
 

@@ -1,35 +1,14 @@
-"""The records a loop makes, in the order a round makes them.
+"""What a round makes."""
 
-    Prompt -> Completion -> Judgement -> Pair -> Update -> Checkpoint -> Evaluation
-
-Records are frozen and name their causes by id, so any row can be walked back to its prompt, and making a thing twice
-gives one row. Standard library only: this module imports in milliseconds.
-"""
-
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from loop.types.ids import make_id
+
 Message = Mapping[str, str]
 Split = Literal["train", "eval"]
-
-
-def digest(value: Any, size: int = 10) -> str:
-    """Hex digest of a JSON value, independent of key order."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(canonical.encode(), digest_size=size).hexdigest()
-
-
-def make_id(kind: str, **cause: Any) -> str:
-    """Name a record by what caused it: making it twice gives one id."""
-    return f"{kind}_{digest(cause)}"
-
-
-def derive_seed(*cause: Any) -> int:
-    """A 31-bit seed from its causes, the same in every process and on every machine."""
-    return int(digest(list(cause), size=4), 16) >> 1
+Origin = Literal["policy", "reference", "dataset", "human"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +39,7 @@ class Completion:
     prompt_id: str
     policy_id: str  # the checkpoint that wrote it
     sample: int  # 0..n-1 within its group
-    origin: Literal["policy", "reference", "dataset", "human"]
+    origin: Origin
     text: str
     token_ids: Sequence[int]  # includes the end token when finish_reason is "stop"
     logprobs: Sequence[float]  # one a token
@@ -68,6 +47,7 @@ class Completion:
     temperature: float
     top_p: float
     seed: int
+    parent_id: str | None = None  # in a tree of answers: the partial answer that this one goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +92,7 @@ class JudgeCall:
     seconds: float
 
 
-Outcome = Literal["paired", "tie", "identical", "abstained", "failed"]
+Outcome = Literal["paired", "tie", "identical", "abstained", "filtered", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +125,32 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """One answer to learn from where learning takes no pairs: answers of a prompt and round make a group.
+
+    `reward` is its score, or for labelled answers 1 (desirable) or 0.
+    """
+
+    id: str
+    run: str
+    round: int
+    prompt_id: str
+    completion_id: str
+    reward: float
+    weight: float
+    builder: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogProb:
-    """log P(completion | prompt) under a checkpoint, summed over its tokens: computed once, cached by content."""
+    """log P(completion | prompt) under a checkpoint, in nats: computed once, cached by content."""
 
     id: str
     completion_id: str
     weights_sha256: str
-    value: float
+    value: float  # the sum over tokens
     n_tokens: int
+    token_logprobs: Sequence[float]  # float32, one a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +166,7 @@ class Update:
     n_examples: int
     seconds: float
     metrics: Mapping[str, float]
+    reference_ids: Sequence[str] = ()  # the checkpoints it compared with, in the order of its config
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,119 +213,3 @@ class Evaluation:
     low: float | None
     high: float | None
     n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a person decided after a round: the run goes on from `policy_id`. The highest number of a round counts."""
-
-    id: str
-    run: str
-    round: int
-    number: int  # 0, 1, ...: a decision may be revised until the next round starts
-    kind: Literal["approve", "reject", "rollback"]
-    policy_id: str
-    reason: str
-    decided_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A stop rule that ended a run after a round: what it found, and its bound."""
-
-    id: str
-    run: str
-    round: int
-    rule: str
-    found: float
-    bound: float
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """A checkpoint whose files were removed from disk; its id and its hash stay."""
-
-    id: str  # of the checkpoint
-    run: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Where a round starts. Everything else about it is in the store."""
-
-    run: str
-    index: int  # 0 measures the initial policy; 1, 2, ... are played
-    policy: Checkpoint
-    opponent: Checkpoint  # the policy before this one
-    reference: Checkpoint
-    initial: Checkpoint
-    prompt_ids: tuple[str, ...]  # the prompts it plays, in order
-    split: Split = "train"
-
-    @property
-    def id(self) -> str:
-        return make_id("round", run=self.run, round=self.index)
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What a run was started with; its id is `name` and the first digits of the hash of everything that shapes it."""
-
-    id: str
-    name: str
-    seed: int
-    config: Mapping[str, Any]
-    config_sha256: str
-    versions: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One prompt with its completions: what a judge looks at."""
-
-    prompt: Prompt
-    completions: tuple[Completion, ...]
-    rivals: tuple[Completion, ...] = ()  # another policy's, which a judge of pairs compares with instead
-    judged: tuple[Judgement, ...] = ()  # what this judge has said of them already
-
-
-@dataclass(frozen=True, slots=True)
-class Experience:
-    """What a round has gathered for one policy: groups, and what the judge said of them."""
-
-    groups: tuple[Group, ...]
-    judgements: tuple[Judgement, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a stop rule sees of a round. `chosen_ratios`: each step's mean log(policy / reference) of chosen answers."""
-
-    measured: Mapping[str, Evaluation]  # of the candidate, by metric
-    initial: Mapping[str, Evaluation]  # of the initial policy
-    abstained: float = 0.0  # share of the round's train prompts that the judge left without an answer
-    chosen_ratios: Sequence[float] = ()
-
-
-Record = (
-    Prompt
-    | Completion
-    | Judgement
-    | JudgeInfo
-    | JudgeCall
-    | PromptOutcome
-    | Pair
-    | LogProb
-    | Update
-    | UpdateStep
-    | UpdatePair
-    | Checkpoint
-    | Evaluation
-    | Decision
-    | Stop
-    | Removal
-    | Round
-    | RunInfo
-)

@@ -1,0 +1,47 @@
+"""A judge inside another: its rows are stored under the outer judge's name, and read as if they were its own."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from loop.judging import SEPARATOR, Reading
+from loop.parts import Judge
+from loop.types import Group, JudgeCall, Judgement, make_id
+
+
+@dataclass(frozen=True)
+class Inner:
+    """`judge` as a part of the judge named `outer`. `path` tells its rows from others': it begins their member."""
+
+    judge: Judge
+    outer: str
+    path: str
+
+    def missing(self, group: Group) -> int:
+        return self.judge.missing(self._own(group))
+
+    def ask(self, groups: Iterable[Group]) -> Iterator[list[Judgement | JudgeCall]]:
+        """Make what is missing, as rows of the outer judge."""
+        asked = [own for own in map(self._own, groups) if self.judge.missing(own)]
+        for chunk in self.judge.judge(asked):
+            yield [self._stored(record) for record in chunk]
+
+    def told(self, judgements: Iterable[Judgement]) -> list[Judgement]:
+        """Its rows among those of the outer judge, as it made them but for their ids."""
+        paths = ((j, j.member.partition(SEPARATOR)) for j in judgements)
+        return [replace(j, judge=self.judge.name, member=own) for j, (path, _, own) in paths if path == self.path]
+
+    def read(self, judgements: Sequence[Judgement]) -> Reading:
+        return self.judge.read(self.told(judgements))
+
+    def _own(self, group: Group) -> Group:
+        return replace(group, judged=tuple(self.told(group.judged)))
+
+    def _stored(self, record: Judgement | JudgeCall) -> Judgement | JudgeCall:
+        if isinstance(record, JudgeCall):
+            call_id = make_id("judge_call", judge=self.outer, of=record.id)
+            return replace(record, id=call_id, judge=self.outer, judgement_id=self._id(record.judgement_id))
+        member = f"{self.path}{SEPARATOR}{record.member}" if record.member else self.path
+        return replace(record, id=self._id(record.id), judge=self.outer, member=member)
+
+    def _id(self, of: str) -> str:
+        return make_id("judgement", judge=self.outer, of=of)

@@ -1,0 +1,162 @@
+"""From the scores of sampled answers to the advantage of each token: the estimators of the policy gradient.
+
+The layout is flat, without padding: N completion tokens of S answers to G prompts. `completion` (N,) names the answer
+of a token, sorted, as loop.learning.batches.Batch has it; `group` (S,) names the prompt of an answer. Groups may differ
+in size. Log-probs are in nats. Nothing here is to be differentiated, except `kl_estimate`.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from loop.errors import ConfigError, StepError
+
+KlEstimator = Literal["k1", "k2", "k3"]
+FAR = 20.0  # nats; e^20 is what a log-ratio further out counts as, so that no exponential overflows
+
+
+def kl_estimate(policy: Tensor, reference: Tensor, kind: KlEstimator) -> Tensor:
+    """An estimate of KL(policy || reference) from each sample of the policy, with z = log policy - log reference.
+
+    k1 = z, k2 = z^2 / 2, k3 = e^-z - 1 + z (Schulman, "Approximating KL divergence", 2020). k1 and k3 are unbiased, k2
+    and k3 never negative. As a loss on policy, the gradient of k2 is that of the KL, the gradient of k1 is zero in the
+    mean, and that of k3 is the gradient of KL(reference || policy). k3 ends at z = -20, where e^-z would run away.
+    """
+    z = policy - reference
+    if kind == "k1":
+        return z
+    if kind == "k2":
+        return z.square() / 2
+    if kind == "k3":
+        z = z.clamp(min=-FAR)
+        return torch.expm1(-z) + z
+    raise ConfigError(f"there is no KL estimator {kind!r}; choose one of k1, k2, k3")
+
+
+def token_rewards(
+    score: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    completion: Tensor,
+    *,
+    kl_coef: float = 0.05,
+    kl_estimator: KlEstimator = "k1",
+) -> Tensor:
+    """(N,): R_t = -kl_coef kl_t + 1[t = T] score, T being the last token, of an answer that was cut off as well.
+
+    From `score` (S,) and the log-probs (N,) of the policy that sampled and of the reference (arXiv:2406.09279).
+    """
+    last = token_counts(completion).cumsum(0) - 1
+    return (-kl_coef * kl_estimate(old, reference, kl_estimator)).index_add(0, last, score)
+
+
+def missing_eos(
+    score: Tensor, stopped: Tensor, *, replacement: float | None = None, penalty: float | None = None
+) -> Tensor:
+    """The scores (S,) with the EOS rule: an answer that did not stop by itself has `replacement` in place of its score
+
+    (-10 in arXiv:2406.09279, -1 in 2403.17031), or its score less `penalty` (TRL's missing_eos_penalty).
+    """
+    if replacement is not None:
+        score = torch.where(stopped, score, replacement)
+    return score if penalty is None else torch.where(stopped, score, score - penalty)
+
+
+def gae(
+    rewards: Tensor, values: Tensor, completion: Tensor, *, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """(N,) advantages and (N,) returns by generalised advantage estimation (arXiv:1506.02438):
+
+    delta_t = R_t + gamma V_t+1 - V_t, A_t = delta_t + gamma lam A_t+1, return = A_t + V_t. `values` (N,) are of the
+    state before each token; after the last one it is 0.
+    """
+    counts = token_counts(completion)
+    step = torch.arange(len(completion), device=completion.device) - (counts.cumsum(0) - counts)[completion]
+    width = int(counts.max())
+
+    def padded(x: Tensor) -> Tensor:
+        return x.new_zeros(len(counts), width + 1).index_put((completion, step), x)  # zero after the end
+
+    value = padded(values)
+    delta = padded(rewards)[:, :-1] + gamma * value[:, 1:] - value[:, :-1]
+    advantages = torch.zeros_like(value)
+    for t in reversed(range(width)):
+        advantages[:, t] = delta[:, t] + gamma * lam * advantages[:, t + 1]
+    flat = advantages[completion, step]
+    return flat, flat + values
+
+
+def whiten(x: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """x with variance one, over all its elements, and mean zero unless `shift_mean` is off (arXiv:2403.17031)."""
+    mean = x.mean()
+    white = (x - mean) * torch.rsqrt(x.var(correction=0) + 1e-8)
+    return white if shift_mean else white + mean
+
+
+def rloo(u: Tensor, group: Tensor) -> Tensor:
+    """(S,): each answer's reward less the mean of the others to its prompt, REINFORCE Leave-One-Out
+    (arXiv:2402.14740).
+
+    Raises StepError for a prompt with one answer: nothing is left to compare it with.
+    """
+    mean, count = _means(u, group)
+    if (alone := int((count == 1).sum())) > 0:
+        raise StepError(
+            f"{alone} of {int((count > 0).sum())} prompts have a single answer to learn from; rloo compares an answer "
+            "with the others to its prompt, and wants two. Sample more answers a prompt, have the builder drop prompts "
+            "of which one answer is left, or take the algorithm reinforce, which compares across prompts"
+        )
+    return (u - mean[group]) * count[group] / (count - 1)[group]
+
+
+def group_mean(u: Tensor, group: Tensor) -> Tensor:
+    """(S,): reward less the group's mean: Dr. GRPO (arXiv:2503.20783), which is (K - 1) / K of `rloo`."""
+    return u - _means(u, group)[0][group]
+
+
+def group_norm(u: Tensor, group: Tensor, *, eps: float = 1e-4) -> Tensor:
+    """(S,): reward less the group's mean, over its standard deviation (of K - 1): GRPO (arXiv:2402.03300)."""
+    centred = group_mean(u, group)
+    mean_square, count = _means(centred.square(), group)
+    std = (mean_square * count / (count - 1).clamp(min=1)).sqrt()
+    return centred / (std[group] + eps)
+
+
+def moving_average(u: Tensor, mean: float = 0.0, count: int = 0) -> tuple[Tensor, float, int]:
+    """(S,) rewards less their average since training began (REINFORCE as in arXiv:2402.14740), new mean, new count.
+
+    `mean` and `count` are those of the rewards before. Without any, the baseline is the mean of this batch.
+    """
+    after = count + len(u)
+    new = (mean * count + float(u.sum())) / after
+    return u - new, new, after
+
+
+def zero_signal(u: Tensor, group: Tensor) -> int:
+    """In how many groups all answers have the same reward: a baseline by group leaves nothing to learn there."""
+    low, high = _extremes(u, group)
+    return int((low == high).sum())
+
+
+def token_counts(completion: Tensor) -> Tensor:
+    """(S,) tokens of each answer."""
+    return torch.bincount(completion)
+
+
+def _means(u: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """(G,) mean of each group and (G,) its size. Of equal rewards the mean is that reward, to the last bit.
+
+    Otherwise what rounding leaves of u - mean would be blown up by a division by a standard deviation near zero.
+    """
+    count = torch.bincount(group)
+    mean = torch.zeros(len(count), dtype=u.dtype, device=u.device).index_add(0, group, u) / count
+    low, high = _extremes(u, group)
+    return torch.where(low == high, low, mean), count
+
+
+def _extremes(u: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    groups = int(group.max()) + 1
+    low = u.new_full((groups,), torch.inf).scatter_reduce(0, group, u, "amin")
+    high = u.new_full((groups,), -torch.inf).scatter_reduce(0, group, u, "amax")
+    return low, high

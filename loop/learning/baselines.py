@@ -1,0 +1,65 @@
+"""What pointwise losses set a log-ratio against: one number a batch, in nats, without a gradient."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from loop.errors import ConfigError
+from loop.hardware import autocast, device
+from loop.learning.batches import Row, collate
+from loop.learning.lessons import Lessons
+from loop.learning.logprobs import completion_logprobs
+from loop.learning.objectives import History
+
+
+class Baseline(Protocol):
+    def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float: ...
+
+
+class Zero:
+    def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float:
+        return 0.0
+
+
+class Running:
+    """BCO, arXiv:2404.04656: the mean log-ratio of both kinds of answers over the update's earlier steps."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float:
+        found = [sum(step[name] for name in self.names) / len(self.names) for step in history]
+        return sum(found) / len(found) if found else 0.0
+
+
+class Mismatched:
+    """KTO's z0, section 4.2 of arXiv:2402.01306: max(0, mean log-ratio) of answers to another prompt.
+
+    The answers are those of the next row, whatever batch it is in, so that a batch of one row has some, too. The mean
+    is over the whole optimizer batch, so that it does not hang on how a batch is cut.
+    """
+
+    def __init__(self, lessons: Lessons, reference: Any, micro_batches: Sequence[Sequence[int]], dtype: str) -> None:
+        """`reference` is the reference model, or None where there is none; it is not kept."""
+        n = len(lessons)
+        if n < 2:
+            raise ConfigError(f"this loss needs answers to another prompt, and the round has {n} rows; give it more")
+        self.rows = [Row(row.prompt, lessons.rows[(i + 1) % n].completions) for i, row in enumerate(lessons.rows)]
+        self.dtype = dtype
+        self.reference = torch.zeros(n)
+        if reference is not None:
+            for micro in micro_batches:
+                self.reference[list(micro)] = self._means(reference, micro)
+
+    def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float:
+        ratios = torch.cat([self._means(model, micro) - self.reference[list(micro)] for micro in batch])
+        return max(0.0, float(ratios.mean()))
+
+    def _means(self, model: Any, rows: Sequence[int]) -> torch.Tensor:
+        """(len(rows),) mean log P of a row's mismatched completions."""
+        batch = collate([self.rows[i] for i in rows]).to(device())
+        with torch.no_grad(), autocast(self.dtype):
+            values = completion_logprobs(model, batch).cpu()
+        sizes = [len(self.rows[i].completions) for i in rows]
+        return torch.stack([part.mean() for part in torch.split(values, sizes)])

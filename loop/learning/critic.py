@@ -1,0 +1,144 @@
+"""The value model of PPO: what score an answer will have got, said before each of its tokens."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from loop.errors import DataError
+from loop.learning.batches import Batch
+from loop.learning.checkpoint import weight_files
+
+FOLDER = "critic"  # below a checkpoint: at its top vLLM would read the weights
+HEAD = "value_head.safetensors"
+
+
+class Critic(nn.Module):
+    """A causal language model without its vocabulary, and a linear map of its hidden states to a value, in float32."""
+
+    def __init__(self, backbone: Any, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    @classmethod
+    def start(cls, folder: Path, policy: Path, *, seed: int) -> "Critic":
+        """From the language model in `folder`, the policy's own or another of its tokens, or from a reward model.
+
+        Of a reward model that reads its score off the last token by a linear map, this map is the head (2403.17031);
+        any other head begins afresh: normal of std 1 / sqrt(d + 1), bias 0. Raises DataError for a model that is not
+        causal, or reads other tokens than the policy in `policy`.
+        """
+        weight_files(folder)
+        if folder != policy:
+            _same_tokens(folder, policy)
+        backbone = _load_backbone(folder)
+        size = int(backbone.config.hidden_size)
+        head = _empty_head(size)
+        with torch.no_grad():
+            head.weight.normal_(0, (size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+            head.bias.zero_()
+            for name, tensor in _score(folder, size).items():
+                head.get_parameter(name).copy_(tensor)
+        return cls(backbone, head).eval()
+
+    @classmethod
+    def load(cls, folder: Path) -> "Critic":
+        """What `save` wrote. Raises DataError where there is none."""
+        if not (folder / HEAD).exists():
+            raise DataError(f"{folder} holds no critic: {HEAD} is missing; start one from the policy or a reward model")
+        backbone = _load_backbone(folder)
+        head = _empty_head(int(backbone.config.hidden_size))
+        head.load_state_dict(load_file(folder / HEAD))
+        return cls(backbone, head).eval()
+
+    def save(self, folder: Path) -> None:
+        """Weights and config in safetensors to a new `folder`, e.g. FOLDER below a checkpoint being written."""
+        self.backbone.save_pretrained(folder)
+        save_file({name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}, folder / HEAD)
+
+
+def token_values(critic: Critic, batch: Batch) -> Tensor:
+    """(N,) float32: the value of the state before each completion token is chosen, in the score's units."""
+    hidden = critic.backbone(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state  # (B, T, D)
+    read = hidden.flatten(0, 1)[batch.source].float()
+    with torch.autocast(read.device.type, enabled=False):
+        values: Tensor = critic.head(read)
+    return values[:, 0]
+
+
+def _load_backbone(folder: Path) -> Any:
+    """In float32, dropout off. Raises DataError where it is not causal, or weights are missing."""
+    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+    from transformers.utils import logging
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if config.model_type not in CAUSAL or config.model_type in MASKED:
+        raise DataError(
+            f"{folder} holds a {config.model_type}; wanted a causal language model or a reward model on one: a critic "
+            "may not look ahead"
+        )
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of the head that is not used; missing weights are refused below
+    model, info = AutoModel.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    logging.set_verbosity(level)
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(f"{folder} lacks {len(missing)} weights of its {config.model_type}, such as {missing[0]}")
+    return model
+
+
+def _empty_head(size: int) -> nn.Linear:
+    """To be filled: torch would draw it from the global random state."""
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, size, 1)  # type: ignore[no-untyped-call]
+    return head
+
+
+def _score(folder: Path, size: int) -> dict[str, Tensor]:
+    """Weight and bias of a reward model's map (1, size) of the last hidden state to a score; nothing if it has none."""
+    facts = folder / "reward.json"
+    if facts.exists():
+        found = json.loads(facts.read_text(encoding="utf-8"))
+        if found["adapters"]:
+            raise DataError(
+                f"{folder} is a reward model with adapters; a critic starts from one without, or the policy"
+            )
+        if (found["head"], found["pooling"]) != ("linear", "last"):
+            return {}
+    score: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            for name in ("weight", "bias"):
+                if f"score.{name}" in names:
+                    score[name] = file.get_tensor(f"score.{name}")
+    return score if score and score["weight"].shape == (1, size) else {}
+
+
+def _same_tokens(folder: Path, policy: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs, ours = (AutoTokenizer.from_pretrained(f, trust_remote_code=False).get_vocab() for f in (folder, policy))
+    if strange := sorted(token for token, i in ours.items() if theirs.get(token) != i):
+        raise DataError(
+            f"{folder} reads other tokens than the policy in {policy} ({len(strange)} differ, such as {strange[0]!r}); "
+            "start the critic from a model with the policy's tokenizer"
+        )

@@ -1,0 +1,50 @@
+"""Low-rank adapters: what is learned is a small addition to a frozen policy, merged into it when the round is over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from loop.types import derive_seed
+
+FOLDER = "adapter"  # of a checkpoint: the round's adapter alone, for whoever wants the difference
+
+
+@dataclass(frozen=True)
+class Lora:
+    """LoRA (arXiv:2106.09685): W + alpha / r * B A for the modules that `targets` names."""
+
+    r: int = 16
+    alpha: float = 32
+    targets: str | Sequence[str] = "all-linear"
+
+
+class Adapted:
+    """A model with adapters in it. Its references are scored without them, and stay what they were."""
+
+    def __init__(self, model: Any, lora: Lora, seed: int) -> None:
+        """Changes `model` in place: its weights are frozen, its adapters start as no change at all."""
+        from peft import LoraConfig, get_peft_model
+
+        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "lora"))
+            self.peft = get_peft_model(model, config)
+        self.peft.eval()
+
+    def merge(self) -> Any:
+        """The model with the adapters merged into its weights, as if it had been learned whole."""
+        from peft import get_peft_model_state_dict
+
+        self.adapter = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(self.peft).items()}
+        return self.peft.merge_and_unload().requires_grad_(True)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter that was merged, in the files that peft reads."""
+        (folder / FOLDER).mkdir()
+        self.peft.peft_config["default"].save_pretrained(folder / FOLDER)
+        save_file(self.adapter, folder / FOLDER / "adapter_model.safetensors")

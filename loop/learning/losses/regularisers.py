@@ -1,0 +1,49 @@
+"""What is added beside a loss of pairs: (logps) -> (B,), to be minimised, of log-probs that no modifier has changed.
+
+Two signs: likelihood terms add -log P and push an answer up; optimism adds +log P and pushes one down.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from loop.errors import DataError
+from loop.learning.losses.logps import Logps
+from loop.learning.losses.ranges import NotNegative
+from loop.learning.losses.scores import nll_chosen as mean_nll
+
+
+def nll_chosen(logps: Logps, *, weight: NotNegative, reduce: Literal["mean", "sum"] = "mean") -> Tensor:
+    """DPO + SFT (arXiv:2405.16436): -weight log P(chosen), summed over tokens as in its code, or their mean.
+
+    The two differ by the number of tokens: 0.005 beta goes with sum, 0.2 with mean.
+    """
+    return weight * (-logps.policy_chosen if reduce == "sum" else mean_nll(logps))
+
+
+def nll_rationale(logps: Logps, *, weight: NotNegative) -> Tensor:
+    """Rationales beside pairs (arXiv:2407.14477): -weight log P(rationale | prompt, both answers, verdict).
+
+    A mean over tokens: our reading, since the paper does not say. Raises DataError where there is no rationale.
+    """
+    found, tokens = logps.policy_rationale, logps.rationale_tokens
+    if found is None or tokens is None:
+        raise DataError(
+            "regulariser 'nll_rationale' needs the log-prob of each pair's rationale, and there is none; choose a "
+            "judge that gives its reasons"
+        )
+    return -weight * found / tokens
+
+
+def optimism(logps: Logps, *, weight: NotNegative) -> Tensor:
+    """Eq. 4.2 of SELM (arXiv:2405.19332), and XPO (arXiv:2405.21046): weight log(policy / reference)(sample).
+
+    The sample is the reference's: greedy for SELM, whose alpha beta is `weight`; drawn for XPO, whose alpha it is.
+    Making it less likely rewards leaving the reference's ways. Raises DataError where there is no sample.
+    """
+    if logps.policy_sample is None or logps.reference_sample is None:
+        raise DataError(
+            "regulariser 'optimism' needs a third answer to each prompt, sampled from the reference, and there is "
+            "none; choose a pair builder that gives a reference sample"
+        )
+    return weight * (logps.policy_sample - logps.reference_sample)

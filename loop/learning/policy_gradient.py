@@ -1,0 +1,181 @@
+"""The losses of the policy gradient: pure functions of log-probabilities, advantages and values. No model, no config.
+
+The layout is flat, as in loop.learning.advantages: N completion tokens of S answers. A loss is a value a token (N,),
+which `normalised` adds up: an optimizer batch may be cut into any micro-batches, their shares add up to the same.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from loop.errors import ConfigError
+from loop.learning.advantages import FAR, kl_estimate, token_counts
+
+Level = Literal["token", "sequence"]
+Normalisation = Literal["token", "sequence", "constant", "sum"]
+TisMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How far the ratio policy / old counts, and of what it is the ratio: of tokens, or of whole answers."""
+
+    level: Level = "token"
+    low: float | None = 0.2  # from 1 - low; None: no clipping
+    high: float | None = None  # to 1 + high; None: as low
+    dual: float | None = None  # c > 1 bounds the loss by -c A where A < 0 (arXiv:1912.09729)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How much an optimizer batch holds, over all its micro-batches."""
+
+    answers: int
+    tokens: int
+
+
+def normalised(
+    losses: Tensor,
+    completion: Tensor,
+    totals: Totals,
+    *,
+    normalisation: Normalisation = "token",
+    max_tokens: int | None = None,
+) -> Tensor:
+    """The share of these tokens' losses (N,) in the loss of the optimizer batch, a scalar.
+
+    token: the mean over tokens (PPO, arXiv:2403.17031; DAPO, 2503.14476). sequence: the mean over answers of their
+    means over tokens (GRPO, 2402.03300). constant: the sum over tokens by `max_tokens`, the longest an answer may
+    get, and by answers (Dr. GRPO, 2503.20783). sum: the mean over answers of their sums (RLOO, 2402.14740).
+    """
+    if normalisation == "token":
+        return losses.sum() / totals.tokens
+    if normalisation == "sequence":
+        return (_sums(losses, completion) / token_counts(completion)).sum() / totals.answers
+    if normalisation == "sum":
+        return losses.sum() / totals.answers
+    if normalisation == "constant":
+        if max_tokens is None:
+            raise ConfigError("normalisation 'constant' divides by max_tokens, which is not given; set max_tokens")
+        return losses.sum() / (max_tokens * totals.answers)
+    raise ConfigError(f"there is no normalisation {normalisation!r}; choose one of token, sequence, constant, sum")
+
+
+def log_ratio(policy: Tensor, old: Tensor, completion: Tensor, level: Level) -> Tensor:
+    """log policy - log old, of each token (N,), or with level "sequence" of each answer as a whole (S,)."""
+    if level == "token":
+        return policy - old
+    return _sums(policy - old, completion)
+
+
+def surrogate(log_ratio: Tensor, advantages: Tensor, clipping: Clipping) -> Tensor:
+    """PPO's clipped surrogate (arXiv:1707.06347, Eq. 7), negated: max(-A r, -A clip(r, 1 - low, 1 + high)).
+
+    One value an element of `log_ratio`, with r = e^log_ratio; beyond 20 nats r stays as it is.
+    """
+    ratio = _exp(log_ratio)
+    loss = -advantages * ratio
+    if clipping.low is not None:
+        high = clipping.low if clipping.high is None else clipping.high
+        loss = torch.maximum(loss, -advantages * ratio.clamp(1 - clipping.low, 1 + high))
+    if clipping.dual is not None:
+        loss = torch.where(advantages < 0, torch.minimum(loss, -clipping.dual * advantages), loss)
+    return loss
+
+
+def policy_losses(
+    policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, clipping: Clipping = Clipping()
+) -> Tensor:
+    """(N,) `surrogate` of tokens; with level "sequence" that of whole answers, on their tokens in equal parts.
+
+    Then the advantage is an answer's, the same on all its tokens, and normalisation "sum" gives the mean over answers.
+    """
+    ratios, advantages = _at_level(policy, old, advantages, completion, clipping.level)
+    losses = surrogate(ratios, advantages, clipping)
+    return losses if clipping.level == "token" else (losses / token_counts(completion))[completion]
+
+
+def value_losses(values: Tensor, old: Tensor, returns: Tensor, *, clip: float | None = 0.2) -> Tensor:
+    """(N,): half the squared error, or half the larger one of V and V_old + clip(V - V_old) (arXiv:2403.17031)."""
+    loss = (values - returns).square()
+    if clip is not None:
+        near = old + (values - old).clamp(-clip, clip)
+        loss = torch.maximum(loss, (near - returns).square())
+    return loss / 2
+
+
+def importance_weights(
+    old: Tensor, sampler: Tensor, completion: Tensor, *, cap: float = 2.0, mode: TisMode = "token_truncate"
+) -> Tensor:
+    """(N,) weights for samples of an engine whose log-probs `sampler` are not quite those of the policy it stands for.
+
+    Detached e^(old - sampler), of a token or of its whole answer. truncate: at most `cap` (truncated importance
+    sampling; Yao et al., 2025). mask: 0 where outside 1/cap to cap, so that such samples do not count.
+    """
+    if mode not in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"):
+        raise ConfigError(f"there is no tis_mode {mode!r}; choose token_ or sequence_ with truncate or mask")
+    level, kind = mode.split("_")
+    difference = (old - sampler).detach()
+    weight = _exp(_sums(difference, completion)[completion] if level == "sequence" else difference)
+    if kind == "truncate":
+        return weight.clamp(max=cap)
+    return torch.where((weight < 1 / cap) | (weight > cap), 0.0, weight)
+
+
+def policy_metrics(
+    policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, totals: Totals, clipping: Clipping = Clipping()
+) -> dict[str, Tensor]:
+    """Parts of means over an optimizer batch, detached, that add up over its micro-batches.
+
+    approx_kl_*: KL(old || policy) a token. ratio: policy / old; clip_share: how often clipping decides the loss. These
+    two are of tokens or of answers, as the level says.
+    """
+    policy = policy.detach()
+    ratios, advantages = _at_level(policy, old, advantages, completion, clipping.level)
+    clipped = surrogate(ratios, advantages, clipping) != surrogate(ratios, advantages, Clipping(low=None))
+    n = totals.tokens if clipping.level == "token" else totals.answers
+    return {
+        "approx_kl_k1": kl_estimate(old, policy, "k1").sum() / totals.tokens,
+        "approx_kl_k2": kl_estimate(old, policy, "k2").sum() / totals.tokens,
+        "approx_kl_k3": kl_estimate(old, policy, "k3").sum() / totals.tokens,
+        "ratio": _exp(ratios).sum() / n,
+        "clip_share": clipped.sum() / n,
+    }
+
+
+def ratio_max(policy: Tensor, old: Tensor, completion: Tensor, level: Level) -> float:
+    """The largest policy / old of a micro-batch. It does not add up: of several, take the largest."""
+    return float(_exp(log_ratio(policy.detach(), old, completion, level)).max())
+
+
+def mismatch(old: Tensor, sampler: Tensor, *, cap: float = 2.0) -> dict[str, float]:
+    """How far the engine's log-probs (N,) are from the trainer's on the same tokens and weights.
+
+    mismatch_abs: mean |difference|. mismatch_kl: KL(sampler || old), k3. mismatch_capped: share of tokens with a ratio
+    old / sampler above `cap`.
+    """
+    return {
+        "mismatch_abs": float((old - sampler).abs().mean()),
+        "mismatch_kl": float(kl_estimate(sampler, old, "k3").mean()),
+        "mismatch_capped": float((_exp(old - sampler) > cap).float().mean()),
+    }
+
+
+def _at_level(
+    policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, level: Level
+) -> tuple[Tensor, Tensor]:
+    """log_ratio and advantages: of tokens, or of answers, each of which has its first token's."""
+    counts = token_counts(completion)
+    first = counts.cumsum(0) - counts
+    return log_ratio(policy, old, completion, level), advantages if level == "token" else advantages[first]
+
+
+def _exp(log_ratio: Tensor) -> Tensor:
+    return log_ratio.clamp(-FAR, FAR).exp()
+
+
+def _sums(x: Tensor, completion: Tensor) -> Tensor:
+    """(N,) to (S,): the sum over the tokens of each answer."""
+    return x.new_zeros(int(completion[-1]) + 1).index_add(0, completion, x)

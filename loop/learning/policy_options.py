@@ -1,0 +1,199 @@
+"""The algorithms of the policy gradient as options: what each is, is its defaults."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from loop.errors import ConfigError
+from loop.learning.advantages import KlEstimator
+from loop.learning.policy_gradient import Clipping, Level, Normalisation, TisMode
+from loop.options import check_options, nearest
+
+Estimator = Literal["gae", "rloo", "group_norm", "group_mean", "moving_average", "none"]
+CHOICES = {
+    "kl_estimator": ("k1", "k2", "k3"),
+    "kl_in": ("reward", "loss"),
+    "level": ("token", "sequence"),
+    "normalisation": ("token", "sequence", "constant", "sum"),
+    "tis_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+    "baseline": ("moving_average", "group_mean", "none"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient:
+    """What every algorithm takes. Options that are wrong in themselves or together raise ConfigError."""
+
+    kl_coef: float = 0.05  # of the KL to the reference; 0: no reference is needed
+    kl_estimator: KlEstimator = "k1"
+    kl_in: Literal["reward", "loss"] = "reward"
+    clip: float | None = 0.2  # of policy / old, below; None: no clipping
+    clip_high: float | None = None  # above; None: as clip
+    dual_clip: float | None = None  # bounds the loss where the advantage is negative
+    level: Level = "token"  # what has a ratio: a token, or the whole answer
+    normalisation: Normalisation = "token"
+    max_tokens: int | None = None  # for normalisation "constant": the longest an answer may get
+    whiten: bool = False  # advantages, over the rollout
+    missing_eos: float | None = None  # score of an answer that did not stop by itself
+    missing_eos_penalty: float | None = None  # or what is taken off its score
+    tis_cap: float | None = 2.0  # of old / sampler; None: the sampler's log-probs are taken to be right
+    tis_mode: TisMode = "token_truncate"
+
+    estimator: ClassVar[Estimator]
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            found = getattr(self, name, choices[0])
+            if found not in choices:
+                raise ConfigError(f"{name} is {found!r}; choose one of {', '.join(choices)}")
+        _within(self, "kl_coef", 0)
+        _within(self, "clip", 0, 1, open=True)
+        _within(self, "clip_high", 0, open=True)
+        _within(self, "dual_clip", 1, open=True)
+        _within(self, "tis_cap", 1)
+        _within(self, "max_tokens", 1)
+        if self.clip is None and self.clip_high is not None:
+            raise ConfigError(f"clip_high is {self.clip_high} and clip is none; set clip, the lower side, as well")
+        if self.missing_eos is not None and self.missing_eos_penalty is not None:
+            raise ConfigError("missing_eos replaces a score and missing_eos_penalty lowers it; set one of them")
+        if self.estimator == "gae" and self.level == "sequence":
+            raise ConfigError("level 'sequence' needs one advantage an answer; ppo has one a token: level 'token'")
+
+    @property
+    def clipping(self) -> Clipping:
+        return Clipping(self.level, self.clip, self.clip_high, self.dual_clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(PolicyGradient):
+    """PPO (arXiv:1707.06347) with a critic, after "Unpacking DPO and PPO" (arXiv:2406.09279) and the code to it:
+
+    kl_coef 0.05 on k1 in the reward, clip and value_clip 0.2, value_coef 0.1, gamma 1, lam 0.95, whitened advantages,
+    -10 for an answer without its end token. `critic` is where the value model starts: "policy", or the folder of a
+    reward model, as in that paper.
+    """
+
+    recipe: str = "unpacking"
+    whiten: bool = True
+    missing_eos: float | None = -10.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    value_clip: float | None = 0.2
+    value_coef: float = 0.1
+    critic: str = "policy"
+
+    estimator: ClassVar[Estimator] = "gae"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if RECIPES.get(self.recipe) is not type(self):
+            raise ConfigError(f"recipe is {self.recipe!r}; choose one of {', '.join(RECIPES)} by `algorithm`")
+        _within(self, "gamma", 0, 1)
+        _within(self, "lam", 0, 1)
+        _within(self, "value_clip", 0, open=True)
+        _within(self, "value_coef", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NPlusPPO(PPO):
+    """PPO as in "The N+ Implementation Details of RLHF with PPO" (arXiv:2403.17031): -1 for an answer without its end
+
+    token, four epochs over the rollout in one minibatch of 512, lr 3e-6, Adam's eps 1e-5.
+    """
+
+    recipe: str = "n_plus"
+    missing_eos: float | None = -1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOO(PolicyGradient):
+    """REINFORCE Leave-One-Out (arXiv:2402.14740): an answer is one action, its reward has the summed KL in it.
+
+    kl_coef 0.05 and clip 0.2 on the ratio of answers are the defaults of TRL's RLOOConfig.
+    """
+
+    level: Level = "sequence"
+    normalisation: Normalisation = "sum"
+    tis_mode: TisMode = "sequence_truncate"
+    estimator: ClassVar[Estimator] = "rloo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class REINFORCE(PolicyGradient):
+    """REINFORCE with a baseline, an answer being one action (arXiv:2402.14740): the moving average of all rewards so
+
+    far, or the group's mean, or none. No clipping.
+    """
+
+    baseline: Literal["moving_average", "group_mean", "none"] = "moving_average"
+    clip: float | None = None
+    level: Level = "sequence"
+    normalisation: Normalisation = "sum"
+    tis_mode: TisMode = "sequence_truncate"
+
+    @property
+    def estimator(self) -> Estimator:  # type: ignore[override]
+        return self.baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPO(PolicyGradient):
+    """Group Relative Policy Optimization (arXiv:2402.03300, "DeepSeekMath"): rewards normalised within the group, the
+
+    mean over an answer's tokens, k3 to the reference in the loss with kl_coef 0.04. clip 0.2 is TRL's.
+    """
+
+    kl_coef: float = 0.04
+    kl_estimator: KlEstimator = "k3"
+    kl_in: Literal["reward", "loss"] = "loss"
+    normalisation: Normalisation = "sequence"
+    estimator: ClassVar[Estimator] = "group_norm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrGRPO(PolicyGradient):
+    """GRPO done right (arXiv:2503.20783): no division by the group's standard deviation nor by an answer's length.
+
+    `max_tokens` is the longest an answer may get. There is no KL to a reference, as in the paper's runs.
+    """
+
+    kl_coef: float = 0.0
+    kl_estimator: KlEstimator = "k3"
+    kl_in: Literal["reward", "loss"] = "loss"
+    normalisation: Normalisation = "constant"
+    estimator: ClassVar[Estimator] = "group_mean"
+
+
+RECIPES: dict[str, type[PPO]] = {"unpacking": PPO, "n_plus": NPlusPPO}
+ALGORITHMS: dict[str, type[PolicyGradient]] = {
+    "ppo": PPO,
+    "rloo": RLOO,
+    "reinforce": REINFORCE,
+    "grpo": GRPO,
+    "dr_grpo": DrGRPO,
+}
+
+
+def algorithm(name: str, **options: Any) -> PolicyGradient:
+    """The options of an algorithm by name, its defaults where none are given.
+
+    Raises ConfigError for a name, an option or a value that does not exist.
+    """
+    if name not in ALGORITHMS:
+        raise ConfigError(
+            f"there is no algorithm {name!r}{nearest(name, ALGORITHMS)}; choose one of {', '.join(ALGORITHMS)}"
+        )
+    check_options("algorithm", name, ALGORITHMS[name], options)
+    made = ALGORITHMS[name]
+    if made is PPO:
+        made = RECIPES.get(options.get("recipe", "unpacking"), PPO)  # which refuses a recipe that does not exist
+    return made(**options)
+
+
+def _within(options: PolicyGradient, name: str, low: float, high: float = float("inf"), *, open: bool = False) -> None:
+    value = getattr(options, name)
+    if value is None or (low < value < high if open else low <= value <= high):
+        return
+    limits = f"{'more than' if open else 'at least'} {low:g}"
+    if high != float("inf"):
+        limits += f" and {'less than' if open else 'at most'} {high:g}"
+    raise ConfigError(f"{name} is {value}; wanted {limits}")

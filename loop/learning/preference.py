@@ -1,0 +1,77 @@
+"""The method of learning from preferences: any pairwise or group loss, on the lessons of a round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loop.errors import ConfigError
+from loop.learning.baselines import Baseline, Mismatched, Running, Zero
+from loop.learning.compared import compared
+from loop.learning.descent import descend
+from loop.learning.learner import Improved, Work
+from loop.learning.losses import GroupLoss
+from loop.learning.objectives import Objective
+from loop.learning.preference_objectives import GroupObjective, PairObjective, Terms
+from loop.learning.rationales import rationale_rows
+
+BaselineKind = Literal["none", "mismatched", "running"]
+
+
+@dataclass(frozen=True)
+class GroupTerms:
+    """A loss over groups of answers."""
+
+    loss: GroupLoss
+    beta: float = 0.1
+
+
+class Preference:
+    """Direct preference optimisation with a loss of pairs (Terms) or of groups (GroupTerms)."""
+
+    algorithm = "dpo"
+
+    def __init__(
+        self, terms: Terms | GroupTerms, *, baseline: BaselineKind = "none", from_divergence: bool = False
+    ) -> None:
+        self.terms, self.baseline, self.from_divergence = terms, baseline, from_divergence
+
+    def improve(self, work: Work) -> Improved:
+        batches = work.batches()
+        objective = self._objective(work, [micro for batch in work.batches(1) for micro in batch])
+        done = descend(work.model, objective, batches, work.optimization, work.state, progress=work.progress)
+        return Improved(done.history)
+
+    def _objective(self, work: Work, micro_batches: Sequence[Sequence[int]]) -> Objective:
+        self._refuse_other(work)
+        against = compared(work.reference, work.lessons, work.model, work.dtype)
+        baseline = self._baseline(work, micro_batches)
+        if isinstance(self.terms, Terms):
+            rationales = rationale_rows(work.lessons, work.rnd.policy.path) if self.terms.rationales else ()
+            return PairObjective(self.terms, work.lessons, against, baseline, work.dtype, rationales)
+        return GroupObjective(self.terms.loss, self.terms.beta, work.lessons, against, baseline, work.dtype)
+
+    def _baseline(self, work: Work, micro_batches: Sequence[Sequence[int]]) -> Baseline:
+        if self.baseline == "none":
+            return Zero()
+        if self.baseline == "running":
+            names = ("chosen_ratio", "rejected_ratio") if isinstance(self.terms, Terms) else ("ratio",)
+            return Running(names)
+        return Mismatched(work.lessons, self._reference_model(work), micro_batches, work.dtype)
+
+    def _reference_model(self, work: Work) -> Any:
+        references = work.reference.of_round(work.rnd)
+        if work.reference.kind in ("sync", "mixture"):
+            raise ConfigError(
+                f"this loss compares with answers to other prompts, and needs one reference that stays; "
+                f"learn.reference is {work.reference.kind}: choose none, initial, previous or ema"
+            )
+        return work.load(references[0]) if references else None
+
+    def _refuse_other(self, work: Work) -> None:
+        """The pair builder and the loss must agree on what is learned from; flows checks it before a run starts."""
+        pairs = "p_chosen" in work.lessons.table.column_names
+        if pairs != isinstance(self.terms, Terms):
+            raise ConfigError(
+                f"the round has {'pairs' if pairs else 'groups of answers'}, and the loss learns from "
+                f"{'groups of answers' if pairs else 'pairs'}; choose another pair.kind or learn.loss"
+            )

@@ -1,0 +1,87 @@
+"""Preference strength: what the members of an ensemble, one by one, say of a pair that was built on their verdict."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import sqrt
+from statistics import fmean
+from typing import Literal
+
+from loop.errors import ConfigError
+from loop.pairing.filters import choice_of
+from loop.pairing.types import Candidates, Choice, Dropped, Row, Scored
+from loop.pairing.values import one_of, switch
+
+Differences = Mapping[str, float]  # of each member: its score of chosen less its score of rejected
+
+
+def strength(
+    rows: Sequence[Row], *, negative: Literal["flip", "drop", "keep"] = "flip", soft: bool = False
+) -> list[Row | Dropped]:
+    """Mistrust pairs whose mean difference of member scores is negative: Secrets of RLHF II, arXiv:2401.06080.
+
+    `flip` turns such a pair round (the margin keeps its size), `drop` leaves it out. With `soft`, p of a pair becomes
+    the share of members that prefer its chosen answer, a member without a preference counting half; that is our
+    reading of the paper's soft labels. Members differ in scale, so each one's differences are first divided by their
+    root mean square over the round, also our reading. A pair that fewer than two members scored is dropped. Raises
+    ConfigError where the judge has no members.
+    """
+    one_of("negative", negative, ("flip", "drop", "keep"))
+    switch("soft", soft)
+    _refuse_single(rows)
+    told = _common_scale([_differences(row) for row in rows])
+    return [_verdict(row, differences, negative, soft) for row, differences in zip(rows, told, strict=True)]
+
+
+def _verdict(row: Row, told: Differences, negative: str, soft: bool) -> Row | Dropped:
+    if len(told) < 2:
+        return Dropped(f"{len(told)} members scored both answers, wanted 2 or more")
+    choice, mean = choice_of(row), fmean(told.values())
+    if mean < 0 and negative == "drop":
+        return Dropped(f"strength {mean:.4g}, wanted 0 or more")
+    if mean < 0 and negative == "flip":
+        choice, told = _flipped(choice), {member: -d for member, d in told.items()}
+    if soft:
+        choice = replace(choice, p=fmean((d > 0) + (d == 0) / 2 for d in told.values()))
+    return replace(row, item=choice)
+
+
+def _flipped(choice: Choice) -> Choice:
+    chosen, rejected = choice.chosen, choice.rejected
+    chosen_now, rejected_now = Scored(chosen.score, rejected.completion), Scored(rejected.score, chosen.completion)
+    return replace(choice, chosen=chosen_now, rejected=rejected_now)
+
+
+def _refuse_single(rows: Sequence[Row]) -> None:
+    members = {j.member for row in rows for j in row.candidates.judgements if j.rival_id is None}
+    if rows and len(members) < 2:
+        raise ConfigError(
+            f"filter 'strength' compares the scores of a judge's members, and this judge has {len(members)} of them; "
+            "use an ensemble or a panel of judges of single answers, or take the filter out"
+        )
+
+
+def _differences(row: Row) -> Differences:
+    choice = choice_of(row)
+    chosen = _by_member(row.candidates, choice.chosen.completion.id)
+    rejected = _by_member(row.candidates, choice.rejected.completion.id)
+    return {member: chosen[member] - rejected[member] for member in sorted(chosen.keys() & rejected.keys())}
+
+
+def _by_member(candidates: Candidates, completion_id: str) -> Mapping[str, float]:
+    """A member's mean over principles; absent where it left any of them without an answer."""
+    said: dict[str, list[float | None]] = defaultdict(list)
+    for j in candidates.judgements:
+        if j.completion_id == completion_id and j.rival_id is None:
+            said[j.member].append(j.value)
+    told = {member: [v for v in values if v is not None] for member, values in said.items()}
+    return {member: fmean(values) for member, values in told.items() if values and len(values) == len(said[member])}
+
+
+def _common_scale(told: Sequence[Differences]) -> list[Differences]:
+    squares = defaultdict(list)
+    for differences in told:
+        for member, d in differences.items():
+            squares[member].append(d * d)
+    scale = {member: sqrt(fmean(values)) or 1.0 for member, values in squares.items()}  # all equal: stays 0
+    return [{member: d / scale[member] for member, d in differences.items()} for differences in told]

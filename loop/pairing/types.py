@@ -1,0 +1,85 @@
+"""What builders and filters pass on: a prompt's candidates, what is chosen of them, and why something is not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loop.judging import Reading
+from loop.types import Completion, Judgement, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    score: float
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A preference: `p` is the probability that chosen is better; None: what the judge's reading says of the two."""
+
+    chosen: Scored
+    rejected: Scored
+    reference_sample: Completion | None = None  # for losses that explore, see `ranked`
+    p: float | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A single answer to learn from, with its reward or label."""
+
+    completion: Completion
+    reward: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """Why a prompt gives nothing to learn from."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One prompt's completions in sample order, of every origin, and what the judge said of them."""
+
+    completions: Sequence[Completion]
+    reading: Reading
+    judgements: Sequence[Judgement] = ()  # raw, of these completions
+
+    @property
+    def full(self) -> list[Completion]:
+        """Without the partial answers, those that another completion goes on from."""
+        partial = {c.parent_id for c in self.completions}
+        return [c for c in self.completions if c.id not in partial]
+
+    @property
+    def scored(self) -> list[Scored]:
+        """The full answers that have a score."""
+        scores = self.reading.scores
+        return [Scored(scores[c.id], c) for c in self.full if c.id in scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a filter looks at: a choice or pick, and the candidates it was made of."""
+
+    item: Choice | Pick
+    candidates: Candidates
+
+    @property
+    def prompt_id(self) -> str:
+        return self.candidates.completions[0].prompt_id
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A filter's no to a row; `why` holds the number that decided."""
+
+    why: str
+
+
+Builder = Callable[..., Sequence[Choice] | Sequence[Pick] | Unpaired]
+Filter = Callable[..., list[Row | Dropped]]  # one verdict a row, in order; sees all rows of the round

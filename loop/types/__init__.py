@@ -1,0 +1,86 @@
+"""The records a loop makes, in the order a round makes them.
+
+    Prompt -> Completion -> Judgement -> Pair -> Update -> Checkpoint -> Evaluation
+
+Records are frozen and name their causes by id, so any row can be walked back to its prompt, and making a thing twice
+gives one row. Standard library only: this package imports in milliseconds.
+"""
+
+from loop.types.ids import derive_seed, digest, make_id
+from loop.types.operations import Decision, Facts, Removal, RunInfo, Stop
+from loop.types.records import (
+    Checkpoint,
+    Completion,
+    Evaluation,
+    Example,
+    JudgeCall,
+    JudgeInfo,
+    Judgement,
+    LogProb,
+    Message,
+    Origin,
+    Outcome,
+    Pair,
+    Prompt,
+    PromptOutcome,
+    Split,
+    Update,
+    UpdatePair,
+    UpdateStep,
+)
+from loop.types.views import Experience, Group, Round
+
+Record = (
+    Prompt
+    | Completion
+    | Judgement
+    | JudgeInfo
+    | JudgeCall
+    | PromptOutcome
+    | Pair
+    | Example
+    | LogProb
+    | Update
+    | UpdateStep
+    | UpdatePair
+    | Checkpoint
+    | Evaluation
+    | Decision
+    | Stop
+    | Removal
+    | Round
+    | RunInfo
+)
+
+__all__ = [
+    "Checkpoint",
+    "Completion",
+    "Decision",
+    "Evaluation",
+    "Example",
+    "Experience",
+    "Facts",
+    "Group",
+    "JudgeCall",
+    "JudgeInfo",
+    "Judgement",
+    "LogProb",
+    "Message",
+    "Origin",
+    "Outcome",
+    "Pair",
+    "Prompt",
+    "PromptOutcome",
+    "Record",
+    "Removal",
+    "Round",
+    "RunInfo",
+    "Split",
+    "Stop",
+    "Update",
+    "UpdatePair",
+    "UpdateStep",
+    "derive_seed",
+    "digest",
+    "make_id",
+]
