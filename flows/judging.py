@@ -12,6 +12,7 @@ from judges.active import ActiveJudge
 from judges.bench import BenchReport, bench, cases_of
 from judges.canary import CanaryReport, canaries, read_bank, run_canaries
 from judges.cases import Case, Remember, Said, groups_of
+from judges.self_rewarding import SelfJudge
 from loop.errors import ConfigError
 from loop.parts import Judge
 from loop.preferences import Preference, read_preferences
@@ -63,8 +64,8 @@ def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None
     """Raise ConfigError when a judge that is a model fails its canaries; what it said of them is asked once a store."""
     if section.canaries == "skip":
         return
-    section, judge = _decides(section, judge)
-    if section.kind == "rules":
+    section, judge = _on_trial(section, judge)
+    if section.kind == "rules" or section.canaries == "skip":
         return
     report = try_canaries(section, judge, store=store)
     if not report.passed:
@@ -75,8 +76,14 @@ def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None
         )
 
 
-def _decides(section: JudgeConfig, judge: Judge) -> tuple[JudgeConfig, Judge]:
-    return (oracle_of(section), judge.oracle) if isinstance(judge, ActiveJudge) else (section, judge)
+def _on_trial(section: JudgeConfig, judge: Judge) -> tuple[JudgeConfig, Judge]:
+    """Who must pass the canaries: an active judge's oracle, which decides; of a policy that judges itself, the first.
+
+    Later policies are not tried: another judge measures them.
+    """
+    if isinstance(judge, ActiveJudge):
+        return oracle_of(section), judge.oracle
+    return (section, judge.start) if isinstance(judge, SelfJudge) else (section, judge)
 
 
 def bench_judge(
@@ -102,8 +109,8 @@ def bench_judge(
 def try_canaries(
     section: JudgeConfig, judge: Judge, *, store: DuckStore | None = None, show: Show = unshown
 ) -> CanaryReport:
-    """See judges.canary; a store is used as by `bench_judge`. Of an active judge, its oracle is tried: it decides."""
-    section, judge = _decides(section, judge)
+    """See judges.canary; a store is used as by `bench_judge`. See `_on_trial` for whom it tries."""
+    section, judge = _on_trial(section, judge)
     known, remember = _memory(section, judge, [canary.case for canary in canaries(read_bank())], store, show)
     return run_canaries(judge, known=known, remember=remember)
 

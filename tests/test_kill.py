@@ -1,13 +1,15 @@
 """Killed at any moment and played again, a loop ends with the rows of an undisturbed one (pitfall 48).
 
 Every part is a shipped fake, the store is real. Whenever a part has made a chunk, and whenever the store has committed
-one, the file is copied as a kill at that moment would leave it; from every copy the loop is played to its end. What
+one, the file is copied as a kill at that moment would leave it; from every copy the round is played to its end. It then
+holds what the undisturbed loop held at the end of that round, and the store is all that the next round starts from. What
 DuckDB itself does in a real SIGKILL is tested in tests/store and tests/engine.
 """
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +59,9 @@ def prompts(split: Any, n: int) -> list[Prompt]:
     return [Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
 
 
-def play_all(path: Path, shots: Path | None = None) -> Camera:
+def play_all(path: Path, camera: Camera | None = None, until: int = ROUNDS) -> None:
     """Start or go on with the loop, as `spar run` does."""
-    camera = Camera(path, shots)
+    camera = camera or Camera(path)
     train, held_out = prompts("train", 3), prompts("eval", 1)
     store = WatchedStore(path, camera)
     parts = Parts(
@@ -76,9 +78,8 @@ def play_all(path: Path, shots: Path | None = None) -> Camera:
     )
     store.add([[INITIAL, *train, *held_out]])
     rnd: Round = store.last_round(RUN) or round_zero(RUN, INITIAL)
-    while rnd.index <= ROUNDS:
+    while rnd.index <= until:
         rnd = play(rnd, parts)
-    return camera
 
 
 def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -89,15 +90,19 @@ def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
 def test_killed_at_every_moment_and_resumed(tmp_path: Path) -> None:
     whole, shots = tmp_path / "whole.duckdb", tmp_path / "shots"
     shots.mkdir()
-    taken = play_all(whole, shots).shots
-    wanted = contents(whole)
-    assert len(wanted["rounds"]) == ROUNDS and len(wanted["updates"]) == ROUNDS
-    assert {row["value"] is None for row in wanted["judgements"]} == {True, False}  # abstentions are in the play
-    assert taken > 30
-    for at in range(taken):
-        killed = shots / f"{at}.duckdb"
-        play_all(killed)
-        assert contents(killed) == wanted, f"killed at moment {at} of {taken}"
+    camera, taken, wanted = Camera(whole, shots), [0], list[dict[str, Any]]()
+    for until in range(ROUNDS + 1):
+        play_all(whole, camera, until)
+        taken.append(camera.shots)
+        wanted.append(contents(whole))
+    assert len(wanted[-1]["rounds"]) == ROUNDS and len(wanted[-1]["updates"]) == ROUNDS
+    assert {row["value"] is None for row in wanted[-1]["judgements"]} == {True, False}  # abstentions are in the play
+    assert taken[-1] > 30
+    for until, (first, after) in enumerate(pairwise(taken)):
+        for at in range(first, after):
+            killed = shots / f"{at}.duckdb"
+            play_all(killed, until=until)
+            assert contents(killed) == wanted[until], f"killed at moment {at} of {taken[-1]}, in round {until}"
 
 
 def test_playing_a_finished_loop_again_changes_nothing(tmp_path: Path) -> None:

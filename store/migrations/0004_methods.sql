@@ -98,6 +98,8 @@ UNION ALL SELECT completion_id, 'completion', policy_id, 'checkpoint' FROM compl
 UNION ALL SELECT judgement_id, 'judgement', completion_id, 'completion' FROM judgements
 UNION ALL SELECT judgement_id, 'judgement', rival_id, 'completion' FROM judgements WHERE rival_id IS NOT NULL
 UNION ALL SELECT j.judgement_id, 'judgement', j.judge, 'judge' FROM judgements j SEMI JOIN judges USING (judge)
+UNION ALL SELECT j.judgement_id, 'judgement', k.checkpoint_id, 'checkpoint'  -- a policy that judged
+    FROM judgements j JOIN checkpoints k ON k.checkpoint_id = split_part(j.member, '|', -1)
 UNION ALL SELECT w.judge, 'judge', k.checkpoint_id, 'checkpoint'
     FROM (SELECT judge, unnest(weights_sha256) AS weights_sha256 FROM judges) w
     JOIN checkpoints k USING (weights_sha256)

@@ -123,6 +123,10 @@ def test_wrong_group_losses_modifiers_and_regularisers_are_refused() -> None:
             "divergence is 'kl'; it must be one of reverse_kl, forward_kl, js, alpha",
         ),
         (
+            lambda: bind_modifiers([{"kind": "f_divergence", "divergence": "alpha", "alpha": 1}], "ipo"),
+            "alpha is 1; it must be a number above 0 and below 1",
+        ),
+        (
             lambda: bind_modifiers([{"scale": 1}], "ipo"),
             "found {'scale': 1} for a modifier; wanted a mapping with its kind",
         ),
