@@ -15,6 +15,7 @@ from store.store import DuckStore
 Row = Mapping[str, Any]
 COLUMNS = (
     *("round", "accepted", "prompts", "completions", "judged", "pairs", "ties", "identical", "abstained", "failed"),
+    *("examples", "filtered"),
     *("loss", "accuracy", "pass_rate", "pass_low", "pass_high", "win_rate", "win_low", "win_high", "kl", "eval_tokens"),
 )
 NEWEST = 50  # rounds in the table: bodies travel through Prefect's API and stay in its database
@@ -100,13 +101,18 @@ def _made(row: Row) -> Sequence[str]:
     if row["round"] == 0:
         return ["The initial policy, measured on held-out prompts; nothing was learned."]
     why = f"{row['ties']} ties + {row['identical']} identical + {row['abstained']} abstained + {row['failed']} failed"
+    why += f" + {row['filtered']} filtered" if row["filtered"] else ""
     return [
         f"- {row['prompts']} prompts = {row['paired']} paired + {why}",
         f"- {row['completions']} completions, {row['judged']} judged, mean score {_number(row['mean_score'], 3)}, "
         f"mean length {_number(row['mean_tokens'], 1)} tokens, {_percent(row['truncated'])} cut off",
-        f"- {row['pairs'] or 0} pairs learned from: loss {_number(row['loss'], 3)}, "
+        f"- {_learned_from(row)} learned from: loss {_number(row['loss'], 3)}, "
         f"accuracy {_number(row['accuracy'], 2)}",
     ]
+
+
+def _learned_from(row: Row) -> str:
+    return f"{row['examples']} answers" if row["examples"] else f"{row['pairs'] or 0} pairs"
 
 
 def _measured(row: Row) -> Sequence[str]:

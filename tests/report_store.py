@@ -172,7 +172,7 @@ def _step(round: int, k: int) -> dict[str, float]:
         "loss": 0.6931 - margin / 4, "accuracy": min(1.0, 0.5 + margin / 2), "ranking_accuracy": 0.6,
         "chosen_reward": -margin / 2, "rejected_reward": -1.5 * margin, "reward_margin": margin,
         "chosen_logp": -40.0 - k, "rejected_logp": -42.0 - 2 * k, "grad_norm": 5.0 + (3 * k + round) % 4,
-        "lr": 1e-5 * min(1.0, k / 3),
+        "lr": 1e-5 * min(1.0, k / 3), "kl_k1": 0.1 * k, "kl_k2": 0.12 * k, "kl_k3": 0.11 * k,
     }  # fmt: skip
 
 

@@ -44,7 +44,9 @@ def status(
         + (state["missing"] or "complete")
         + (f", {state['live']}" if state["live"] else "")
     )
-    columns = ["round", "prompts", "completions", "judged", "pairs", "ties", "identical", "abstained", "failed"]
+    made = ["examples"] if any(row["examples"] for row in state["rounds"]) else ["pairs"]
+    why = ["ties", "identical", "abstained", *(["filtered"] if any(r["filtered"] for r in state["rounds"]) else [])]
+    columns = ["round", "prompts", "completions", "judged", *made, *why, "failed"]
     print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"], "table")
     for decision in state["decisions"]:
         print(

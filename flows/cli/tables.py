@@ -32,12 +32,20 @@ def round_line(row: dict[str, Any]) -> str:
     if row["round"] == 0:
         return f"round 0: initial policy, {measured}"
     why = f"{row['ties']} ties, {row['identical']} identical, {row['abstained']} abstained, {row['failed']} failed"
+    why += f", {row['filtered']} filtered" if row["filtered"] else ""
     gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
     return (
         f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
         f"loss {number(row['loss'], 3)}; {measured}; "
         f"win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
     )
+
+
+def _learned_from(row: dict[str, Any]) -> str:
+    """Pairs, or where there are none the single answers."""
+    if row["examples"]:
+        return f"{row['examples']} answers"
+    return "-" if row["pairs"] is None else str(row["pairs"])
 
 
 def print_rounds(store: DuckStore, run: str) -> None:
@@ -53,7 +61,7 @@ def print_rounds(store: DuckStore, run: str) -> None:
     for row in summaries(store, run):
         table.add_row(
             str(row["round"]),
-            "-" if row["pairs"] is None else str(row["pairs"]),
+            _learned_from(row),
             number(row["loss"], 3),
             number(row["accuracy"], 2),
             interval(row, "pass_rate", "pass_low", "pass_high"),

@@ -13,7 +13,7 @@ LINES: tuple[Any, ...] = ("-", "--", ":")
 
 def loss(report: Row) -> Plot:
     return _curves(
-        report, "loss", "Loss", {"loss": "loss"}, "loss", "Loss of each optimizer step, a mean over its pairs"
+        report, "loss", "Loss", {"loss": "loss"}, "loss", "Loss of each optimizer step, a mean over its batch"
     )
 
 
@@ -23,7 +23,7 @@ def accuracy(report: Row) -> Plot:
         says = "Share of pairs whose chosen answer has the higher score"
         return _curves(report, "accuracy", "Accuracy on training pairs", names, "pairs ranked right", says, True)
     says = "Share of pairs whose chosen answer has the higher implicit reward (beta log policy / reference)"
-    ranks = ", and the higher log-probability" if _has(report, "ranking_accuracy") else ""
+    ranks = ", and the higher log-probability" if has(report, "ranking_accuracy") else ""
     return _curves(report, "accuracy", "Accuracy on training pairs", names, "pairs ranked right", says + ranks, True)
 
 
@@ -43,9 +43,20 @@ def logps(report: Row) -> Plot:
     return _curves(report, "logps", "Log-probabilities", names, "log P (nats an answer)", says)
 
 
+def kl(report: Row) -> Plot:
+    names = {"kl_k1": "k1", "kl_k2": "k2", "kl_k3": "k3"}
+    says = "Estimates of KL(policy || reference) from the answers that are learned from"
+    return _curves(report, "step-kl", "KL from the reference", names, "KL (nats)", says)
+
+
+def clipping(report: Row) -> Plot:
+    says = "Share of policy / old ratios for which clipping decides the loss"
+    return _curves(report, "clipping", "Clipped ratios", {"clip_share": "clipped"}, "share clipped", says, True)
+
+
 def gradient(report: Row) -> Plot:
     id, title = "gradient", "Gradient norm and learning rate"
-    if not _has(report, "grad_norm"):
+    if not has(report, "grad_norm"):
         return Plot(id, title, "No optimizer step has been stored with its gradient norm yet.")
     figure, (above, below) = panels((3, 2))
     one = len(report["runs"]) == 1
@@ -62,7 +73,7 @@ def gradient(report: Row) -> Plot:
 
 
 def _curves(report: Row, id: str, title: str, names: Mapping[str, str], y: str, says: str, share: bool = False) -> Plot:
-    known = [metric for metric in names if _has(report, metric)]
+    known = [metric for metric in names if has(report, metric)]
     if not known:
         return Plot(id, title, "No optimizer step has been stored with it yet.")
     figure, (axis,) = panels()
@@ -143,13 +154,13 @@ def _points(run: Row, metric: str) -> list[Row]:
     return [row for row in run["steps"] if row["metric"] == metric]
 
 
-def _has(report: Row, metric: str) -> bool:
+def has(report: Row, metric: str) -> bool:
     return any(row["metric"] == metric for run in report["runs"] for row in run["steps"])
 
 
 def _scores(report: Row) -> bool:
     """Whether what learned is a reward model: it gives scores, and has no reference."""
-    return _has(report, "margin") and not _has(report, "reward_margin")
+    return has(report, "margin") and not has(report, "reward_margin")
 
 
 def _how(report: Row, metric: str, alone: bool) -> str:

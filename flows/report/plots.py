@@ -25,6 +25,7 @@ OUTCOMES = {
     "tie": COLOURS[4],
     "identical": COLOURS[5],
     "abstained": COLOURS[3],
+    "filtered": COLOURS[2],
     "failed": COLOURS[1],
 }
 
@@ -34,7 +35,7 @@ def sections(report: Row) -> dict[str, list[Plot]]:
     drawn: dict[str, list[Callable[[Row], Plot]]] = {
         "Held-out results": [heldout.pass_rate, heldout.win_rate, heldout.reward_against_kl, heldout.length],
         "Prompts and pairs": [outcomes, learning_time],
-        "Learning": [curves.loss, curves.accuracy, curves.rewards, curves.logps, curves.gradient],
+        "Learning": _learning(report),
         "Judges": [judging.agreement, judging.position],
     }
     if all(run["kind"] != "self-play" for run in report["runs"]):  # measured once, by other metrics: a table says it
@@ -45,8 +46,19 @@ def sections(report: Row) -> dict[str, list[Plot]]:
         return {heading: [draw(report) for draw in plots] for heading, plots in drawn.items()}
 
 
+def _learning(report: Row) -> list[Callable[[Row], Plot]]:
+    """Pairs have a chosen and a rejected answer; a policy gradient has a ratio to the policy that sampled."""
+    of_pairs = [curves.accuracy, curves.rewards, curves.logps]
+    of_policy = [curves.clipping]
+    wanted = [
+        *(of_pairs if curves.has(report, "accuracy") else []),
+        *(of_policy if curves.has(report, "ratio") else []),
+    ]
+    return [curves.loss, *(wanted or of_pairs), curves.kl, curves.gradient]
+
+
 def outcomes(report: Row) -> Plot:
-    """What became of the prompts: of one run all five ways, of several the share that gave pairs."""
+    """What became of the prompts: of one run all six ways, of several the share that gave pairs."""
     id, title = "outcomes", "What became of the prompts"
     played = [[row for row in run["rounds"] if row["paired"] is not None] for run in report["runs"]]
     if not any(played):
@@ -56,7 +68,7 @@ def outcomes(report: Row) -> Plot:
     prompts = counted([row["prompts"] for rows in played for row in rows], "prompts")
     if len(played) == 1:
         _stack(figure, axis, played[0])
-        caption = f"Every prompt of a round ends in one of five ways; {prompts} a round."
+        caption = f"Every prompt of a round ends in one of six ways; {prompts} a round."
     else:
         for index, rows in enumerate(shares):
             points = beside(rows, index, len(report["runs"]))

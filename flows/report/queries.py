@@ -24,12 +24,13 @@ origin AS (
 sampled AS (
     SELECT c.run_id, c.round, count(*) AS completions, avg(len(c.token_ids)) AS mean_tokens
     FROM completions c JOIN prompts p ON p.prompt_id = c.prompt_id AND p.split = 'train'
+    ANTI JOIN completions k ON k.parent_id = c.completion_id
     WHERE list_contains($runs, c.run_id) GROUP BY ALL
 ),
 became AS (
     SELECT run_id, round, count(*) FILTER (outcome = 'paired') AS paired, count(*) FILTER (outcome = 'tie') AS tie,
            count(*) FILTER (outcome = 'identical') AS identical, count(*) FILTER (outcome = 'abstained') AS abstained,
-           count(*) FILTER (outcome = 'failed') AS failed
+           count(*) FILTER (outcome = 'filtered') AS filtered, count(*) FILTER (outcome = 'failed') AS failed
     FROM outcomes WHERE list_contains($runs, run_id) GROUP BY ALL
 ),
 made AS (
@@ -37,7 +38,8 @@ made AS (
 )
 SELECT p.run_id, p.round, p.policy_id, coalesce(o.from_round, 0) AS from_round,
        coalesce(u.after_id, g.candidate_id) AS candidate_id, k.parent_id, g.accepted, x.reason AS removed,
-       p.prompts, s.completions, s.mean_tokens, m.pairs, b.paired, b.tie, b.identical, b.abstained, b.failed,
+       p.prompts, s.completions, s.mean_tokens, m.pairs, b.paired, b.tie, b.identical, b.abstained, b.filtered,
+       b.failed,
        u.algorithm, u.n_examples, u.seconds
 FROM played p
 LEFT JOIN origin o USING (run_id, round)

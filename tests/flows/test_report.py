@@ -41,7 +41,7 @@ from tests.spar import ROOT, spar_many
 pytestmark = pytest.mark.timeout(120)
 PLOTS = {
     "pass-rate", "win-rate", "reward-kl", "length", "outcomes", "seconds", "loss", "accuracy", "rewards", "logps",
-    "gradient", "agreement", "position-bias",
+    "step-kl", "gradient", "agreement", "position-bias",
 }  # fmt: skip
 
 
@@ -181,6 +181,16 @@ def test_every_figure_is_drawn_or_says_why_not(store: DuckStore, tmp_path: Path)
     empty = [plot for plots in sections(report_data(store, [NEW])).values() for plot in plots]
     assert {plot.id for plot in empty} == PLOTS
     assert [plot.id for plot in empty if plot.svg or not plot.caption.endswith(".")] == []
+
+
+def test_a_policy_gradient_has_ratios_and_no_pairs(store: DuckStore) -> None:
+    report = report_data(store, [ALPHA])
+    renamed = {"accuracy": "ratio", "reward_margin": "clip_share"}
+    for run in report["runs"]:
+        steps = [row | {"metric": renamed.get(row["metric"], row["metric"])} for row in run["steps"]]
+        run["steps"] = [row for row in steps if row["metric"] not in ("chosen_reward", "rejected_reward")]
+    ids = [plot.id for plot in sections(report)["Learning"] if plot.svg]
+    assert ids == ["loss", "clipping", "step-kl", "gradient"]
 
 
 def test_a_figure_is_the_same_twice_and_takes_any_label() -> None:
