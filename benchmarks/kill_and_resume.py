@@ -25,6 +25,7 @@ TABLES = {
     "judgements": "*",
     "outcomes": "*",
     "pairs": "*",
+    "examples": "*",
     "logprobs": "*",
     "evaluations": "*",
     "rounds": "*",
@@ -33,19 +34,26 @@ TABLES = {
     "updates": "* EXCLUDE (seconds)",
     "checkpoints": "* EXCLUDE (path)",
 }
+# By the learner's config; the policy gradient also has a critic and two optimizers to lose.
+LEARN = {
+    "dpo": "pair: {kind: best_worst}\n"
+    "learn: {loss: sigmoid, lr: 1.0e-3, batch_size: 2, save_seconds: 0, dtype: float32}",
+    "ppo": "pair: {kind: group}\n"
+    "learn: {algorithm: ppo, lr: 1.0e-3, batch_size: 2, epochs: 2, save_seconds: 0, dtype: float32}",
+}
 CONFIG = """\
 name: kills
 rounds: 2
 policy:   {{model: {model}}}
 prompts:  {{train: {train}, eval: {eval}, per_round: 10}}
-sample:   {{n: 4, max_tokens: 16, chunk: 4, context: 256, max_seqs: 16, dtype: float32}}
+sample:   {{n: 4, max_tokens: 16, chunk: 4, context: 256, max_seqs: 16, dtype: float32, engine: {engine}}}
 judge:    {{kind: rules, regex: "[a-m]", max_words: 4}}
-learn:    {{loss: sigmoid, lr: 1.0e-3, batch_size: 2, save_seconds: 0, dtype: float32}}
+{learn}
 evaluate: {{n: 2, gate: 0.0}}
 """
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, method: str = "dpo", engine: str = "vllm") -> Path:
     from tests.tiny import build_tiny_model
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +64,8 @@ def prepare(folder: Path) -> Path:
         lines = [json.dumps({"prompt": f"{name} question {i}"}) for i in range(count)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     config = folder / "config.yaml"
-    config.write_text(CONFIG.format(model=model, train=folder / "train.jsonl", eval=folder / "eval.jsonl"))
+    files = {split: folder / f"{split}.jsonl" for split in ("train", "eval")}
+    config.write_text(CONFIG.format(model=model, **files, engine=engine, learn=LEARN[method]))
     return config
 
 
@@ -111,9 +120,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--folder", type=Path, default=Path("kills"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", choices=list(LEARN), default="dpo")
+    parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm")
     options = parser.parse_args()
     folder = options.folder.resolve()
-    config = prepare(folder)
+    config = prepare(folder, options.method, options.engine)
     whole = folder / "whole" / "store.duckdb"
     seconds = finish("run", str(config), "--store", str(whole))
     wanted = contents(whole)

@@ -106,8 +106,7 @@ def _made(row: Row) -> Sequence[str]:
         f"- {row['prompts']} prompts = {row['paired']} paired + {why}",
         f"- {row['completions']} completions, {row['judged']} judged, mean score {_number(row['mean_score'], 3)}, "
         f"mean length {_number(row['mean_tokens'], 1)} tokens, {_percent(row['truncated'])} cut off",
-        f"- {_learned_from(row)} learned from: loss {_number(row['loss'], 3)}, "
-        f"accuracy {_number(row['accuracy'], 2)}",
+        f"- {_learned_from(row)} learned from: loss {_number(row['loss'], 3)}, accuracy {_number(row['accuracy'], 2)}",
     ]
 
 

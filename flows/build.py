@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import unified_diff
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -168,13 +169,15 @@ def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progres
     from loop.learning.checkpoint import weights_sha256
     from loop.models import resolve_model
 
-    folder = resolve_model(_policy_model(config, store))
+    folder = resolve_model(policy_folder(config.policy.model, store))
     weights = weights_sha256(folder)
     initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
     evaluate = config.evaluate
     sampler = make_sampler(config, info.id, run_folder)
-    judge = make_judge(config.judge, policy_askers(sampler, store, initial))
-    examiner = make_judge(evaluate.judge) if evaluate.judge else judge
+    held.callback(sampler.engine.close)
+    folder_of = partial(policy_folder, store=store)
+    judge = make_judge(config.judge, policy_askers(sampler, store, initial), folder_of)
+    examiner = make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
     parts = Parts(
         store=store,
         sampler=sampler,
@@ -196,20 +199,28 @@ def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progres
     for section, each in labelling:
         held.callback(close_judge, each)
         refuse_failing(section, each, store)
-    held.callback(sampler.engine.close)
     return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), held.pop_all().close)
 
 
-def _policy_model(config: Config, store: DuckStore) -> str:
-    """A model's folder or hub id; `run:NAME` is the policy that a run of the store ended with."""
-    kind, found, name = config.policy.model.partition(":")
-    if kind != "run" or not found:
-        return config.policy.model
-    run = store.run(name)
+def policy_folder(model: str, store: DuckStore) -> str:
+    """A model's folder or hub id, as given; `run:NAME` is the folder of the policy that a run of the store ended with.
+
+    Raises ConfigError for a run that the store does not have, or that has no policy yet.
+    """
+    name = run_named(model)
+    if name is None:
+        return model
+    run = store.run(name) if store.db.path.exists() else None
     policy = policy_after(store.db, run.id, rounds_settled(store.db, run.id)) if run else None
     if policy is None:
-        raise ConfigError(f"policy.model is {config.policy.model}, and {store.db.path} has no played run {name!r}")
+        raise ConfigError(f"{model} is the policy of a run, and {store.db.path} has no played run {name!r}")
     return policy.path
+
+
+def run_named(model: str) -> str | None:
+    """NAME of `run:NAME`; None for a model's folder or hub id."""
+    kind, found, name = model.partition(":")
+    return name if found and kind == "run" else None
 
 
 def make_evaluator(evaluate: Evaluate, examiner: Judge) -> RivalEvaluator:

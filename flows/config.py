@@ -74,6 +74,21 @@ class Source(Section):
     field: str = Field("response", description="of a dataset: the field of a prompt's row that has its answer")
 
 
+class Tree(Section):
+    """Search a tree of partial answers to each train prompt (MCTS-DPO), see docs/methods.md."""
+
+    depth: int = Field(3, ge=1, description="steps; after the last one an answer is not cut any more")
+    actions: int = Field(2, ge=2, description="answers that are sampled where the search goes on")
+    step: str = Field("\n\n", min_length=1, description="the text that ends a step")
+    step_tokens: int | None = Field(None, ge=1, description="steps of so many tokens, in place of step")
+    iterations: int = Field(16, ge=1, description="how often the search goes on from some step, a prompt")
+    exploration: float = Field(1.0, ge=0, description="how much likely and little tried steps are preferred")
+    rollouts: int = Field(1, ge=1, description="full answers that a new step gets")
+    value: Named = Field(
+        default_factory=lambda: Named(kind="rules"), description="who values answers in the search: rules, its options"
+    )
+
+
 class Sample(Section):
     n: int = Field(8, ge=0, description="completions a prompt by the policy; 0: only others answer (see extra)")
     temperature: float = Field(1.0, ge=0)
@@ -87,6 +102,7 @@ class Sample(Section):
         "vllm", description="transformers: slow, for tiny models and for machines without vLLM"
     )
     extra: list[Source] = Field(default_factory=list, description="who answers the train prompts beside the policy")
+    tree: Tree | None = Field(None, description="search for answers to train prompts step by step, in place of n")
 
 
 class JudgeConfig(WithOptions):
@@ -268,7 +284,7 @@ FREE = ("store", "rounds", "approve", "stop", "steps", "keep", "trackers")
 
 # Keys that came after runs were started without them: at their default they shape what those runs have.
 LATER = {
-    "sample": ("engine", "extra"),
+    "sample": ("engine", "extra", "tree"),
     "pair": ("filters",),
     "learn": ("modifiers", "regularisers", "ld_alpha", "from_divergence", "lora"),
 }
@@ -330,15 +346,21 @@ def override(values: dict[str, Any], change: str) -> None:
     key, found, value = change.partition("=")
     if not found or not key:
         raise ConfigError(f"--set {change!r} has no value; write it as section.key=value, e.g. learn.beta=0.2")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change!r}: the value is not YAML: {error}") from error
+    put(values, key, parsed, f"--set {change!r}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set `section.key` in a config's values; sections that are not there are made."""
     *sections, last = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {change!r}: {section} is a value, not a section")
-    try:
-        values[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change!r}: the value is not YAML: {error}") from error
+            raise ConfigError(f"{where}: {section} is a value, not a section")
+    values[last] = value
 
 
 def _numbers(value: Any) -> Any:

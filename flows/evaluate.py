@@ -178,7 +178,7 @@ def _describe(
         "rival": _cause(rival),
         "prompts": {"eval": sha256([p.id for p in held_out])},
         "seed": config.seed,
-        "sample": config.sample.model_dump(mode="json", exclude={"n"}),
+        "sample": config.sample.model_dump(mode="json", exclude={"n", "extra", "tree"}),
         "evaluate": config.evaluate.model_dump(mode="json", include={"n", "gate", "pass_at"}),
         "judge": judge.name,
         "score": config.learn.model_dump(mode="json", include={"dtype", "token_budget", "batch_size"}),  # rounds KL

@@ -33,6 +33,7 @@ JUDGES = {
     "active": "judges.active:ActiveJudge",
 }
 ROLES = ("explorer", "oracle")  # the judges of an active one
+MODELS = ("policy", "reference")  # the models of an implicit one
 
 # Judges to learn from alone, and why they cannot measure.
 NO_EXAMINERS = {
@@ -75,22 +76,25 @@ def check_examiner(section: JudgeConfig) -> None:
             )
 
 
-def make_judge(section: JudgeConfig, asker_of: "AskerOf | None" = None) -> Judge:
+def make_judge(section: JudgeConfig, asker_of: "AskerOf | None" = None, folder_of: Callable[[str], str] = str) -> Judge:
     """The judge that a section of the config names, those that it is made of first.
 
     `asker_of` is given where there are policies to ask: in a loop. Raises ConfigError for judge self without.
+    `folder_of` finds the models of an implicit judge, which in a loop may be `run:NAME`.
     """
     check_judge(section)
     factory, options = judge_factory(section.kind), section.options
     if section.kind == "panel":
-        options["judges"] = [make_judge(part, asker_of) for part in _parts(section)]
+        options["judges"] = [make_judge(part, asker_of, folder_of) for part in _parts(section)]
     elif section.kind == "active":
-        options |= {role: make_judge(_part(section, role), asker_of) for role in ROLES}
+        options |= {role: make_judge(_part(section, role), asker_of, folder_of) for role in ROLES}
+    elif section.kind == "implicit":
+        options |= {model: folder_of(options[model]) for model in MODELS if model in options}
     elif section.kind == "self":
         if asker_of is None:
             raise ConfigError(
-                "judge self is the policy of a loop that is played, and there is none here; to have a checkpoint judge "
-                "so, use {kind: llm, model: ITS FOLDER, engine: local, form: pointwise, scale: [0, 5]}"
+                "judge self is the policy of a loop that is played, and there is none here; a checkpoint judges so as "
+                "{kind: llm, model: ITS FOLDER, engine: local, form: pointwise, prompt: additive, scale: [0, 5]}"
             )
         return factory(asker_of, **options)
     return factory(**options)

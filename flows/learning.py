@@ -85,6 +85,7 @@ def _of_pairs(config: Config, names: tuple[str, ...]) -> Any:
         rationales=any(each.kind == "nll_rationale" for each in learn.regularisers),
     )
     baseline: Any = next((NEEDS_BASELINE[name] for name in names if name in NEEDS_BASELINE), "none")
+    _refuse_moving(learn, baseline, names)
     return Preference(terms, baseline=baseline, from_divergence=learn.from_divergence)
 
 
@@ -100,7 +101,17 @@ def _of_groups(config: Config, names: tuple[str, ...]) -> Any:
         )
     _refuse_set(learn, ("modifiers", "regularisers", "ld_alpha", "from_divergence"), f"with loss {name!r}")
     baseline: Any = NEEDS_BASELINE.get(name, "none")
+    _refuse_moving(learn, baseline, names)
     return Preference(GroupTerms(bind_group(name, **learn.options), _beta(learn)), baseline=baseline)
+
+
+def _refuse_moving(learn: Learn, baseline: str, names: Sequence[str]) -> None:
+    """KTO's baseline is of answers to other prompts, which only a reference that stays can be asked about."""
+    if baseline == "mismatched" and learn.reference.kind in ("sync", "mixture"):
+        raise ConfigError(
+            f"loss {' and '.join(names)} needs one reference that stays, and learn.reference is "
+            f"{learn.reference.kind}; choose none, initial, previous or ema"
+        )
 
 
 def _gradient(config: Config) -> Any:

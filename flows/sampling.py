@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.config import Config
+from flows.config import Config, JudgeConfig, Tree
+from flows.judges import check_judge, make_judge
 from loop.errors import ConfigError
 from loop.types import Checkpoint, Prompt, Split, make_id
 
@@ -23,8 +24,56 @@ def check_sources(config: Config, train: list[Prompt]) -> None:
         raise ConfigError(f"sample.extra names {twice[0]!r} twice; give one entry a higher n instead")
     if sample.n == 0 and not sample.extra:
         raise ConfigError("sample.n is 0 and sample.extra is empty: nobody answers the prompts; set one of them")
+    if sample.tree is not None:
+        _check_tree(config, sample.tree, train)
+    _refuse_nobody(config.pair.kind, set(named))
     for source in _sources(config):
         refuse_missing(train, source)
+
+
+def _refuse_nobody(builder: str, named: set[str]) -> None:
+    """A builder that needs another's answers, and nobody else who answers."""
+    if builder == "ranked" and not named - {"dataset"}:
+        raise ConfigError(
+            "pair.kind ranked ranks a reference sample with the policy's answers, and sample.extra asks for none; set "
+            "sample.extra: [{of: reference, temperature: 0}]"
+        )
+    if builder in ("gold", "dataset") and "dataset" not in named:
+        raise ConfigError(
+            f"pair.kind {builder} learns from answers that are given, and sample.extra takes none; set sample.extra: "
+            "[{of: dataset, field: response}]"
+        )
+
+
+def _check_tree(config: Config, tree: Tree, train: list[Prompt]) -> None:
+    from judges.rules import rules_of
+
+    sample, judge = config.sample, _value(tree)
+    if judge.kind != "rules":
+        raise ConfigError(
+            f"sample.tree.value is judge {judge.kind!r}; a search values answers while the engine has the accelerator: "
+            "wanted rules, which needs no model. Verdicts to learn from are those of `judge`, whatever that is"
+        )
+    check_judge(judge)
+    if tree.step_tokens is not None and tree.step != Tree().step:
+        raise ConfigError("sample.tree has step and step_tokens, and a step ends in one way; drop one")
+    if sample.n == 0 or sample.temperature == 0:
+        given = "n" if sample.n == 0 else "temperature"
+        raise ConfigError(f"sample.{given} is 0, and sample.tree searches among the policy's answers; drop one")
+    if config.learn.algorithm != "dpo":
+        raise ConfigError(
+            f"algorithm {config.learn.algorithm!r} learns from independent answers, and those of sample.tree share "
+            "their beginnings; set learn.algorithm: dpo, or drop sample.tree"
+        )
+    if not judge.options.keys() - {"truncated"} and not any(map(rules_of, train)):
+        raise ConfigError(
+            "sample.tree.value is judge rules without an option, and no train prompt has a rule: the search has no "
+            "value to go by. Give prompts an answer or another rule, or the judge an option"
+        )
+
+
+def _value(tree: Tree) -> JudgeConfig:
+    return JudgeConfig(**tree.value.entry)
 
 
 def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
@@ -42,7 +91,16 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         extra=_sources(config),
         models=_models(config, run),
     )
-    return EngineSampler(_engine(config, run_folder), sampling, seed=config.seed)
+    engine, tree = _engine(config, run_folder), sample.tree
+    if tree is None:
+        return EngineSampler(engine, sampling, seed=config.seed)
+
+    from loop.sampling.search import TreeSampler
+    from loop.sampling.tree import Search
+
+    search = Search(tree.depth, tree.actions, tree.iterations, tree.rollouts, tree.exploration)
+    step = tree.step if tree.step_tokens is None else tree.step_tokens
+    return TreeSampler(engine, sampling, search, step, make_judge(_value(tree)), seed=config.seed)
 
 
 def _engine(config: Config, run_folder: Path) -> "Writes":

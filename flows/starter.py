@@ -26,6 +26,10 @@ TEMPLATES = {
         "a chat model on verifiable rules, with every setting of learning, measuring and stopping",
         ("spar run loop.yaml --dry-run", "spar run loop.yaml"),
     ),
+    "ppo": Template(
+        "a policy gradient with a critic on verifiable rules, with the settings that matter",
+        ("spar run loop.yaml --dry-run", "spar run loop.yaml"),
+    ),
     "llm-judge": Template(
         "a language model behind an OpenAI-compatible endpoint as the judge",
         ("spar run loop.yaml --dry-run", "spar judge canary loop.yaml", "spar run loop.yaml"),

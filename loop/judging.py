@@ -72,9 +72,16 @@ def from_duels(duels: Mapping[Duel, float]) -> Reading:
     return Reading({completion: fmean(p) for completion, p in won.items()}, both)
 
 
+def full_answers(completions: Sequence[Completion]) -> tuple[Completion, ...]:
+    """Those that no other goes on from: in a tree of answers, the others are partial."""
+    partial = {c.parent_id for c in completions}
+    return tuple(c for c in completions if c.id not in partial)
+
+
 def to_judge(experience: Experience, rival: Experience | None, max_abstain: float) -> list[Group]:
     """The groups of an experience, each with what the judge has said of it, and with the rival's answers if given.
 
+    Partial answers are left out: nobody is asked about them, so they cannot count as answered or not.
     Judgements without an answer stand, unless there are so many that judging stopped: then they are asked again.
     """
     known = (*experience.judgements, *(rival.judgements if rival else ()))
@@ -84,7 +91,8 @@ def to_judge(experience: Experience, rival: Experience | None, max_abstain: floa
     for j in known:
         said[j.completion_id].append(j)
     rivals = {g.prompt.id: g.completions for g in rival.groups} if rival else {}
-    return [_with(g, rivals.get(g.prompt.id, ()), said) for g in experience.groups]
+    groups = (replace(g, completions=full_answers(g.completions)) for g in experience.groups)
+    return [_with(g, rivals.get(g.prompt.id, ()), said) for g in groups]
 
 
 def _with(group: Group, rivals: tuple[Completion, ...], said: Mapping[str, list[Judgement]]) -> Group:

@@ -21,7 +21,8 @@ def teach(tiny: Path, folder: Path, prompts: list[str]) -> Path:
     batch = collate([Row(template.prompt_ids([{"role": "user", "content": p}]), answers) for p in prompts])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(STEPS):
-        (-token_logprobs(model, batch).mean()).backward()
+        loss = -token_logprobs(model, batch).mean()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,9 +1,9 @@
 """Killed at any moment and played again, a loop ends with the rows of an undisturbed one (pitfall 48).
 
 Every part is a shipped fake, the store is real. Whenever a part has made a chunk, and whenever the store has committed
-one, the file is copied as a kill at that moment would leave it; from every copy the round is played to its end. It then
-holds what the undisturbed loop held at the end of that round, and the store is all that the next round starts from. What
-DuckDB itself does in a real SIGKILL is tested in tests/store and tests/engine.
+one, the file is copied as a kill at that moment would leave it; from every copy the round is played to its end. It
+then holds what the undisturbed loop held at the end of that round, and the store is all that the next round starts
+from. What DuckDB itself does in a real SIGKILL is tested in tests/store and tests/engine.
 """
 
 import shutil

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loop.judging import Reading
+from loop.judging import Reading, full_answers
 from loop.types import Completion, Judgement, Outcome
 
 
@@ -50,10 +50,9 @@ class Candidates:
     judgements: Sequence[Judgement] = ()  # raw, of these completions
 
     @property
-    def full(self) -> list[Completion]:
+    def full(self) -> tuple[Completion, ...]:
         """Without the partial answers, those that another completion goes on from."""
-        partial = {c.parent_id for c in self.completions}
-        return [c for c in self.completions if c.id not in partial]
+        return full_answers(self.completions)
 
     @property
     def scored(self) -> list[Scored]:

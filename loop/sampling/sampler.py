@@ -84,10 +84,15 @@ class EngineSampler:
             for p, i in zip(prompts, ids, strict=True)
             if len(i) > room
         ]
+        return [*records, *self._answers(rnd, source, fits)]
+
+    def _answers(self, rnd: Round, source: Source | None, fits: Sequence[tuple[Prompt, list[int]]]) -> list[Completion]:
         requests = [self._request(rnd, source, p, i) for p, i in fits]
-        for (prompt, _), request, answers in zip(fits, requests, self.engine.generate(requests), strict=True):
-            records += [self._completion(rnd, prompt, request, k, a) for k, a in enumerate(answers)]
-        return records
+        return [
+            completion_of(rnd, prompt, request, k, answer, request.seed + k)
+            for (prompt, _), request, answers in zip(fits, requests, self.engine.generate(requests), strict=True)
+            for k, answer in enumerate(answers)
+        ]
 
     def _request(self, rnd: Round, source: Source | None, prompt: Prompt, ids: list[int]) -> Request:
         s = self.sampling
@@ -98,23 +103,25 @@ class EngineSampler:
         temperature = s.temperature if source.temperature is None else source.temperature
         return Request(ids, source.n, seed, temperature, s.top_p, s.max_tokens)
 
-    def _completion(self, rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer) -> Completion:
-        return Completion(
-            id=completion_id(rnd, prompt, sample),
-            run=rnd.run,
-            round=rnd.index,
-            prompt_id=prompt.id,
-            policy_id=rnd.policy.id,
-            sample=sample,
-            origin=rnd.origin,
-            text=answer.text,
-            token_ids=array("i", answer.token_ids),
-            logprobs=array("f", answer.logprobs),
-            finish_reason="stop" if answer.finish_reason == "stop" else "length",
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed + sample,
-        )
+
+def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer, seed: int) -> Completion:
+    """The record of an answer by the policy of `rnd`, or by the source that it is about."""
+    return Completion(
+        id=completion_id(rnd, prompt, sample),
+        run=rnd.run,
+        round=rnd.index,
+        prompt_id=prompt.id,
+        policy_id=rnd.policy.id,
+        sample=sample,
+        origin=rnd.origin,
+        text=answer.text,
+        token_ids=array("i", answer.token_ids),
+        logprobs=array("f", answer.logprobs),
+        finish_reason="stop" if answer.finish_reason == "stop" else "length",
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=seed,
+    )
 
 
 def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:

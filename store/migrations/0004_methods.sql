@@ -44,11 +44,12 @@ answered AS (  -- a completion once, however many judges, members and orders it 
     WHERE value IS NOT NULL AND rival_id IS NOT NULL
     AND rival_id NOT IN (SELECT completion_id FROM judgements WHERE value IS NOT NULL)
 ),
-sampled AS (
+sampled AS (  -- full answers: the partial ones of a tree, from which another goes on, are not judged
     SELECT c.run_id, c.round, count(*) AS completions, count(s.completion_id) AS judged, avg(s.score) AS mean_score,
            avg(len(c.token_ids)) AS mean_tokens, avg((c.finish_reason = 'length')::INTEGER) AS truncated
     FROM completions c
     JOIN prompts p ON p.prompt_id = c.prompt_id AND p.split = 'train'
+    ANTI JOIN completions k ON k.parent_id = c.completion_id
     LEFT JOIN answered s ON s.completion_id = c.completion_id
     GROUP BY ALL
 ),
@@ -89,7 +90,7 @@ LEFT JOIN measured m USING (run_id, round)
 LEFT JOIN updates u USING (run_id, round)
 ORDER BY a.run_id, a.round;
 COMMENT ON VIEW round_summary IS
-'One row a round: what was sampled, judged and paired (prompts = paired + ties + identical + abstained '
+'One row a round: what was sampled (full answers), judged and paired (prompts = paired + ties + identical + abstained '
 '+ filtered + failed), what learning did, and how the candidate did on held-out prompts. Round 0 is the initial policy';
 
 CREATE OR REPLACE VIEW lineage AS

@@ -60,10 +60,10 @@ def blocks(page: str) -> list[list[str]]:
 
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     commands = [words for words in blocks(PAGE) if words != ["--install-completion"]]
-    assert len(commands) == len(blocks(PAGE)) - 1 == 5
+    assert len(commands) == len(blocks(PAGE)) - 1 == 6
     said = spar_many(*map(tuple, commands), cwd=tmp_path)
     assert [each.code for each in said] == [0] * len(commands)
-    assert {folder.name for folder in tmp_path.iterdir()} == {"my-loop", "chat", "judged", "rewarded"}
+    assert {folder.name for folder in tmp_path.iterdir()} == {"my-loop", "chat", "gradient", "judged", "rewarded"}
     assert all(f"`{name}`" in PAGE for name in TEMPLATES)
 
 

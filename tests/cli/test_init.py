@@ -16,7 +16,13 @@ from loop.errors import ConfigError
 from loop.preferences import read_preferences
 from tests.spar import Said, contents, spar_many
 
-PROMPTS = {"quickstart": (3, 16, 8), "dpo": (5, 16, 8), "llm-judge": (3, 12, 6), "reward-model": (3, 12, 6)}
+PROMPTS = {
+    "quickstart": (3, 16, 8),
+    "dpo": (5, 16, 8),
+    "ppo": (3, 16, 8),
+    "llm-judge": (3, 12, 6),
+    "reward-model": (3, 12, 6),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def test_templates_are_listed_and_a_wrong_name_too(written: Written) -> None:
     listed, unknown, taken = written.others
     assert [line.split()[0] for line in listed.out.splitlines()] == list(TEMPLATES)
     assert (unknown.code, unknown.out) == (2, "")
-    assert "there is no template 'dop' (did you mean 'dpo'?); choose one of quickstart, dpo, llm-judge" in unknown.err
+    assert "there is no template 'dop' (did you mean 'dpo'?); choose one of quickstart, dpo, ppo, " in unknown.err
     assert not (written.top / "none").exists()
     assert taken.code == 2
     assert "loop.yaml is there already; remove it, or give another folder" in taken.err

@@ -1,0 +1,197 @@
+"""Controlled sentiment (arXiv:2305.18290, section 6.1), small: reward against KL for several methods.
+
+    python benchmarks/sentiment.py --imdb FILE --sst-train FILE --sst-test FILE --folder /tmp/sentiment [--only ppo]
+
+The policy goes on from the first words of a film review; the judge is a sentiment classifier trained on SST-2. Each
+method plays the same loop with the same prompts, samples and judge; every round is a point: KL from the initial policy
+and mean score on held-out prompts. Runs are kept in one store: call it again to go on. `--summary` only draws.
+
+Sized for two CPU cores: SmolLM2-135M, answers of 24 tokens, LoRA, few rounds. Files have rows of `prefix` (IMDb), and
+of `text` and `label` (SST-2): Parquet, JSONL, or a hub dataset's id.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.hardware import describe  # noqa: E402
+from benchmarks.sentiment_judge import SentimentJudge, train_judge  # noqa: E402
+
+TRAIN, HELD_OUT = 384, 48
+PAIRS: dict[str, Any] = {"pair": {"kind": "best_worst", "per_prompt": 2}}
+GROUPS: dict[str, Any] = {"pair": {"kind": "group"}}
+# What differs between points. `reference: initial` throughout: KL is measured from the initial policy.
+METHODS: dict[str, list[dict[str, Any]]] = {
+    "dpo": [PAIRS | {"learn": {"loss": "sigmoid", "beta": b}} for b in (0.05, 0.2)],
+    "ipo": [PAIRS | {"learn": {"loss": "ipo", "beta": b}} for b in (0.05, 0.2)],
+    "simpo": [PAIRS | {"learn": {"loss": "simpo", "beta": b, "reference": "none"}} for b in (1.0, 2.5)],
+    "rloo": [GROUPS | {"learn": {"algorithm": "rloo", "kl_coef": b}} for b in (0.05, 0.2)],
+    "ppo": [GROUPS | {"learn": {"algorithm": "ppo", "kl_coef": b, "missing_eos": None}} for b in (0.05, 0.2)],
+    "preferred-sft": [  # of the pair's loss nothing, of the chosen answer's log-prob everything
+        PAIRS
+        | {
+            "learn": {
+                "loss": [{"kind": "sigmoid", "weight": 0}],
+                "regularisers": [{"kind": "nll_chosen", "weight": 1}],
+            }
+        }
+    ],
+}
+BASE: dict[str, Any] = {
+    "rounds": 4,
+    "seed": 0,
+    "sample": {"n": 4, "max_tokens": 24, "context": 128, "chunk": 96, "max_seqs": 128},
+    "judge": {"kind": "rules"},  # replaced by the sentiment judge
+    "learn": {"lr": 1e-4, "batch_size": 16, "reference": "initial", "lora": {"r": 32, "alpha": 64}},
+    "evaluate": {"n": 2, "gate": None, "pass_at": 0.0},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--imdb", default="stanfordnlp/imdb:train")
+    parser.add_argument("--sst-train", default="stanfordnlp/sst2:train")
+    parser.add_argument("--sst-test", default="stanfordnlp/sst2:validation")
+    parser.add_argument("--folder", type=Path, default=Path("sentiment"))
+    parser.add_argument("--model", default="bundled/smollm2-135m-instruct")
+    parser.add_argument("--only", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--rounds", type=int, default=BASE["rounds"])
+    parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm")
+    parser.add_argument("--summary", action="store_true", help="only draw what is there")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.summary:
+        judge = prepare(options, folder)
+        for method in options.only:
+            for point in METHODS[method]:
+                play(point_config(method, point, options, folder), judge)
+    summarise(folder, options.results)
+
+
+def prepare(options: argparse.Namespace, folder: Path) -> SentimentJudge:
+    """Prompts, a policy that goes on from plain text, and the judge."""
+    from loop.models import resolve_model
+    from loop.prompts import read_rows
+
+    source = resolve_model(options.model)
+    policy = folder / "policy"
+    if not policy.exists():
+        shutil.copytree(source, folder / "copying")
+        # A review is no chat: the prompt is the text as it stands.
+        (folder / "copying" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+        (folder / "copying").rename(policy)
+    prefixes = sorted({row.get("prefix") or " ".join(row["text"].split()[:6]) for row in read_rows(options.imdb)})
+    chosen = [p for p in prefixes if 12 <= len(p) <= 60 and "<" not in p][: TRAIN + HELD_OUT]
+    for name, part in (("eval", chosen[:HELD_OUT]), ("train", chosen[HELD_OUT:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in part))
+    # Enough for a linear map; on two cores features are made at a few dozen texts a second.
+    rows = ([*read_rows(options.sst_train)][:2000], [*read_rows(options.sst_test)][:400])
+    return train_judge(source, *rows, folder / "features.pt")
+
+
+def point_config(method: str, point: dict[str, Any], options: argparse.Namespace, folder: Path) -> Any:
+    from flows.config import parse_config
+
+    learn = BASE["learn"] | point["learn"]
+    if learn.get("algorithm"):
+        learn |= {"batch_size": 16, "epochs": 1}
+    strength = point["learn"].get("beta", point["learn"].get("kl_coef"))
+    name = method if strength is None else f"{method}-{strength:g}"
+    values = BASE | point | {
+        "learn": learn,
+        "sample": BASE["sample"] | {"engine": options.engine},
+        "name": name,
+        "rounds": options.rounds,
+        "store": str(folder / "sentiment.duckdb"),
+        "policy": {"model": str(folder / "policy")},
+        "prompts": {"train": str(folder / "train.jsonl"), "eval": str(folder / "eval.jsonl"), "per_round": 96},
+    }  # fmt: skip
+    return parse_config(values, method)
+
+
+def play(config: Any, judge: SentimentJudge) -> None:
+    """The loop as `spar run` plays it, with the sentiment judge in the place of the config's."""
+    from flows.build import build, prepare
+    from flows.operate import operate
+    from loop.pairs import pairing
+    from store.store import DuckStore
+
+    store = DuckStore(config.store)
+    known = store.run(config.name) if store.db.path.exists() else None
+    if known and store.complete(known.id, config.rounds):
+        print(f"{config.name}: complete", flush=True)
+        return
+    began = time.monotonic()
+    loop = build(prepare(config))
+    options = {**config.pair.options}
+    parts = replace(loop.parts, judge=judge, examiner=judge, pairing=pairing(config.pair.kind, judge.read, **options))
+    try:
+        operate(replace(loop, parts=parts), config.rounds)
+    finally:
+        loop.close()
+    print(f"{config.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def points(folder: Path) -> Iterator[dict[str, Any]]:
+    from store.db import Database, rows
+
+    with Database(folder / "sentiment.duckdb").read() as con:
+        yield from rows(
+            con,
+            """SELECT r.name, e.round, max(value) FILTER (metric = 'kl') AS kl,
+                max(low) FILTER (metric = 'kl') AS kl_low,
+                max(high) FILTER (metric = 'kl') AS kl_high, max(value) FILTER (metric = 'mean_score') AS score,
+                max(low) FILTER (metric = 'mean_score') AS low, max(high) FILTER (metric = 'mean_score') AS high,
+                max(value) FILTER (metric = 'pass_rate') AS positive, max(u.seconds) AS seconds
+            FROM evaluations e JOIN runs r USING (run_id) LEFT JOIN updates u USING (run_id, round)
+            GROUP BY r.name, e.round ORDER BY r.name, e.round""",
+        )
+
+
+def summarise(folder: Path, results: Path) -> None:
+    """The table on stdout, and table and plot in `results`."""
+    found = [*points(folder)]
+    for p in found:
+        kl = f"{p['kl']:8.2f}" if p["kl"] is not None else "       -"
+        print(f"{p['name']:24} round {p['round']}  KL {kl}  reward {p['score']:6.2f} [{p['low']:.2f}, {p['high']:.2f}]")
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "sentiment.json").write_text(json.dumps({"made": describe(ROOT), "points": found}, indent=1) + "\n")
+    draw(found, results / "sentiment.svg")
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    methods = list(METHODS)
+    for name in sorted({p["name"] for p in found}):
+        method = next(m for m in sorted(methods, key=len, reverse=True) if name.startswith(m))
+        mine = [p for p in found if p["name"] == name and p["score"] is not None]
+        strengths = sorted({p["name"] for p in found if p["name"].startswith(method)})
+        style = {"color": f"C{methods.index(method)}", "linestyle": ("-", "--", ":")[strengths.index(name)]}
+        x = [p["kl"] or 0.0 for p in mine]
+        y = [p["score"] for p in mine]
+        spread = [[p["score"] - p["low"] for p in mine], [p["high"] - p["score"] for p in mine]]
+        axis.errorbar(x, y, spread, marker="o", markersize=3, linewidth=1, elinewidth=0.5, label=name, **style)
+    axis.set_xlabel("KL from the initial policy (nats)")
+    axis.set_ylabel("mean log-odds of positive sentiment")
+    axis.legend(fontsize=7, ncols=2)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The policy as its own judge (Self-Rewarding Language Models, arXiv:2401.10020)."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from judges.asking import Asker
+from judges.inner import Inner
+from judges.llm import LLMJudge
+from judges.templates import PromptFile
+from loop.judging import Pointwise, score_id, unjudged
+from loop.types import Completion, Group, JudgeCall, Judgement, digest
+
+SCALE = (0, 5)
+START = ""  # stands for the policy that a run starts from
+
+
+class SelfJudge(Pointwise):
+    """Scores each completion alone: 0 to 5 points that add up, told in JSON with the reasons, in one greedy answer.
+
+    A completion is judged by the policy that wrote it; one of another source by the policy of its round, the newest
+    that answered the prompt. Where no policy did there is nobody to judge: no answer. `member` of a judgement is the
+    checkpoint that judged: the judge's name stands for its options alone.
+
+    `asker_of` gives who asks a policy, by its id or START; the asker's model is the checkpoint's id. `prompt` is the
+    path of a template of one's own for the same scale (see judges.templates). The paper takes the mean of several
+    sampled verdicts, this the greedy one. `start` is the policy that a run starts from as a judge of its own name: the
+    one that canaries are tried on. Raises ConfigError for an option out of range.
+    """
+
+    def __init__(self, asker_of: Callable[[str], Asker], *, prompt: str = "additive", max_tokens: int = 512) -> None:
+        self._asker_of, self._prompt, self._max_tokens = asker_of, prompt, max_tokens
+        self.start = self._of(START)
+        shown = PromptFile(prompt, ("conversation", "answer")).digest
+        self.name = f"self-{digest([shown, SCALE, max_tokens])}"
+
+    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
+        """One policy after the other."""
+        asked: dict[str, list[Group]] = defaultdict(list)
+        for group in groups:
+            for completion in unjudged(group):
+                policy = _who(completion, group)
+                if policy is None:
+                    yield [self._unasked(completion)]
+                else:
+                    asked[policy].append(replace(group, completions=(completion,)))
+        for policy, own in asked.items():
+            yield from Inner(self._of(policy), self.name, policy).ask(own)
+
+    def _of(self, policy: str) -> LLMJudge:
+        asker = self._asker_of(policy)
+        return LLMJudge(asker, form="pointwise", prompt=self._prompt, scale=SCALE, max_tokens=self._max_tokens)
+
+    def _unasked(self, completion: Completion) -> Judgement:
+        row_id = score_id(self.name, completion)
+        why = "no policy answered this prompt, so there is none to judge"
+        return Judgement(row_id, self.name, completion.id, None, "", "", 0, None, why)
+
+
+def _who(completion: Completion, group: Group) -> str | None:
+    """The policy that judges a completion; None: there is none."""
+    if completion.origin == "policy":
+        return completion.policy_id
+    policies = [c for c in group.completions if c.origin == "policy"]
+    return max(policies, key=lambda c: c.round).policy_id if policies else None
