@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.common import STORE, Run, Store, say
+from flows.cli.common import STORE, Format, Run, Store, say
 from loop.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -32,11 +32,20 @@ def run(
         bool, typer.Option("--dry-run", help="Check everything that needs no model; change nothing.")
     ] = False,
     no_prefect: NoPrefect = False,
+    sweep: Annotated[Path | None, typer.Option(help="YAML of changes of CONFIG: play them all, and compare.")] = None,
+    format: Annotated[Format | None, typer.Option(help="How the comparison of a sweep is printed.")] = None,
 ) -> None:
     """Play the rounds of CONFIG; the same command goes on where an earlier one was stopped."""
     from flows.config import read_config
 
     overrides = [*(set_ or []), *([f"store={store}"] if store else []), *([f"rounds={rounds}"] if rounds else [])]
+    if sweep is not None:
+        from flows.cli.sweep import run_sweep
+
+        run_sweep(config, sweep, overrides, dry_run=dry_run, no_prefect=no_prefect, format=format or "table")
+        return
+    if format is not None:
+        raise ConfigError("--format is for the comparison of a sweep; give --sweep FILE too, or leave it out")
     loaded = read_config(config, overrides)
     if dry_run:
         _plan(loaded)

@@ -58,36 +58,59 @@ def by_run(store: Path, run: str) -> dict[str, list[dict[str, Any]]]:
 
 
 @dataclass(frozen=True)
-class Alone:
-    """A run that nothing disturbed, on one core."""
+class Scheduled:
+    """What a schedule played, undisturbed and on one core: a run for each of the two rounds."""
 
     config: Path
     store: Path
-    seconds: float
+    runs: list[dict[str, Any]]
+    artifacts: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Scheduled:
     folder = tmp_path_factory.mktemp("alone")
     config, store = prepare(folder), folder / "whole" / "store.duckdb"
-    began = time.monotonic()
-    run = spar("run", str(config), "--no-prefect", "--store", str(store), core=CORES[0])
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors[-3000:]
-    return Alone(config, store, time.monotonic() - began)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in one_core(CORES[0]).items():
+            patch.setenv(name, value)
+        with prefect_at(folder) as prefect:
+            commands = [["deploy", str(config), "--interval", "15s", "--active", "--store", str(store)]]
+            ((code, made, errors),) = prefect.spar_many(commands, folder)
+            assert code == 0, errors
+            prefect.deployments["kills"] = made.split()[1]
+            prefect.start_worker()
+
+            def ended() -> list[dict[str, Any]]:
+                return [run for run in prefect.runs_of("kills") if run["end_time"]]
+
+            until(lambda: len(ended()) >= 2, patience=300)
+            prefect.ask(f"/deployments/{prefect.deployments['kills']}/pause_deployment", {})
+            played = Scheduled(config, store, ended()[:2], prefect.ask("/artifacts/filter", {"limit": 200}))
+    return played
 
 
-def test_killed_and_resumed(alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_plays_round_after_round(alone: Scheduled) -> None:
+    """On a real server and worker: the first run starts by itself and plays round 1, the next one round 2."""
+    first, second = alone.runs
+    assert [first["state_type"], second["state_type"]] == ["COMPLETED", "COMPLETED"]
+    assert first["auto_scheduled"] and second["auto_scheduled"]
+    assert first["state"]["message"].endswith("1 rounds are done")
+    assert second["state"]["message"].endswith("2 rounds are done")
+    assert {each["key"].rpartition("-")[2] for each in alone.artifacts} >= {"rounds", "round", "report"}
+
+
+def test_killed_and_resumed(alone: Scheduled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The short form of benchmarks/kill_and_resume.py: a real run, really killed (pitfall 48)."""
     wanted = contents(alone.store)
     assert len(wanted["updates"]) == 2 and wanted["pairs"]
     for name, value in one_core(CORES[0]).items():
         monkeypatch.setenv(name, value)
-    # Late enough that the engine has sampled: the second half of an undisturbed run is the loop itself.
-    trial(alone.config, tmp_path / "kill", 0.85 * alone.seconds, None, wanted)
+    # Late enough that the engine has sampled: the last part of a scheduled run is its round.
+    trial(alone.config, tmp_path / "kill", 0.85 * alone.runs[0]["total_run_time"], None, wanted)
 
 
-def test_two_runs_one_store_and_a_reader(alone: Alone, tmp_path: Path) -> None:
+def test_two_runs_one_store_and_a_reader(alone: Scheduled, tmp_path: Path) -> None:
     """Both runs end with the rows they have alone; a reader is answered all the while (pitfall: rows lost to locks)."""
     config, shared = alone.config, tmp_path / "shared" / "store.duckdb"
     live = [
@@ -122,32 +145,3 @@ def test_two_runs_one_store_and_a_reader(alone: Alone, tmp_path: Path) -> None:
     for k in range(2):
         found = by_run(shared, f"run{k}")
         assert found == wanted  # ids differ with the name; what was sampled, paired, learned and counted does not
-
-
-def test_a_schedule_plays_it_to_the_end(
-    alone: Alone, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a real server and worker: the first run starts by itself and plays round 1, the next one round 2."""
-    for name, value in one_core(CORES[0]).items():
-        monkeypatch.setenv(name, value)
-    store = tmp_path_factory.mktemp("night") / "store.duckdb"
-    with prefect_at(alone.config.parent) as prefect:
-        commands = [["deploy", str(alone.config), "--interval", "15s", "--active", "--store", str(store)]]
-        ((code, made, errors),) = prefect.spar_many(commands, alone.config.parent)
-        assert code == 0, errors
-        prefect.deployments["kills"] = made.split()[1]
-        prefect.start_worker()
-
-        def ended() -> list[dict[str, Any]]:
-            return [run for run in prefect.runs_of("kills") if run["end_time"]]
-
-        until(lambda: len(ended()) >= 2, patience=240)
-        prefect.ask(f"/deployments/{prefect.deployments['kills']}/pause_deployment", {})
-        first, second = ended()[:2]
-        artifacts = prefect.ask("/artifacts/filter", {"limit": 200})
-    assert [first["state_type"], second["state_type"]] == ["COMPLETED", "COMPLETED"]
-    assert first["auto_scheduled"] and second["auto_scheduled"]
-    assert first["state"]["message"].endswith("1 rounds are done")
-    assert second["state"]["message"].endswith("2 rounds are done")
-    assert {each["key"].rpartition("-")[2] for each in artifacts} >= {"rounds", "round", "report"}
-    assert contents(store) == contents(alone.store)
