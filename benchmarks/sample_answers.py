@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT))
 from loop.learning.checkpoint import weights_sha256  # noqa: E402
 from loop.models import resolve_model  # noqa: E402
 from loop.preferences import read_preferences  # noqa: E402
-from loop.sampling.engine import Engine, Request  # noqa: E402
+from loop.sampling.engine import Engine  # noqa: E402
+from loop.sampling.requests import Request  # noqa: E402
 from loop.tokens import Template  # noqa: E402
 from loop.types import Checkpoint, derive_seed, digest  # noqa: E402
 

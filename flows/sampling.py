@@ -9,7 +9,7 @@ from loop.errors import ConfigError
 from loop.types import Checkpoint, Prompt, Split, make_id
 
 if TYPE_CHECKING:
-    from loop.sampling.engine import Writes
+    from loop.sampling.requests import Writes
     from loop.sampling.sampler import EngineSampler
     from loop.sampling.sources import Source
 

@@ -12,7 +12,7 @@ from loop.errors import ConfigError
 from loop.types import Checkpoint, JudgeCall
 
 if TYPE_CHECKING:
-    from loop.sampling.engine import Inquiry, Told
+    from loop.sampling.requests import Inquiry, Told
 
 CHUNK = 32  # questions the engine gets at a time: what is stored at once, and what a crash can lose
 
@@ -93,7 +93,7 @@ class LocalAsker(ABC):
         return [replies.get(question.id) or self._too_long(question, inquiry) for question, inquiry in asked]
 
     def _inquiry(self, question: Question) -> "Inquiry":
-        from loop.sampling.engine import Inquiry
+        from loop.sampling.requests import Inquiry
 
         ids = self._template.prompt_ids(question.messages)
         return Inquiry(

@@ -4,7 +4,8 @@ import sys
 import time
 from pathlib import Path
 
-from loop.sampling.engine import Engine, Request
+from loop.sampling.engine import Engine
+from loop.sampling.requests import Request
 from loop.types import Checkpoint
 
 WORDS = {word: i for i, word in enumerate(["<end>", *map(str, range(255))])}

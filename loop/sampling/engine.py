@@ -5,69 +5,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from loop.errors import EnvironmentProblem, StepError
 from loop.hardware import device, fast_dtype, vllm_environment
+from loop.sampling.requests import Answer, Inquiry, Request, Told
 from loop.types import Checkpoint
 
 log = logging.getLogger("sparring.engine")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sampled answer: its tokens, and the model's log-probability of each at temperature 1."""
-
-    text: str
-    token_ids: list[int]
-    logprobs: list[float]
-    finish_reason: str
-
-
-@dataclass(frozen=True)
-class Request:
-    prompt_ids: Sequence[int]
-    n: int
-    seed: int  # sample i of a request is drawn with seed + i, whatever else is in the batch
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Inquiry:
-    """A question for the greedy answer: free, JSON under `schema`, or with log P of `token_ids` as its first token."""
-
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    token_ids: Sequence[int] = ()
-    schema: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Told:
-    text: str
-    n_tokens: int
-    finish_reason: str
-    logprobs: Mapping[int, float] = field(default_factory=dict)  # of the tokens that were asked for
-
-
-class Writes(Protocol):
-    """What the sampler needs of an engine: Engine has it, and loop.sampling.plain."""
-
-    context: int
-    dtype: str
-
-    def load(self, checkpoint: Checkpoint) -> bool: ...
-    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]: ...
-    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]: ...
-    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
-    def rest(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class Engine:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from loop.hardware import autocast, device, fast_dtype
 from loop.learning.checkpoint import load_model
-from loop.sampling.engine import Answer, Inquiry, Request, Told, positions
+from loop.sampling.engine import positions
+from loop.sampling.requests import Answer, Inquiry, Request, Told
 from loop.tokens import Template
 from loop.types import Checkpoint
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import sqrt
 
 from loop.errors import ProbeError
-from loop.sampling.engine import Writes
+from loop.sampling.requests import Writes
 from loop.types import Checkpoint
 
 # Mean absolute difference of token log-probs, in nats: about twice the rounding seen (docs/loop.md).

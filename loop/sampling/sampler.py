@@ -8,8 +8,8 @@ from typing import Any
 
 from loop.learning.probing import sequences, wanted_logprobs
 from loop.pairs import outcome_of
-from loop.sampling.engine import Answer, Request, Writes
 from loop.sampling.probe import probe
+from loop.sampling.requests import Answer, Request, Writes
 from loop.sampling.sources import Source, from_dataset, policy_of, source_of
 from loop.tokens import Template
 from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id

@@ -7,7 +7,7 @@ from itertools import count
 
 from loop.errors import ConfigError
 from loop.parts import Judge
-from loop.sampling.engine import Answer, Request, Writes
+from loop.sampling.requests import Answer, Request, Writes
 from loop.sampling.sampler import EngineSampler, Sampling, completion_id, completion_of
 from loop.sampling.sources import Source
 from loop.sampling.tree import Cut, Leaf, Search, Step, after, every, expand, select

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from loop.errors import ProbeError
 from loop.learning.checkpoint import weights_sha256
 from loop.learning.probing import sequences, wanted_logprobs
-from loop.sampling.engine import Engine, Request
+from loop.sampling.engine import Engine
 from loop.sampling.probe import probe
+from loop.sampling.requests import Request
 from loop.sampling.sampler import EngineSampler, Sampling
 from loop.tokens import Template
 from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round

@@ -13,7 +13,8 @@ from judges.local import CHUNK, EngineAsker
 from loop.errors import ConfigError
 from loop.judging import duels
 from loop.learning.checkpoint import weights_sha256
-from loop.sampling.engine import Engine, Request
+from loop.sampling.engine import Engine
+from loop.sampling.requests import Request
 from loop.tokens import Template
 from loop.types import Checkpoint, Group, JudgeCall, Judgement, Prompt
 from tests.experience import completion

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import log
 from pathlib import Path
 
-from loop.sampling.engine import Answer, Inquiry, Request, Told
+from loop.sampling.requests import Answer, Inquiry, Request, Told
 from loop.tokens import Template
 from loop.types import Checkpoint
 

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from judges.asking import Question
 from judges.local import PolicyAsker
 from loop.learning.checkpoint import weights_sha256
-from loop.sampling.engine import Inquiry
 from loop.sampling.plain import PlainEngine
+from loop.sampling.requests import Inquiry
 from loop.sampling.sampler import EngineSampler, Sampling
 from loop.tokens import Template
 from loop.types import Checkpoint

@@ -1,0 +1,43 @@
+"""The config: strict, in YAML, checked before anything heavy loads.
+
+Options of a loss, judge or pair builder are the keyword arguments of its function, so they stand beside the named
+fields and are checked against the signature by `flows.build.prepare`.
+"""
+
+from flows.config.base import Named, Section, WithOptions
+from flows.config.data import JudgeConfig, PairConfig, Policy, Prompts, Sample, Source, Tree
+from flows.config.learn import Learn, Lora, Reference
+from flows.config.operating import Keep, Step, Steps, Stop
+from flows.config.reading import Parsed, override, parse_config, parse_model, put, read_config, read_yaml
+from flows.config.whole import Config, Evaluate, sha256, verdict_options
+
+__all__ = [
+    "Config",
+    "Evaluate",
+    "JudgeConfig",
+    "Keep",
+    "Learn",
+    "Lora",
+    "Named",
+    "PairConfig",
+    "Parsed",
+    "Policy",
+    "Prompts",
+    "Reference",
+    "Sample",
+    "Section",
+    "Source",
+    "Step",
+    "Steps",
+    "Stop",
+    "Tree",
+    "WithOptions",
+    "override",
+    "parse_config",
+    "parse_model",
+    "put",
+    "read_config",
+    "read_yaml",
+    "sha256",
+    "verdict_options",
+]

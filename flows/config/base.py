@@ -1,0 +1,37 @@
+"""What sections of a config share."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class WithOptions(BaseModel):
+    """A section whose further keys are options of the thing it names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _whole_numbers(self) -> Self:
+        """Prefect's page sends 1.0 as 1: an option is the same either way, and so is the run that it shapes."""
+        for name, value in self.options.items():
+            if isinstance(value, float) and value.is_integer() and self.model_extra is not None:
+                self.model_extra[name] = int(value)
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Named(WithOptions):
+    """One of a list of things by name; its options stand beside `kind`."""
+
+    kind: str
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self.options}

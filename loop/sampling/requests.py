@@ -1,0 +1,59 @@
+"""What is asked of an engine, and what it answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from loop.types import Checkpoint
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer: its tokens, and the model's log-probability of each at temperature 1."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    prompt_ids: Sequence[int]
+    n: int
+    seed: int  # sample i of a request is drawn with seed + i, whatever else is in the batch
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A question for the greedy answer: free, JSON under `schema`, or with log P of `token_ids` as its first token."""
+
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    token_ids: Sequence[int] = ()
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    text: str
+    n_tokens: int
+    finish_reason: str
+    logprobs: Mapping[int, float] = field(default_factory=dict)  # of the tokens that were asked for
+
+
+class Writes(Protocol):
+    """What the sampler needs of an engine: Engine has it, and loop.sampling.plain."""
+
+    context: int
+    dtype: str
+
+    def load(self, checkpoint: Checkpoint) -> bool: ...
+    def generate(self, requests: Sequence[Request]) -> list[list[Answer]]: ...
+    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]: ...
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    def rest(self) -> None: ...
+    def close(self) -> None: ...
