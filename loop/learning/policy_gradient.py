@@ -145,11 +145,6 @@ def policy_metrics(
     }
 
 
-def ratio_max(policy: Tensor, old: Tensor, completion: Tensor, level: Level) -> float:
-    """The largest policy / old of a micro-batch. It does not add up: of several, take the largest."""
-    return float(_exp(log_ratio(policy.detach(), old, completion, level)).max())
-
-
 def mismatch(old: Tensor, sampler: Tensor, *, cap: float = 2.0) -> dict[str, float]:
     """How far the engine's log-probs (N,) are from the trainer's on the same tokens and weights.
 
