@@ -8,6 +8,7 @@ from. What DuckDB itself does in a real SIGKILL is tested in tests/store and tes
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from loop.round import play, round_zero
 from loop.types import Checkpoint, Prompt, Record, Round
 from store.db import rows
 from store.store import DuckStore
+from tests.kept import KeptStore
 
 RUN, ROUNDS = "run", 2
 TABLES = ("rounds", "prompts", "completions", "judgements", "outcomes", "pairs", "logprobs", "updates", "update_steps")
@@ -62,8 +64,11 @@ def prompts(split: Any, n: int) -> list[Prompt]:
 def play_all(path: Path, camera: Camera | None = None, until: int = ROUNDS) -> None:
     """Start or go on with the loop, as `spar run` does."""
     camera = camera or Camera(path)
+    _play(WatchedStore(path, camera), camera, until)
+
+
+def _play(store: DuckStore, camera: Camera, until: int) -> None:
     train, held_out = prompts("train", 3), prompts("eval", 1)
-    store = WatchedStore(path, camera)
     parts = Parts(
         store,
         FakeSampler({"train": 3, "eval": 1}),
@@ -101,7 +106,8 @@ def test_killed_at_every_moment_and_resumed(tmp_path: Path) -> None:
     for until, (first, after) in enumerate(pairwise(taken)):
         for at in range(first, after):
             killed = shots / f"{at}.duckdb"
-            play_all(killed, until=until)
+            with closing(KeptStore(killed)) as store:  # to open the file anew for each question takes most of the time
+                _play(store, Camera(killed), until)
             assert contents(killed) == wanted[until], f"killed at moment {at} of {taken[-1]}, in round {until}"
 
 
