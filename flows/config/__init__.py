@@ -6,7 +6,7 @@ fields and are checked against the signature by `flows.build.prepare`.
 
 from flows.config.base import Named, Section, WithOptions
 from flows.config.data import JudgeConfig, PairConfig, Policy, Prompts, Sample, Source, Tree
-from flows.config.learn import Learn, Lora, Reference
+from flows.config.learn import Learn, Lora, Reference, ReferenceKind
 from flows.config.operating import Keep, Step, Steps, Stop
 from flows.config.reading import Parsed, override, parse_config, parse_model, put, read_config, read_yaml
 from flows.config.whole import Config, Evaluate, sha256, verdict_options
@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "Prompts",
     "Reference",
+    "ReferenceKind",
     "Sample",
     "Section",
     "Source",
