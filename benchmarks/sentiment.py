@@ -97,7 +97,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> SentimentJudge:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in part))
     # Enough for a linear map; on two cores features are made at a few dozen texts a second.
     rows = ([*read_rows(options.sst_train)][:2000], [*read_rows(options.sst_test)][:400])
-    return train_judge(source, *rows, folder / "features.pt")
+    return train_judge(source, *rows, folder / "features.safetensors")
 
 
 def point_config(method: str, point: dict[str, Any], options: argparse.Namespace, folder: Path) -> Any:

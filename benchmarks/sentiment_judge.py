@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loop.hardware import autocast, device, fast_dtype
@@ -68,8 +69,8 @@ def train_judge(folder: Path, train: list[dict[str, Any]], test: list[dict[str, 
     features = Features(folder)
     if not cache.exists():
         made = {"train": features([r["text"] for r in train]), "test": features([r["text"] for r in test])}
-        torch.save(made, cache)
-    kept = torch.load(cache, weights_only=True)
+        save_file(made, cache)
+    kept = load_file(cache)
     y = {name: torch.tensor([float(r["label"]) for r in rows]) for name, rows in (("train", train), ("test", test))}
     mean = kept["train"].mean(0)
     weight, bias = torch.zeros(len(mean), requires_grad=True), torch.zeros((), requires_grad=True)
