@@ -36,7 +36,17 @@ def compared(reference: Reference, lessons: Lessons, model: Any, dtype: str) -> 
     return Uncompared() if reference.kind == "none" else Known(lessons)
 
 
-class Known:
+class Still:
+    """A reference that an update does not move."""
+
+    def stepped(self, model: Any, step: int) -> None:
+        pass
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
+class Known(Still):
     """One reference, whose log-probs are in the store."""
 
     def __init__(self, lessons: Lessons) -> None:
@@ -49,14 +59,8 @@ class Known:
         assert tokens is not None
         return sums(tokens * weights, batch.completion, len(batch.lengths))
 
-    def stepped(self, model: Any, step: int) -> None:
-        pass
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-
-class Uncompared:
+class Uncompared(Still):
     """No reference: all its log-probs are 0."""
 
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
@@ -64,12 +68,6 @@ class Uncompared:
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
         return torch.zeros(len(batch.lengths), device=batch.target.device)
-
-    def stepped(self, model: Any, step: int) -> None:
-        pass
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
 
 
 class Mixed(Uncompared):

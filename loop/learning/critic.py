@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from loop.errors import DataError
 from loop.learning.batches import Batch
 from loop.learning.checkpoint import weight_files
+from loop.learning.logprobs import predicting
 
 FOLDER = "critic"  # below a checkpoint: at its top vLLM would read the weights
 HEAD = "value_head.safetensors"
@@ -63,13 +64,7 @@ class Critic(nn.Module):
 
 def token_values(critic: Critic, batch: Batch) -> Tensor:
     """(N,) float32: the value of the state before each completion token is chosen, in the score's units."""
-    hidden = critic.backbone(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state  # (B, T, D)
-    read = hidden.flatten(0, 1)[batch.source].float()
+    read = predicting(critic.backbone, batch).float()
     with torch.autocast(read.device.type, enabled=False):
         values: Tensor = critic.head(read)
     return values[:, 0]

@@ -21,13 +21,18 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
     The vocabulary is projected only at the N positions that predict a completion token: for a small model it is most
     of the cost and nearly all of the memory.
     """
-    hidden = model.base_model(
+    logits = model.get_output_embeddings()(predicting(model.base_model, batch))  # (N, V)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    logits = logits.float() if cap is None else cap * torch.tanh(logits.float() / cap)
+    return -F.cross_entropy(logits, batch.target, reduction="none")
+
+
+def predicting(backbone: Any, batch: Batch) -> Tensor:
+    """(N, D): the last hidden state at the position that predicts each completion token."""
+    hidden: Tensor = backbone(
         input_ids=batch.input_ids,
         attention_mask=batch.attention,
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state  # (B, T, D)
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.source])  # (N, V)
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    logits = logits.float() if cap is None else cap * torch.tanh(logits.float() / cap)
-    return -F.cross_entropy(logits, batch.target, reduction="none")
+    return hidden.flatten(0, 1)[batch.source]
