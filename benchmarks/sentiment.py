@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,16 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.hardware import describe  # noqa: E402
 from benchmarks.sentiment_judge import SentimentJudge, train_judge  # noqa: E402
 
-TRAIN, HELD_OUT = 384, 48
+TRAIN, HELD_OUT = 192, 72
 PAIRS: dict[str, Any] = {"pair": {"kind": "best_worst", "per_prompt": 2}}
 GROUPS: dict[str, Any] = {"pair": {"kind": "group"}}
 # What differs between points. `reference: initial` throughout: KL is measured from the initial policy.
 METHODS: dict[str, list[dict[str, Any]]] = {
     "dpo": [PAIRS | {"learn": {"loss": "sigmoid", "beta": b}} for b in (0.05, 0.2)],
+    "ppo": [GROUPS | {"learn": {"algorithm": "ppo", "kl_coef": b, "missing_eos": None}} for b in (0.05, 0.2)],
+    "rloo": [GROUPS | {"learn": {"algorithm": "rloo", "kl_coef": b}} for b in (0.05, 0.2)],
     "ipo": [PAIRS | {"learn": {"loss": "ipo", "beta": b}} for b in (0.05, 0.2)],
     "simpo": [PAIRS | {"learn": {"loss": "simpo", "beta": b, "reference": "none"}} for b in (1.0, 2.5)],
-    "rloo": [GROUPS | {"learn": {"algorithm": "rloo", "kl_coef": b}} for b in (0.05, 0.2)],
-    "ppo": [GROUPS | {"learn": {"algorithm": "ppo", "kl_coef": b, "missing_eos": None}} for b in (0.05, 0.2)],
     "preferred-sft": [  # of the pair's loss nothing, of the chosen answer's log-prob everything
         PAIRS
         | {
@@ -47,11 +48,11 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 BASE: dict[str, Any] = {
-    "rounds": 4,
+    "rounds": 3,
     "seed": 0,
-    "sample": {"n": 4, "max_tokens": 24, "context": 128, "chunk": 96, "max_seqs": 128},
+    "sample": {"n": 4, "max_tokens": 24, "context": 128, "chunk": 72, "max_seqs": 128},
     "judge": {"kind": "rules"},  # replaced by the sentiment judge
-    "learn": {"lr": 1e-4, "batch_size": 16, "reference": "initial", "lora": {"r": 32, "alpha": 64}},
+    "learn": {"lr": 2e-4, "batch_size": 8, "reference": "initial", "lora": {"r": 32, "alpha": 64}},
     "evaluate": {"n": 2, "gate": None, "pass_at": 0.0},
 }
 
@@ -73,8 +74,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not options.summary:
         judge = prepare(options, folder)
-        for method in options.only:
-            for point in METHODS[method]:
+        # Every method once before any twice: a run that is stopped early compares them all.
+        for points_of in zip_longest(*([(m, p) for p in METHODS[m]] for m in options.only)):
+            for method, point in filter(None, points_of):
                 play(point_config(method, point, options, folder), judge)
     summarise(folder, options.results)
 
@@ -105,7 +107,7 @@ def point_config(method: str, point: dict[str, Any], options: argparse.Namespace
 
     learn = BASE["learn"] | point["learn"]
     if learn.get("algorithm"):
-        learn |= {"batch_size": 16, "epochs": 1}
+        learn |= {"epochs": 1}
     strength = point["learn"].get("beta", point["learn"].get("kl_coef"))
     name = method if strength is None else f"{method}-{strength:g}"
     values = BASE | point | {
@@ -115,7 +117,7 @@ def point_config(method: str, point: dict[str, Any], options: argparse.Namespace
         "rounds": options.rounds,
         "store": str(folder / "sentiment.duckdb"),
         "policy": {"model": str(folder / "policy")},
-        "prompts": {"train": str(folder / "train.jsonl"), "eval": str(folder / "eval.jsonl"), "per_round": 96},
+        "prompts": {"train": str(folder / "train.jsonl"), "eval": str(folder / "eval.jsonl"), "per_round": 64},
     }  # fmt: skip
     return parse_config(values, method)
 

@@ -54,13 +54,13 @@ class SentimentJudge(Pointwise):
         return found
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
-        for group in groups:
-            answers = unjudged(group)
-            prompt = group.prompt.messages[-1]["content"]
-            values = self.score([f"{prompt}{c.text}" for c in answers])
+        for start in range(0, len(groups), 8):
+            some = groups[start : start + 8]
+            asked = [(f"{g.prompt.messages[-1]['content']}{c.text}", c) for g in some for c in unjudged(g)]
+            values = self.score([text for text, _ in asked])
             yield [
                 Judgement(score_id(self.name, c), self.name, c.id, None, "", "", 0, value)
-                for c, value in zip(answers, values, strict=True)
+                for (_, c), value in zip(asked, values, strict=True)
             ]
 
 

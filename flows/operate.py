@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.build import Loop
 from flows.decisions import awaited
@@ -16,6 +17,7 @@ from loop.parts import Run, call
 from loop.round import following, play
 from loop.types import Checkpoint, Decision, Round
 from store import history
+from store.publish import publish
 from store.store import DuckStore
 
 
@@ -36,7 +38,19 @@ def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], Non
     folder = file.parent / "trackers"
     trackers = Trackers(loop.config.trackers, loop.info.id, folder, loop.info.config)
     with guarding(file) as guard, last_error(file), closing(trackers):
-        return _play(loop, until, limited(guard, loop.config.steps, run), each, trackers)
+        steps = limited(guard, loop.config.steps, run)
+        return _play(loop, until, published(loop.store, steps) if loop.config.keep.read_copy else steps, each, trackers)
+
+
+def published(store: DuckStore, run: Run) -> Run:
+    """A `run` for loop.round.play after each step of which the read copy of the store is brought up to date."""
+
+    def after(step: Run, *args: Any) -> Any:
+        found = run(step, *args)
+        publish(store.db)
+        return found
+
+    return after
 
 
 def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], trackers: Trackers) -> Ended:

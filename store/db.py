@@ -17,6 +17,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from loop.errors import StoreBusy, StoreError, StoreTooNew
+from store.parts import complete, parts_folder
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # 1.5's file format: the DuckDB command line, DBeaver and R open it too, whichever 1.5 or 2.x wrote it.
@@ -38,8 +39,7 @@ class Database:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked(), self._connection(read_only=False) as con:
             if not self._migrated:
-                migrate(con)
-                self._migrated = True
+                self._prepare(con)
             con.execute("BEGIN")
             yield con
             con.execute("COMMIT")
@@ -54,6 +54,23 @@ class Database:
         with self._locked(), self._connection(read_only=True, sealed=sealed) as con:
             check_version(con)
             yield con
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nobody has the file open by our rules, and nothing waits in the write-ahead log: it can be copied whole."""
+        with self._locked():
+            if self.path.with_name(f"{self.path.name}.wal").exists():  # whoever wrote last was killed
+                with self._connection(read_only=False) as con:
+                    con.execute("CHECKPOINT")
+            yield
+
+    def _prepare(self, con: duckdb.DuckDBPyConnection) -> None:
+        known = version_of(con) > 0
+        migrate(con)
+        folder = parts_folder(self.path)
+        if known and not folder.exists():
+            complete(con, folder)
+        self._migrated = True
 
     def _upgrade(self) -> None:
         """Bring a file that an older version wrote up to date, so that questions find the tables they name."""

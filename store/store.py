@@ -1,7 +1,7 @@
 """The store that the loop talks to: what is missing, what is there, and add."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from loop.types import (
 from store.db import Database, rows, table
 from store.history import rounds_settled
 from store.lessons import lessons
+from store.parts import parts_folder, write_parts
 from store.records import to_arrow, to_prompt, to_record
 
 # A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
@@ -42,12 +43,17 @@ class DuckStore:
         self.db = Database(path, wait=wait)
 
     def add(self, chunks: Iterable[Sequence[Record]]) -> int:
-        added = 0
-        for chunk in chunks:
-            if chunk:
-                with self.db.write() as con:
-                    added += sum(_insert(con, records) for records in _by_kind(chunk))
-        return added
+        return sum(self.ingest(dict(map(to_arrow, _by_kind(chunk)))) for chunk in chunks if chunk)
+
+    def ingest(self, tables: Mapping[str, pa.Table]) -> int:
+        """Add rows in columns, by table, in one transaction; returns how many were new.
+
+        Columns that are not given take their defaults. Rows whose key is there are left, as `add` leaves them.
+        """
+        with self.db.write() as con:
+            added = {name: _insert(con, name, rows) for name, rows in tables.items()}
+            write_parts(parts_folder(self.db.path), added)  # before the commit: nothing acknowledged is without them
+        return sum(rows.num_rows for rows in added.values())
 
     def unsampled(self, rnd: Round) -> list[Prompt]:
         return [
@@ -227,13 +233,14 @@ def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
     return list(kinds.values())
 
 
-def _insert(con: duckdb.DuckDBPyConnection, records: list[Record]) -> int:
-    name, arrow = to_arrow(records)
-    columns = ", ".join(f'"{c}"' for c in arrow.column_names)
-    con.register("incoming", arrow)
-    done = con.execute(f"INSERT INTO {name} ({columns}) SELECT * FROM incoming ON CONFLICT {_known(name)}").fetchall()
+def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa.Table:
+    """The rows that were added or filled, as they now stand."""
+    columns = ", ".join(f'"{c}"' for c in incoming.column_names)
+    con.register("incoming", incoming)
+    sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM incoming ON CONFLICT {_known(name)} RETURNING *'
+    added = con.sql(sql).to_arrow_table()
     con.unregister("incoming")
-    return int(done[0][0])
+    return added
 
 
 def _known(name: str) -> str:

@@ -41,3 +41,4 @@ class Keep(Section):
     checkpoints: int | None = Field(
         None, ge=1, description="newest checkpoints whose files are kept, beside those a run still needs; null: all"
     )
+    read_copy: bool = Field(True, description="after every step, bring the store's read copy up to date")
