@@ -62,7 +62,14 @@ def _method(config: Config) -> Any:
 
 
 def _of_pairs(config: Config, names: tuple[str, ...]) -> Any:
-    from loop.learning.losses import BATCH_DEPENDENT, NEEDS_BASELINE, bind, bind_modifiers, bind_regularisers
+    from loop.learning.losses import (
+        BATCH_DEPENDENT,
+        NEEDS_ASIDE,
+        NEEDS_BASELINE,
+        bind,
+        bind_modifiers,
+        bind_regularisers,
+    )
     from loop.learning.preference import Preference
     from loop.learning.preference_objectives import Terms
 
@@ -82,7 +89,7 @@ def _of_pairs(config: Config, names: tuple[str, ...]) -> Any:
         beta=_beta(learn),
         ld_alpha=learn.ld_alpha,
         whole_batch=bool(BATCH_DEPENDENT & set(names)),
-        rationales=any(each.kind == "nll_rationale" for each in learn.regularisers),
+        asides=frozenset(NEEDS_ASIDE[each.kind] for each in learn.regularisers if each.kind in NEEDS_ASIDE),
     )
     baseline: Any = next((NEEDS_BASELINE[name] for name in names if name in NEEDS_BASELINE), "none")
     _refuse_moving(learn, baseline, names)

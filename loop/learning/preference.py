@@ -7,12 +7,16 @@ from typing import Any, Literal
 from loop.errors import ConfigError
 from loop.learning.baselines import Baseline, Mismatched, Running, Zero
 from loop.learning.compared import compared
+from loop.learning.degrees import degree_rows
 from loop.learning.descent import descend
 from loop.learning.learner import Improved, Work
 from loop.learning.losses import GroupLoss
 from loop.learning.objectives import Objective
 from loop.learning.preference_objectives import GroupObjective, PairObjective, Terms
 from loop.learning.rationales import rationale_rows
+
+# What is learned beside pairs, a row a pair: Terms.asides.
+ASIDES = {"rationale": rationale_rows, "degree": degree_rows}
 
 BaselineKind = Literal["none", "mismatched", "running"]
 
@@ -46,8 +50,8 @@ class Preference:
         against = compared(work.reference, work.lessons, work.model, work.dtype)
         baseline = self._baseline(work, micro_batches)
         if isinstance(self.terms, Terms):
-            rationales = rationale_rows(work.lessons, work.rnd.policy.path) if self.terms.rationales else ()
-            return PairObjective(self.terms, work.lessons, against, baseline, work.dtype, rationales)
+            asides = {name: ASIDES[name](work.lessons, work.rnd.policy.path) for name in sorted(self.terms.asides)}
+            return PairObjective(self.terms, work.lessons, against, baseline, work.dtype, asides)
         return GroupObjective(self.terms.loss, self.terms.beta, work.lessons, against, baseline, work.dtype)
 
     def _baseline(self, work: Work, micro_batches: Sequence[Sequence[int]]) -> Baseline:

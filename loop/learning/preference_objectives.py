@@ -33,7 +33,7 @@ class Terms:
     beta: float = 0.1  # scales the implicit rewards that are reported
     ld_alpha: float = 1.0  # weight of the tokens beyond the shorter answer's length (LD-DPO, arXiv:2409.06411)
     whole_batch: bool = False  # the loss looks at all pairs of a batch at once
-    rationales: bool = False  # a regulariser learns from why the judge preferred chosen
+    asides: frozenset[str] = frozenset()  # what regularisers learn beside a pair: rationale, degree
 
 
 class _Preference(Plain):
@@ -87,10 +87,10 @@ class PairObjective(_Preference):
         compared: Compared,
         baseline: Baseline,
         dtype: str,
-        rationales: Sequence[Row | None] = (),
+        asides: Mapping[str, Sequence[Row | None]],
     ) -> None:
         super().__init__(lessons, compared, baseline, dtype)
-        self.terms, self.rationales, where = terms, rationales, device()
+        self.terms, self.asides, where = terms, asides, device()
         self.p, self.margin, self.weight = (lessons.column(name, where) for name in ("p_chosen", "margin", "weight"))
         self.has_sample = lessons.table["has_sample"].to_pylist()
         self.place = lessons.table["sample_place"].to_pylist()
@@ -102,7 +102,7 @@ class PairObjective(_Preference):
                 "raise learn.token_budget"
             )
         answers = self._forward(model, rows, self.terms.ld_alpha)
-        logps = self._explained(model, self._logps(answers, rows), rows)
+        logps = self._beside(model, self._logps(answers, rows), rows)
         changed = logps
         for modify in self.terms.modifiers:
             changed = modify(changed)
@@ -112,11 +112,15 @@ class PairObjective(_Preference):
         found = metrics(logps, values, self.terms.beta) | _pair_kl(answers, self._first(rows))
         return mean_loss(values, changed.weight, self.n), {name: float(v) / self.n for name, v in found.items()}
 
-    def _explained(self, model: Any, logps: Logps, rows: Sequence[int]) -> Logps:
-        """With log P of the judge's rationales; a pair that has none adds nothing to their loss."""
-        if not self.terms.rationales:
-            return logps
-        here = [(k, row) for k, i in enumerate(rows) if (row := self.rationales[i]) is not None]
+    def _beside(self, model: Any, logps: Logps, rows: Sequence[int]) -> Logps:
+        """With log P of what is learned beside the pairs; a pair that has none of it adds nothing to its loss."""
+        for name, asides in self.asides.items():
+            found, tokens = self._aside(model, logps, [asides[i] for i in rows])
+            logps = replace(logps, **{f"policy_{name}": found, f"{name}_tokens": tokens})
+        return logps
+
+    def _aside(self, model: Any, logps: Logps, asides: Sequence[Row | None]) -> tuple[Tensor, Tensor]:
+        here = [(k, row) for k, row in enumerate(asides) if row is not None]
         policy, tokens = torch.zeros_like(logps.policy_chosen), torch.ones_like(logps.chosen_tokens)
         if here:
             batch = collate([row for _, row in here]).to(device())
@@ -124,7 +128,7 @@ class PairObjective(_Preference):
                 found = completion_logprobs(model, batch)
             place = torch.tensor([k for k, _ in here], device=policy.device)
             policy, tokens = policy.index_add(0, place, found), tokens.index_copy(0, place, batch.lengths)
-        return replace(logps, policy_rationale=policy, rationale_tokens=tokens)
+        return policy, tokens
 
     def _first(self, rows: Sequence[int]) -> Tensor:
         counts = [0, *(len(self.lessons.rows[i].completions) for i in rows)]

@@ -15,8 +15,8 @@ from loop.learning.losses import (
     LOSSES,
     MEANINGLESS,
     MODIFIERS,
+    NEEDS_ASIDE,
     NEEDS_BASELINE,
-    NEEDS_RATIONALE,
     NEEDS_SAMPLE,
     REFERENCE_FREE,
     REGULARISERS,
@@ -61,7 +61,7 @@ def test_every_docstring_names_its_paper(name: str, function: Callable[..., Any]
 def test_sets_name_what_is_there() -> None:
     names = {name for name, _ in EVERYTHING}
     assert len(names) == len(EVERYTHING)
-    for known in (REFERENCE_FREE, BATCH_DEPENDENT, NEEDS_BASELINE, NEEDS_SAMPLE, NEEDS_RATIONALE, MEANINGLESS):
+    for known in (REFERENCE_FREE, BATCH_DEPENDENT, NEEDS_BASELINE, NEEDS_SAMPLE, NEEDS_ASIDE, MEANINGLESS):
         assert names >= set(known)
 
 

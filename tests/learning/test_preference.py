@@ -12,6 +12,7 @@ import torch
 from loop.errors import ConfigError, DataError
 from loop.learning.batches import Row, collate
 from loop.learning.checkpoint import load_model
+from loop.learning.degrees import degree_rows, tf_idf, without_key_content
 from loop.learning.descent import Optimization
 from loop.learning.learner import TorchLearner
 from loop.learning.lessons import Lessons
@@ -20,6 +21,7 @@ from loop.learning.losses import bind, bind_group, bind_regularisers
 from loop.learning.preference import GroupTerms, Preference
 from loop.learning.preference_objectives import Terms
 from loop.learning.references import Reference
+from loop.tokens import Template
 from tests.learning.pairs import N, initial, make_learner, round_of, scored, unscored, with_column
 from tests.tiny import build_tiny_model
 
@@ -172,7 +174,9 @@ def test_rationales_are_learned_where_there_are_any(tiny: Path, tmp_path: Path) 
     """RDPO (arXiv:2407.14477): their mean negative log-prob a token is added; a pair without one adds nothing."""
     policy = initial(tiny)
     terms = Terms(
-        bind("sigmoid"), regularisers=[bind_regularisers([{"kind": "nll_rationale", "weight": 2.0}])], rationales=True
+        bind("sigmoid"),
+        regularisers=[bind_regularisers([{"kind": "nll_rationale", "weight": 2.0}])],
+        asides=frozenset({"rationale"}),
     )
     table = scored(make_learner(tmp_path / "x"), policy, unscored(tiny))
     told = with_column(table, "rationale", [None, "It is right.", *[None] * (N - 2)])
@@ -187,6 +191,34 @@ def test_rationales_are_learned_where_there_are_any(tiny: Path, tmp_path: Path) 
     assert steps[0].metrics["loss"] == pytest.approx(log(2) + 2.0 * nll / N, rel=1e-5)
     with pytest.raises(DataError, match="no pair of the round has a rationale"):
         learner_of(tmp_path, terms).learn(round_of(policy), table)
+
+
+def test_degrees_of_cut_answers_are_learned(tiny: Path, tmp_path: Path) -> None:
+    """SPO (arXiv:2409.17791), our reading: the mean of -log P of the right digit is added."""
+    policy = initial(tiny)
+    regularise = bind_regularisers([{"kind": "degree_ce", "weight": 0.5}])
+    terms = Terms(bind("sigmoid"), regularisers=[regularise], asides=frozenset({"degree"}))
+    table = scored(make_learner(tmp_path / "x"), policy, unscored(tiny))
+    _, _, steps = learner_of(tmp_path, terms, token_budget=300).learn(round_of(policy), table)
+    rows = [row for row in degree_rows(Lessons.read(table, str(tiny)), str(tiny)) if row is not None]
+    digits = Template.of(str(tiny)).tokenizer.batch_decode([row.completions[0] for row in rows])
+    assert digits == [str(i % 3) for i in range(N)]
+    nll = [-float(alone(tiny, [row])[0, 0]) / len(row.completions[0]) for row in rows]
+    assert steps[0].metrics["loss"] == pytest.approx(log(2) + 0.5 * np.mean(nll), rel=1e-5)
+
+
+def test_the_words_that_weigh_most_are_cut_first() -> None:
+    answers = [["the", "wren", "is", "the", "bird"], ["the", "robin", "is"], ["yes"]]
+    weights = tf_idf(answers)
+    common, rare = log(3 / 2), log(3)
+    assert weights == [pytest.approx([2 * common, rare, common, 2 * common, rare]), [common, rare, common], [rare]]
+    cut = [without_key_content(answers[0], weights[0], degree) for degree in range(3)]
+    assert cut == [
+        answers[0],
+        ["the", "is", "the", "bird"],
+        ["is", "the"],
+    ]  # 0, 1 and 3 of five words, and ties in order
+    assert [without_key_content(["yes"], [0.0], degree) for degree in range(3)] == [["yes"]] * 3
 
 
 def test_a_loss_of_the_whole_batch_refuses_parts_of_it(tiny: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class Logps:
     pair's loss (applied by `mean_loss`, not by a loss). `baseline` is what kto and bco set log-ratios against, in nats.
     `offset` is subtracted from the difference of the two scores that a loss compares, in the unit of those scores.
 
-    A third answer to the same prompt has the fields `*sample*`, the judge's rationale `*rationale*`; None without one.
+    A third answer to the same prompt has the fields `*sample*`, the judge's rationale `*rationale*`, the digit that
+    says how much is missing from an answer `*degree*`. They are None where nothing looks at them.
     """
 
     policy_chosen: Tensor
@@ -53,6 +54,8 @@ class Logps:
     sample_tokens: Tensor | None = None
     policy_rationale: Tensor | None = None
     rationale_tokens: Tensor | None = None
+    policy_degree: Tensor | None = None
+    degree_tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
         _expand(self, ("p", "margin", "weight", "baseline", "offset"), self.policy_chosen)

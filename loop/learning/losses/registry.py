@@ -37,7 +37,7 @@ MODIFIERS: dict[str, Callable[..., Logps]] = _named(
     modifiers.f_divergence, modifiers.margin, modifiers.clip, modifiers.wpo, modifiers.length
 )
 REGULARISERS: dict[str, Callable[..., Tensor]] = _named(
-    regularisers.nll_chosen, regularisers.nll_rationale, regularisers.optimism
+    regularisers.nll_chosen, regularisers.nll_rationale, regularisers.optimism, regularisers.degree_ce
 )
 
 REFERENCE_FREE = frozenset({"simpo", "cpo", "orpo", "asft", "sft"})  # they never look at the reference
@@ -49,7 +49,8 @@ NEEDS_BASELINE: Mapping[str, str] = {
     "bco_unpaired": "running",
 }
 NEEDS_SAMPLE = frozenset({"optimism"})
-NEEDS_RATIONALE = frozenset({"nll_rationale"})
+# What is learned beside a pair: see loop.learning.preference.ASIDES.
+NEEDS_ASIDE: Mapping[str, str] = {"nll_rationale": "rationale", "degree_ce": "degree"}
 # Losses of a difference of log-ratios, which f-DPO is derived for.
 OF_DIFFERENCE = frozenset(
     {"sigmoid", "ipo", "hinge", "cdpo", "robust", "exo", "rpo_nv", "sigmoid_norm", "length_regularised", "discopop"}

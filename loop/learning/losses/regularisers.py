@@ -35,6 +35,21 @@ def nll_rationale(logps: Logps, *, weight: NotNegative) -> Tensor:
     return -weight * found / tokens
 
 
+def degree_ce(logps: Logps, *, weight: NotNegative) -> Tensor:
+    """How much is missing from an answer (SPO, arXiv:2409.17791): -weight log P(degree | prompt, what is left of it).
+
+    Cross-entropy over the vocabulary, of the one digit that is right: our reading, see loop.learning.degrees. Raises
+    DataError where nothing was removed from any answer.
+    """
+    found, tokens = logps.policy_degree, logps.degree_tokens
+    if found is None or tokens is None:
+        raise DataError(
+            "regulariser 'degree_ce' needs the log-prob of the degree to which each answer was cut, and there is none; "
+            "learn from pairs of a round, which are cut on the way"
+        )
+    return -weight * found / tokens
+
+
 def optimism(logps: Logps, *, weight: NotNegative) -> Tensor:
     """Eq. 4.2 of SELM (arXiv:2405.19332), and XPO (arXiv:2405.21046): weight log(policy / reference)(sample).
 
