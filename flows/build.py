@@ -1,6 +1,7 @@
 """From a config to the parts of a loop: the only file that names every part."""
 
 import logging
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from flows.judges import check_examiner, check_judge, every, judge_info, make_ju
 from flows.judging import close_judge, refuse_failing
 from flows.learning import check_learner, make_learner, silent
 from flows.limits import beating
+from flows.queries import check_queries, chooser, pairs_by, query_records
 from flows.sampling import check_sources, make_sampler
 from flows.trackers import check_trackers
 from loop.errors import ConfigError
 from loop.evaluator import RivalEvaluator
 from loop.pairs import check_pairing, pairing
-from loop.parts import Judge, Parts, Watch, unwatched
+from loop.parts import Judge, Pairing, Parts, Watch, unwatched
 from loop.prompts import read_prompts, refuse_overlap
 from loop.round import round_zero
 from loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
@@ -72,11 +74,18 @@ def check_labels(config: Config) -> None:
     if config.sample.n == 0 and any(section.kind == "self" for section in every(config.judge)):
         raise ConfigError("judge self asks the policy that answered, and sample.n is 0: no policy does; set sample.n")
     check_pairing(config.pair.kind, pair_options(config))
+    check_queries(config)
 
 
 def pair_options(config: Config) -> dict[str, Any]:
     filters = [each.entry for each in config.pair.filters]
     return config.pair.options | ({"filters": filters} if filters else {})
+
+
+def make_pairing(config: Config, judge: Judge, store: DuckStore) -> Pairing:
+    query = config.pair.options.get("query") if config.pair.kind == "sql" else None
+    ask = None if query is None else pairs_by(store, query, judge.name)
+    return pairing(config.pair.kind, judge.read, ask, **pair_options(config))
 
 
 def _judges(config: Config) -> list[JudgeConfig]:
@@ -184,17 +193,21 @@ def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progres
         judge=judge,
         examiner=examiner,
         max_abstain=config.judge.max_abstain,
-        pairing=pairing(config.pair.kind, judge.read, **pair_options(config)),
+        pairing=make_pairing(config, judge, store),
         learner=make_learner(config, run_folder, progress),
         evaluator=make_evaluator(evaluate, examiner),
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),
         per_round=min(config.prompts.per_round or len(train), len(train)),
         watch=watch,
+        choose=chooser(store, config.prompts.query, judge.name),
     )
     labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
     models = sampler.sampling.models.values()
-    store.add([[info, initial, *models, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]])
+    asked = query_records(config, info.id)
+    store.add(
+        [[info, initial, *asked, *models, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]]
+    )
     start = store.last_round(info.id) or round_zero(info.id, initial)
     for section, each in labelling:
         held.callback(close_judge, each)
@@ -245,4 +258,14 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return found | _commit(Path.cwd())
+
+
+def _commit(folder: Path) -> dict[str, str]:
+    """The git commit of the project that a run is started from, where it is one; `-dirty` when files differ from it."""
+    ask = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git here
+        return {}
+    return {"git": said.stdout.strip()} if said.returncode == 0 else {}

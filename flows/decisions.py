@@ -5,6 +5,7 @@ from typing import Literal
 
 from flows.config import Config
 from flows.holding import hold
+from flows.queries import broken_by_query
 from loop.errors import ConfigError, StepError, StoreError
 from loop.stopping import first_broken
 from loop.types import Checkpoint, Decision, Round, Stop, make_id
@@ -42,7 +43,10 @@ def waits(run: str, round: int) -> str:
 
 
 def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
-    broken = first_broken(history.facts(store.db, rnd.run, rnd.index), config.stop.model_dump())
+    bounds = config.stop.model_dump(exclude={"query"})
+    broken = first_broken(history.facts(store.db, rnd.run, rnd.index), bounds) or broken_by_query(
+        store, rnd, config.stop.query
+    )
     if broken is None:
         return None
     rule, bound, (found, why) = broken

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loop.errors import StepError
 from loop.judging import Reading, mean_scores
 from loop.pairing import (
     BUILDERS,
@@ -19,6 +20,7 @@ from loop.pairing import (
     Candidates,
     Choice,
     Dropped,
+    Named,
     Pick,
     Row,
     Scored,
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 Read = Callable[[Sequence[Judgement]], Reading]
+Ask = Callable[[Round], Sequence[Named]]  # a query to the store
 Filtering = Sequence[Mapping[str, Any]]  # each with `kind`, and beside it the options of that filter
 Drop = tuple[str, str]  # the filter, and why
 
@@ -54,8 +57,10 @@ class _Built:
     lost: int
 
 
-def pairing(kind: str, read: Read = mean_scores, /, filters: Filtering = (), **options: Any) -> Pairing:
-    """The pairing step for a builder by name; `read` is the judge's way to read its judgements.
+def pairing(
+    kind: str, read: Read = mean_scores, ask: Ask | None = None, /, filters: Filtering = (), **options: Any
+) -> Pairing:
+    """The pairing step for a builder by name; `read` is the judge's way to read its judgements, `ask` names pairs.
 
     `filters` then look at what the builder made of the round, one after the other. Raises ConfigError for a builder,
     filter or option that does not exist.
@@ -63,7 +68,13 @@ def pairing(kind: str, read: Read = mean_scores, /, filters: Filtering = (), **o
     check_pairing(kind, {**options, "filters": filters})
 
     def build(rnd: Round, experience: Experience) -> list[Pair | Example | PromptOutcome]:
-        built = {prompt: _build(kind, seen, options) for prompt, seen in _candidates(experience, read)}
+        named = _by_answer(ask(rnd)) if ask else {}
+        built = {prompt: _build(kind, seen, options) for prompt, seen in _candidates(experience, read, named)}
+        if named:
+            raise StepError(
+                f"pair.query names {next(iter(named))}, which is no answer of round {rnd.index} of {rnd.run}; ask for "
+                "no others: WHERE run_id = $run AND round = $round"
+            )
         kept, drops = _sift([row for made in built.values() if isinstance(made, _Built) for row in made.rows], filters)
         records: list[Pair | Example | PromptOutcome] = []
         for prompt, made in built.items():
@@ -75,14 +86,23 @@ def pairing(kind: str, read: Read = mean_scores, /, filters: Filtering = (), **o
     return build
 
 
-def _candidates(experience: Experience, read: Read) -> Iterator[tuple[str, Candidates]]:
+def _by_answer(named: Sequence[Named]) -> dict[str, list[Named]]:
+    found: dict[str, list[Named]] = defaultdict(list)
+    for each in named:
+        found[each.chosen_id].append(each)
+    return found
+
+
+def _candidates(experience: Experience, read: Read, named: dict[str, list[Named]]) -> Iterator[tuple[str, Candidates]]:
+    """What each prompt's pairs are built of; takes out of `named` what belongs to it."""
     reading = read(experience.judgements)
     said = defaultdict(list)
     for j in experience.judgements:
         said[j.completion_id].append(j)
     for group in experience.groups:
         judged = tuple(j for c in group.completions for j in said[c.id])
-        yield group.prompt.id, Candidates(group.completions, reading, judged)
+        asked = tuple(pair for c in group.completions for pair in named.pop(c.id, ()))
+        yield group.prompt.id, Candidates(group.completions, reading, judged, asked)
 
 
 def _build(kind: str, seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
@@ -101,7 +121,7 @@ def _settled(item: Choice | Pick, kind: str, reading: Reading) -> Choice | Pick 
 
     Without a duel p is 1: the higher score is better. A given answer is chosen by what it is, whatever a duel says.
     """
-    if isinstance(item, Pick):
+    if isinstance(item, Pick) or (kind == "sql" and item.p is not None):  # the query has said it
         return item
     duel = (item.chosen.completion.id, item.rejected.completion.id)
     p = 1.0 if kind in UNSCORED else reading.duels.get(duel, 1.0)
@@ -160,7 +180,7 @@ def _pair(rnd: Round, builder: str, choice: Choice) -> Pair:
         chosen_id=chosen.id,
         rejected_id=rejected.id,
         p_chosen=1.0 if choice.p is None else choice.p,
-        margin=choice.chosen.score - choice.rejected.score,
+        margin=choice.margin,
         weight=choice.weight,
         builder=builder,
         reference_sample_id=None if sample is None else sample.id,

@@ -131,6 +131,7 @@ class Store(Protocol):
 
 
 Pairing = Callable[[Round, Experience], Sequence[Pair | Example | PromptOutcome]]
+Choose = Callable[[Round], Sequence[str]]
 Watch = Callable[[str, int, Iterator[Sequence[Record]]], Iterator[Sequence[Record]]]
 Run = Callable[..., Any]
 
@@ -156,4 +157,5 @@ class Parts:
     per_round: int  # prompts a round
     examiner: Judge | None = None  # judges held-out answers; None: `judge` does
     max_abstain: float = 0.5  # share of judgements without an answer from which on the judge step stops
+    choose: Choose | None = None  # the prompts that a round plays first; None: those that are next in `train`
     watch: Watch = unwatched  # sees every chunk on its way into the store: progress, timing

@@ -100,7 +100,7 @@ def _present(value: Any) -> Any:
 
 
 def read_rows(source: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of a file, of a saved dataset's folder, or of a hub dataset."""
+    """The rows of a file, of a dataset's folder (exported or saved), or of a hub dataset."""
     path = Path(source).expanduser()
     if path.suffix in READERS:
         if not path.exists():
@@ -111,6 +111,9 @@ def read_rows(source: str) -> Iterator[Mapping[str, Any]]:
             raise DataError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     elif path.is_file():
         raise DataError(f"{path} is none of {', '.join(READERS)}; convert it, or give a dataset id")
+    elif shards := sorted(path.glob("data/*.parquet")):  # as the hub lays a dataset out, and `spar export` does
+        for shard in shards:
+            yield from _arrow(shard)
     else:
         yield from _dataset(source, path)
 

@@ -122,9 +122,17 @@ def following(rnd: Round, policy: Checkpoint, parts: Parts) -> Round:
 
 
 def begin(rnd: Round, parts: Parts) -> Round:
-    begun = replace(rnd, reference=parts.learner.anchor(rnd))
+    begun = replace(rnd, reference=parts.learner.anchor(rnd), judge=parts.judge.name, prompt_ids=_chosen(rnd, parts))
     parts.store.add([[begun.reference, begun]])
     return begun
+
+
+def _chosen(rnd: Round, parts: Parts) -> tuple[str, ...]:
+    """The prompts that were chosen for a round, filled up with those that are next in order."""
+    chosen = () if parts.choose is None else parts.choose(rnd)
+    if strange := set(chosen) - set(parts.train):
+        raise StepError(f"prompts.query chose {min(strange)}, no train prompt of {rnd.run}; choose among those")
+    return tuple(dict.fromkeys((*chosen, *rnd.prompt_ids)))[: len(rnd.prompt_ids)]
 
 
 def play(rnd: Round, parts: Parts, run: Run = call) -> Round:

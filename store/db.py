@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from loop.errors import StoreBusy, StoreError, StoreTooNew
 from store.parts import complete, parts_folder
+from store.sealed import seal
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # 1.5's file format: the DuckDB command line, DBeaver and R open it too, whichever 1.5 or 2.x wrote it.
@@ -37,17 +38,20 @@ class Database:
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """One transaction: committed at the end of the block, undone when the block raises."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(), self._connection(read_only=False) as con:
-            if not self._migrated:
-                self._prepare(con)
-            con.execute("BEGIN")
-            yield con
-            con.execute("COMMIT")
+        with self._locked():
+            self._refuse_lost()
+            with self._connection(read_only=False) as con:
+                if not self._migrated:
+                    self._prepare(con)
+                con.execute("BEGIN")
+                yield con
+                con.execute("COMMIT")
 
     @contextmanager
     def read(self, *, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A read-only connection; `sealed` also keeps it from other files, extensions and settings."""
+        """A read-only connection; `sealed` also keeps it from all files, extensions and settings: see store.sealed."""
         if not self.path.exists():
+            self._refuse_lost()
             raise StoreError(f"there is no store at {self.path}; give --store PATH, or start one with: spar run CONFIG")
         if not self._migrated:
             self._upgrade()
@@ -63,6 +67,14 @@ class Database:
                 with self._connection(read_only=False) as con:
                     con.execute("CHECKPOINT")
             yield
+
+    def _refuse_lost(self) -> None:
+        parts = parts_folder(self.path)
+        if not self.path.exists() and parts.exists():
+            raise StoreError(
+                f"{self.path} is gone, and its parts in {parts} are there; make it anew from them: spar store rebuild, "
+                f"or remove {parts} to begin an empty one"
+            )
 
     def _prepare(self, con: duckdb.DuckDBPyConnection) -> None:
         known = version_of(con) > 0
@@ -82,27 +94,45 @@ class Database:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        self._acquire()
         try:
-            with self._lock:
-                yield
-        except Timeout as error:
-            raise StoreBusy(
-                f"another process has held {self._lock.lock_file} for over {self.wait:g} s; wait for it to finish, "
-                "or find it with: fuser " + str(self._lock.lock_file)
-            ) from error
+            yield
+        finally:
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        # A file lock knows no queue: who has waited longest looks most often, so that nobody waits for ever.
+        began = time.monotonic()
+        while True:
+            try:
+                self._lock.acquire(timeout=0)
+                return
+            except Timeout as error:
+                waited = time.monotonic() - began
+                if waited > self.wait:
+                    raise StoreBusy(
+                        f"another process has held {self._lock.lock_file} for over {self.wait:g} s; wait for it to "
+                        "finish, or find it with: fuser " + str(self._lock.lock_file)
+                    ) from error
+                time.sleep(max(0.002, 0.02 / (1 + 10 * waited)))
 
     @contextmanager
     def _connection(self, *, read_only: bool, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         con = self._open(read_only=read_only)
         try:
             if sealed:
-                con.execute("SET enable_external_access = false")
-                con.execute("SET lock_configuration = true")
+                seal(con)
             yield con
         except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:  # a full disk is any
             raise StoreError(
                 f"the store {self.path} could not be read or written ({error}); check free space with: df -h "
                 f"{self.path.parent}. What was committed before is safe"
+            ) from error
+        except duckdb.Error as error:
+            if "corrupt" not in str(error).lower():
+                raise
+            raise StoreError(
+                f"{self.path} is damaged ({error}); make it anew from its parts: spar store rebuild"
             ) from error
         finally:
             con.close()  # an open transaction is rolled back
@@ -114,9 +144,12 @@ class Database:
         while True:
             try:
                 return duckdb.connect(str(self.path), read_only=read_only, config=config)
-            except duckdb.IOException as error:
+            except duckdb.Error as error:
                 if "could not set lock" not in str(error).lower():
-                    raise StoreError(f"{self.path} cannot be opened as a DuckDB file: {error}") from error
+                    raise StoreError(
+                        f"{self.path} cannot be opened as a DuckDB file: {error}; if it is damaged, make it anew from "
+                        "its parts: spar store rebuild"
+                    ) from error
                 if time.monotonic() > deadline:
                     raise StoreBusy(
                         f"another program keeps {self.path} open; close it and try again ({error})"

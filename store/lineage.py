@@ -1,23 +1,103 @@
-"""Walk the lineage view: from a row to all its causes, or to all its effects."""
+"""Where a row comes from and what came of it: a walk from row to row, level by level, along store.edges."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import duckdb
 
-from store.db import rows
+from loop.errors import StoreError
+from store.db import rows, table
+from store.edges import CAUSES, EFFECTS, KINDS, Edge
+
+Direction = Literal["causes", "effects"]
+EDGES: dict[Direction, Sequence[Edge]] = {"causes": CAUSES, "effects": EFFECTS}
+EXCERPT = 80  # characters
 
 
-def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Literal["causes", "effects"]) -> list[dict[str, Any]]:
-    """Each row reached once, with its kind and its distance, nearest first."""
-    here, there = ("id", "cause_id") if towards == "causes" else ("cause_id", "id")
-    kind = "cause_kind" if towards == "causes" else "kind"
-    return rows(
-        con,
-        f"""WITH RECURSIVE reached AS (
-            SELECT {there} AS id, {kind} AS kind, 1 AS depth FROM lineage WHERE {here} = $id
-            UNION
-            SELECT l.{there}, l.{kind}, r.depth + 1 FROM reached r JOIN lineage l ON l.{here} = r.id
-        )
-        SELECT id, any_value(kind) AS kind, min(depth) AS depth FROM reached GROUP BY id ORDER BY depth, kind, id""",
-        {"id": id},
-    )
+@dataclass(frozen=True)
+class Step:
+    """A row that the walk reached: from the row `of`, for which it is `role`. `left_out` counts its like not shown."""
+
+    id: str
+    kind: str
+    label: str
+    role: str
+    of: str
+    depth: int
+    left_out: int = 0
+
+
+def kind_of(con: duckdb.DuckDBPyConnection, id: str) -> str:
+    """Which kind of row has this id. Raises StoreError where none has."""
+    guess = id.partition("_")[0]  # ids begin with their kind: its table is asked first
+    for kind in sorted(KINDS, key=lambda kind: kind != guess):
+        name, key, _ = KINDS[kind]
+        if con.execute(f"SELECT 1 FROM {name} WHERE {key} = ? LIMIT 1", [id]).fetchall():
+            return kind
+    raise StoreError(f"no row has the id {id!r}; ids look like completion_1a2b..., list some with: spar sql")
+
+
+def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Direction, limit: int | None = 20) -> list[dict[str, Any]]:
+    """Each row reached once, nearest first, with the fields of Step.
+
+    Of many of one kind beside each other at most `limit` are followed; the last one shown says how many were left out.
+    A walk ends at the checkpoints on its way, where another history begins: walk on from there. Without a limit it goes
+    on through them, and nothing is left out.
+    """
+    start = Step(id, kind_of(con, id), "", "", "", 0)
+    found, level = {id: start}, [start]
+    while level:
+        reached: list[Step] = []
+        for edge, ids in _ways(level, towards, limit is None):
+            for row in _along(con, edge, ids, limit):
+                if row["id"] not in found:
+                    found[row["id"]] = Step(depth=level[0].depth + 1, kind=edge.other, role=edge.role, **row)
+                    reached.append(found[row["id"]])
+        level = reached
+    return [asdict(step) for step in found.values() if step.depth]
+
+
+def _ways(level: Sequence[Step], towards: Direction, whole: bool) -> Iterable[tuple[Edge, list[str]]]:
+    """The edges to go along from the rows of a level, with the rows that each starts from."""
+    by_kind = defaultdict(list)
+    for step in level:
+        if whole or step.depth == 0 or step.kind != "checkpoint" or step.role in ("candidate", "after"):
+            by_kind[step.kind].append(step.id)
+    for edge in EDGES[towards]:
+        if edge.kind in by_kind and (whole or level[0].depth == 0 or not edge.first):
+            yield edge, by_kind[edge.kind]
+
+
+def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit: int | None) -> list[dict[str, Any]]:
+    """What the edge leads to from these rows, the first ones of each in the order of their ids."""
+    if edge.via:
+        between = table(con, edge.via.format(ids=_literals(ids)))
+        if not between.num_rows:
+            return []
+        ids = between["key"].unique().to_pylist()
+        con.register("a", between)
+    sql = edge.find.format(ids=_literals(ids))
+    if limit is None:
+        found = rows(con, f'SELECT "of", id, 0 AS left_out FROM ({sql}) ORDER BY ALL')
+    else:
+        smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(*) - {limit:d}, 0) AS left_out"
+        found = rows(con, f'SELECT "of", {smallest} FROM ({sql}) GROUP BY "of" ORDER BY ALL')
+    labels = _labels(con, edge.other, [row["id"] for row in found])
+    shown = [row | {"label": labels[row["id"]]} for row in found if row["id"] in labels]
+    last = {row["of"]: row["id"] for row in shown}  # the one beside which the others are said to be left out
+    return [row if row["id"] == last[row["of"]] else row | {"left_out": 0} for row in shown]
+
+
+def _labels(con: duckdb.DuckDBPyConnection, kind: str, ids: Sequence[str]) -> dict[str, str]:
+    """Of those rows that are there."""
+    if not ids:
+        return {}
+    name, key, label = KINDS[kind]
+    sql = f"SELECT {key}, left(replace({label}, chr(10), ' '), {EXCERPT}) FROM {name} WHERE {key} IN ({_literals(ids)})"
+    return dict(con.execute(sql).fetchall())
+
+
+def _literals(ids: Sequence[str]) -> str:
+    return ", ".join("'" + id.replace("'", "''") + "'" for id in ids)

@@ -20,6 +20,7 @@ from loop.types import (
     Pair,
     Prompt,
     PromptOutcome,
+    QueryInfo,
     Record,
     Removal,
     Round,
@@ -81,6 +82,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
             ("reference_id", TEXT, lambda r: r.reference.id),
             ("initial_id", TEXT, lambda r: r.initial.id),
             _named("prompt_ids", "prompt_ids", pa.list_(TEXT)),
+            *_same("judge"),
         ],
     ),
     Prompt: (
@@ -151,6 +153,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
         "stops",
         [_named("stop_id", "id"), RUN, ROUND, *_same("rule"), *_same("found", "bound", type=REAL), *_same("message")],
     ),
+    QueryInfo: ("queries", [_named("query_id", "id"), RUN, *_same("plug", "sql", "sql_sha256")]),
     Removal: ("removals", [_named("checkpoint_id", "id"), RUN, *_same("reason")]),
 }
 

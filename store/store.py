@@ -21,6 +21,7 @@ from loop.types import (
     Round,
     RunInfo,
 )
+from store.care.tombstones import refuse_forgotten
 from store.db import Database, rows, table
 from store.history import rounds_settled
 from store.lessons import lessons
@@ -29,7 +30,8 @@ from store.records import to_arrow, to_prompt, to_record
 
 # A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
 # every source that its config names.
-THIS = """c.run_id = $run AND CASE p.split WHEN 'eval' THEN c.policy_id = $policy AND c.origin = 'policy'
+THIS = """c.run_id = $run AND CASE p.split
+    WHEN 'eval' THEN c.policy_id = $policy AND (c.origin = 'policy' OR c.policy_id = '')  -- '': no policy wrote it
     ELSE c.round = $round END"""
 # What one source has written: the policy, a reference, or a dataset, whose answers no policy wrote.
 BY_SOURCE = """c.run_id = $run AND c.origin = $origin AND ($origin IN ('dataset', 'human') OR c.policy_id = $policy)
@@ -200,6 +202,7 @@ class DuckStore:
             run=run,
             index=found[0]["round"],
             prompt_ids=tuple(found[0]["prompt_ids"]),
+            judge=found[0]["judge"],
             **{role: known[checkpoint_id] for role, checkpoint_id in roles.items()},
         )
 
@@ -237,7 +240,11 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa
     """The rows that were added or filled, as they now stand."""
     columns = ", ".join(f'"{c}"' for c in incoming.column_names)
     con.register("incoming", incoming)
-    sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM incoming ON CONFLICT {_known(name)} RETURNING *'
+    if "prompt_id" in incoming.column_names:
+        refuse_forgotten(con, "incoming")
+    # Of two rows for one judgement DuckDB keeps the first: that is to be the answer.
+    rows = "incoming ORDER BY value NULLS LAST" if name == "judgements" else "incoming"
+    sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM {rows} ON CONFLICT {_known(name)} RETURNING *'
     added = con.sql(sql).to_arrow_table()
     con.unregister("incoming")
     return added

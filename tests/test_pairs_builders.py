@@ -12,6 +12,7 @@ from loop.pairing import (
     BUILDERS,
     Candidates,
     Choice,
+    Unpaired,
     all_margin,
     best_random,
     best_worst,
@@ -348,8 +349,12 @@ def test_wrong_values_are_refused_before_anything_is_built(kind: str, options: d
 
 def test_every_builder_says_its_source_or_its_rule_and_is_of_one_sort() -> None:
     assert all(builder.__doc__ for builder in BUILDERS.values())
-    assert EXAMPLE_BUILDERS | UNSCORED | set(RANKERS) | {"siblings"} == set(BUILDERS)
+    assert EXAMPLE_BUILDERS | UNSCORED | set(RANKERS) | {"siblings", "sql"} == set(BUILDERS)
     everything = [*TREE, REFERENCE, Answer("x", 0.3, "dataset")]
+    needed: dict[str, dict[str, Any]] = {"threshold": {"at": 0.5}, "sql": {"query": "SELECT 1"}}
     for kind, builder in BUILDERS.items():
-        found = builder(seen(*everything), **({"at": 0.5} if kind == "threshold" else {}))
+        found = builder(seen(*everything), **needed.get(kind, {}))
+        if kind == "sql":  # nobody asked
+            assert isinstance(found, Unpaired) and found.outcome == "filtered"
+            continue
         assert all(isinstance(item, Choice) != (kind in EXAMPLE_BUILDERS) for item in found), kind

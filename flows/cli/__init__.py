@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from flows.cli import data, decide, deploy, evaluate, judge, label, look, play, report, reward, setup
+from flows.cli import ask, care, data, decide, deploy, evaluate, judge, label, look, play, report, reward, setup, sql
 from loop.errors import SparError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (play, decide, look, data, judge, report, reward, setup, evaluate, label, deploy):
+for module in (play, decide, look, data, judge, report, reward, setup, evaluate, label, deploy, care, sql, ask):
     module.register(app)
 
 

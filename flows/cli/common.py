@@ -11,6 +11,7 @@ STORE = "preferences.duckdb"
 PATIENCE = 0.5  # seconds that a completion waits for the store: someone is typing
 Store = Annotated[str | None, typer.Option(envvar="SPARRING_STORE", help=f"The DuckDB file; {STORE} when not given.")]
 Format = Literal["table", "csv", "json", "jsonl"]
+AnyFormat = Literal["table", "csv", "json", "jsonl", "parquet", "arrow"]
 
 
 def say(text: str) -> None:

@@ -1,13 +1,14 @@
-"""`spar status`, `sql`, `show` and `lineage`: looking at the store, also while a run is live."""
+"""`spar status`, `show` and `lineage`: looking at the store, also while a run is live."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.common import STORE, Format, Run, Store, say
-from loop.errors import ConfigError, StoreError
+from flows.cli.common import STORE, Run, Store, say
+from loop.errors import StoreError
 
 if TYPE_CHECKING:
     from loop.types import RunInfo
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    for command in (status, sql, show, lineage):
+    for command in (status, show, lineage):
         app.command()(command)
 
 
@@ -34,6 +35,9 @@ def status(
         raise StoreError(f"{found.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
     if info.config.get("kind") == "reward":
         _reward_status(found, info.id, as_json)
+        return
+    if info.config.get("kind") == "import":
+        _import_status(found, info.id, as_json)
         return
     state = _state(found, info, summaries(found, info.id))
     if as_json:
@@ -109,6 +113,24 @@ def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
     print_rows(measured, ["metric", "value", "low", "high", "n"], "table")
 
 
+def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
+    """The files that were imported, and how many of their rows are there."""
+    from flows.cli.tables import print_rows
+    from store.db import rows
+
+    with store.db.read() as con:
+        sql = """SELECT path, source, licence, shape, split, rows, refused,
+            (SELECT count(*) FROM source_rows r WHERE r.source_id = s.source_id) AS imported
+        FROM sources s WHERE run_id = ? ORDER BY path"""
+        files = rows(con, sql, [run_id])
+    complete = bool(files) and all(file["imported"] == file["rows"] for file in files)
+    if as_json:
+        print(json.dumps({"run_id": run_id, "complete": complete, "files": files}, ensure_ascii=False, indent=2))
+        return
+    print(f"{run_id} is an import" + ("" if complete else " that broke off: the same spar import finishes it"))
+    print_rows(files, ["path", "source", "licence", "shape", "split", "rows", "imported", "refused"], "table")
+
+
 def _missing(rounds: list[dict[str, Any]], wanted: int, done: int) -> str | None:
     """The first step that has something left to do, in the order of loop/round.py."""
     if not rounds:
@@ -127,26 +149,6 @@ def _missing(rounds: list[dict[str, Any]], wanted: int, done: int) -> str | None
     )
 
 
-def sql(
-    query: Annotated[str, typer.Argument(help="SQL, read-only.")],
-    store: Store = None,
-    format: Annotated[Format, typer.Option(help="How rows are printed.")] = "table",
-) -> None:
-    """Ask the store in SQL. Read-only: it cannot write, attach, or read other files."""
-    import duckdb
-
-    from flows.cli.tables import distinct, print_rows
-    from store.db import Database, table
-
-    try:
-        with Database(store or STORE).read(sealed=True) as con:
-            found = table(con, query)
-    except duckdb.Error as error:
-        raise ConfigError(f"the query failed: {error}") from error
-    found = found.rename_columns(distinct(found.column_names))
-    print_rows(found.to_pylist(), found.column_names, format)
-
-
 def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: Store = None) -> None:
     """Print a row of any table, named by its id, as JSON."""
     print(json.dumps(_row(store, id), ensure_ascii=False, indent=2, default=str))
@@ -154,24 +156,58 @@ def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: S
 
 def lineage(
     id: Annotated[str, typer.Argument(help="The id of any row.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many rows of a kind are followed from one row.")] = 20,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Leave nothing out, and go on through every checkpoint on the way.")
+    ] = False,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Walk from a row to everything that caused it, and to everything that came of it."""
     from store.db import Database
-    from store.lineage import walk
+    from store.lineage import kind_of, walk
+    from store.provenance import provenance
 
     with Database(store or STORE).read() as con:
-        causes, effects = walk(con, id, "causes"), walk(con, id, "effects")
-    if not causes and not effects:
-        _row(store, id)  # raises when there is no such row
+        kind, most = kind_of(con, id), None if everything else limit
+        found = {"causes": walk(con, id, "causes", most), "effects": walk(con, id, "effects", most)}
+        shaped = provenance(con, id) if kind == "checkpoint" else None
     if as_json:
-        print(json.dumps({"id": id, "causes": causes, "effects": effects}, indent=2))
+        shaping = {} if shaped is None else {"updates": shaped}
+        print(json.dumps({"id": id, "kind": kind, **found, **shaping}, ensure_ascii=False, indent=2))
         return
-    for title, edges in (("caused by", causes), ("led to", effects)):
-        print(f"{id} {title}:" if edges else f"{id} {title}: nothing")
-        for edge in edges:
-            print("  " * edge["depth"] + f"{edge['kind']} {edge['id']}")
+    for update in shaped or ():
+        _print_update(update)
+    for title, name in (("caused by", "causes"), ("led to", "effects")):
+        print(f"{id} {title}:" if found[name] else f"{id} {title}: nothing")
+        _print_tree(id, found[name])
+
+
+def _print_tree(root: str, steps: list[dict[str, Any]]) -> None:
+    """Each row below the one that it was reached from."""
+    below = defaultdict(list)
+    for step in steps:
+        below[step["of"]].append(step)
+    todo: list[dict[str, Any] | str] = [*reversed(below[root])]
+    while todo:
+        match todo.pop():
+            case str(note):
+                print(note)
+            case step:
+                indent, role = "  " * step["depth"], "" if step["role"] == step["kind"] else f" ({step['role']})"
+                print(f"{indent}{step['kind']} {step['id']}{role}" + (f"  {step['label']}" if step["label"] else ""))
+                if step["left_out"]:  # to be said after what came of the last one
+                    todo.append(f"{indent}... and {step['left_out']} more: --limit, or --all")
+                todo += reversed(below[step["id"]])
+
+
+def _print_update(update: dict[str, Any]) -> None:
+    versions = ", ".join(f"{name} {version}" for name, version in update["versions"].items())
+    print(
+        f"round {update['round']} of {update['run_id']}: {update['algorithm']} on {update['rows_learned']} rows of "
+        f"{len(update['prompt_ids'])} prompts, judged by {update['judge'] or '(not noted)'}, against "
+        f"{', '.join(update['reference_ids']) or 'no reference'}; config {update['config_sha256'][:12]}; {versions}"
+    )
 
 
 def _row(store: str | None, id: str) -> dict[str, Any]:

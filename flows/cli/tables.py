@@ -3,13 +3,16 @@
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.common import Format
 from store.db import rows
 from store.store import DuckStore
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
@@ -75,22 +78,12 @@ def print_rounds(store: DuckStore, run: str) -> None:
     console.print(table)
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Column names with a number where one comes again: a join has two of many, and a row is a dict."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        seen[name] = seen.get(name, -1) + 1
-        found.append(f"{name}_{seen[name]}" if seen[name] else name)
-    return found
-
-
 def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) -> None:
     if format == "json":
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=_plain))
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=plain))
     elif format == "jsonl":
         for row in found:
-            print(json.dumps(row, ensure_ascii=False, default=_plain))
+            print(json.dumps(row, ensure_ascii=False, default=plain))
     elif format == "csv":
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
@@ -99,7 +92,7 @@ def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) 
         _print_table(found, columns)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON: SQL's sum of integers comes as a Decimal, and is a number; dates are text."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
@@ -107,20 +100,25 @@ def _plain(value: Any) -> Any:
 
 
 def _nested(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=_plain) if isinstance(value, list | dict) else value
+    return json.dumps(value, ensure_ascii=False, default=plain) if isinstance(value, list | dict) else value
 
 
 def _print_table(found: list[dict[str, Any]], columns: list[str]) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False)
+    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(found, columns))
+
+
+def as_table(found: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
+    """For rich, which draws it. An id that is cut short names nothing: cells go on in the next line."""
     from rich.table import Column, Table
     from rich.text import Text
 
-    # An id that is cut short names nothing: cells go on in the next line, and in a pipe lines are as long as it takes.
     table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in found:
         table.add_row(*(Text(_cell(row[c])) for c in columns))
-    console = Console(highlight=False)
-    Console(highlight=False, width=None if console.is_terminal else 10_000).print(table)
+    return table
 
 
 def _cell(value: Any) -> str:

@@ -19,6 +19,9 @@ class Stop(Section):
     chosen_fall: float | None = Field(
         None, gt=0, description="stop when an update lowered log P(chosen) by more nats, a mean over its last quarter"
     )
+    query: str | None = Field(
+        None, description="SQL, or a .sql file: a row with found, bound and message stops the run, see docs/queries.md"
+    )
 
 
 class Step(Section):

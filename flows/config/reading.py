@@ -42,7 +42,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> Config:
 def parse_model(model: type[Parsed], values: Mapping[str, Any], where: str) -> Parsed:
     """Raises ConfigError, one line a mistake."""
     try:
-        return model.model_validate(_numbers(values))
+        return model.model_validate(with_queries(_numbers(values)))
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem, model)}" for problem in error.errors())
         raise ConfigError(f"{where} is not a valid config:\n{problems}") from error
@@ -68,6 +68,21 @@ def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"{where}: {section} is a value, not a section")
     values[last] = value
+
+
+def with_queries(values: Any) -> Any:
+    """Queries that are named by their file, as the text in it: a run stands for what is asked, whatever its name."""
+    if not isinstance(values, Mapping):
+        return values
+    found = dict(values)
+    for name in ("pair", "prompts", "stop"):
+        section = found.get(name)
+        query = section.get("query") if isinstance(section, Mapping) else None
+        if isinstance(query, str) and query.endswith(".sql"):
+            if not Path(query).is_file():
+                raise ConfigError(f"{name}.query is {query}, and there is no such file; give one, or the SQL itself")
+            found[name] = {**found[name], "query": Path(query).read_text(encoding="utf-8")}
+    return found
 
 
 def _numbers(value: Any) -> Any:

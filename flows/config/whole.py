@@ -60,7 +60,8 @@ class Config(Section):
         shape["judge"] = verdict_options(shape["judge"])
         if shape["evaluate"]["judge"] is not None:
             shape["evaluate"]["judge"] = verdict_options(shape["evaluate"]["judge"])
-        shape["prompts"] = {"per_round": self.prompts.per_round, **prompts_sha256}
+        chosen = {"query": self.prompts.query} if self.prompts.query else {}
+        shape["prompts"] = {"per_round": self.prompts.per_round, **chosen, **prompts_sha256}
         return shape
 
 

@@ -6,6 +6,7 @@ or filter's own; a value that cannot be is a ConfigError, raised before anything
 
 from collections.abc import Mapping
 
+from loop.pairing.asked import sql
 from loop.pairing.dedup import dedup
 from loop.pairing.examples import group, threshold
 from loop.pairing.filters import length, margin, pass_rate
@@ -13,7 +14,7 @@ from loop.pairing.given import dataset, gold
 from loop.pairing.ranking import all_margin, best_random, best_worst, contrast, ranked
 from loop.pairing.strength import strength
 from loop.pairing.trees import siblings
-from loop.pairing.types import Builder, Candidates, Choice, Dropped, Filter, Pick, Row, Scored, Unpaired
+from loop.pairing.types import Builder, Candidates, Choice, Dropped, Filter, Named, Pick, Row, Scored, Unpaired
 
 BUILDERS: Mapping[str, Builder] = {
     "best_worst": best_worst,
@@ -26,6 +27,7 @@ BUILDERS: Mapping[str, Builder] = {
     "threshold": threshold,
     "group": group,
     "dataset": dataset,
+    "sql": sql,
 }
 EXAMPLE_BUILDERS = frozenset({"threshold", "group", "dataset"})  # give examples; the others give pairs
 UNSCORED = frozenset({"gold", "dataset"})  # need no judge
@@ -52,6 +54,7 @@ __all__ = [
     "Choice",
     "Dropped",
     "Filter",
+    "Named",
     "Pick",
     "Row",
     "Scored",
@@ -69,6 +72,7 @@ __all__ = [
     "pass_rate",
     "ranked",
     "siblings",
+    "sql",
     "strength",
     "threshold",
 ]

@@ -10,7 +10,7 @@ from loop.pairing.values import band, number
 def margin(rows: Sequence[Row], *, low: float = 0.0, high: float | None = None) -> list[Row | Dropped]:
     """Keep pairs whose score difference lies from `low` to `high`."""
     top = band(low, high)
-    return [_within(row, "margin", _margin(choice_of(row)), low, top) for row in rows]
+    return [_within(row, "margin", choice_of(row).margin, low, top) for row in rows]
 
 
 def pass_rate(rows: Sequence[Row], *, low: float = 0.2, high: float = 0.8, at: float = 1.0) -> list[Row | Dropped]:
@@ -40,10 +40,6 @@ def _within(row: Row, what: str, found: float, low: float, high: float) -> Row |
 
 def _band(low: float, high: float) -> str:
     return f"{low:g} or more" if high == inf else f"{low:g} to {high:g}"
-
-
-def _margin(choice: Choice) -> float:
-    return choice.chosen.score - choice.rejected.score
 
 
 def _passed(candidates: Candidates, at: float) -> float:

@@ -22,6 +22,23 @@ class Choice:
     reference_sample: Completion | None = None  # for losses that explore, see `ranked`
     p: float | None = None
     weight: float = 1.0
+    given_margin: float | None = None  # None: the difference of the two scores
+
+    @property
+    def margin(self) -> float:
+        return self.chosen.score - self.rejected.score if self.given_margin is None else self.given_margin
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A pair that a query named, with what it said of it."""
+
+    chosen_id: str
+    rejected_id: str
+    p_chosen: float | None
+    margin: float | None
+    weight: float | None
+    reference_sample_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +65,7 @@ class Candidates:
     completions: Sequence[Completion]
     reading: Reading
     judgements: Sequence[Judgement] = ()  # raw, of these completions
+    named: Sequence[Named] = ()  # pairs of them that a query named
 
     @property
     def full(self) -> tuple[Completion, ...]:

@@ -7,7 +7,7 @@ gives one row. Standard library only: this package imports in milliseconds.
 """
 
 from loop.types.ids import derive_seed, digest, make_id
-from loop.types.operations import Decision, Facts, Removal, RunInfo, Stop
+from loop.types.operations import Decision, Facts, QueryInfo, Removal, RunInfo, Stop
 from loop.types.records import (
     Checkpoint,
     Completion,
@@ -48,6 +48,7 @@ Record = (
     | Decision
     | Stop
     | Removal
+    | QueryInfo
     | Round
     | RunInfo
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Pair",
     "Prompt",
     "PromptOutcome",
+    "QueryInfo",
     "Record",
     "Removal",
     "Round",

@@ -44,6 +44,17 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryInfo:
+    """SQL that a run was played with in the place of a part: `plug` is its key in the config."""
+
+    id: str
+    run: str
+    plug: str
+    sql: str
+    sql_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """What a run was started with; its id is `name` and the first digits of the hash of everything that shapes it."""
 

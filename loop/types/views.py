@@ -19,6 +19,7 @@ class Round:
     prompt_ids: tuple[str, ...]  # the prompts it plays, in order
     split: Split = "train"
     origin: Origin = "policy"  # which of its completions a step is about
+    judge: str | None = None  # whose answers it is paired by; None until it begins, or where nobody noted it
 
     @property
     def id(self) -> str:

@@ -3,7 +3,6 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import datasets
 import duckdb
 import pytest
 
@@ -74,47 +73,12 @@ def test_lineage_walks_both_ways(filled: Filled) -> None:
     effects = {(e["kind"], e["id"], e["depth"]) for e in walked["effects"]}
     assert {("update", "update_1", 1), ("checkpoint", filled.learned[0].id, 2)} <= effects
     assert f"{pair} caused by:\n  completion " in drawn.out
-    assert f"{pair} led to:\n  update update_1\n    checkpoint {filled.learned[0].id}\n" in drawn.out
+    assert (
+        f"{pair} led to:\n  update update_1  round 1: dpo on 1 rows\n    checkpoint {filled.learned[0].id} (after)"
+        in drawn.out
+    )
     assert json.loads(of_prompt.out)["causes"] == []
     assert ("pair", pair) in {(e["kind"], e["id"]) for e in json.loads(of_prompt.out)["effects"]}
-
-
-def test_exported_pairs_are_what_datasets_reads(filled: Filled, tmp_path: Path) -> None:
-    targets = [tmp_path / to for to in ("pairs.parquet", "pairs.jsonl", "folder")]
-    # each twice: the second writes over the first
-    for said, to in zip(
-        asked(filled, *(("export", "pairs", "--run", "tiny", "--to", to) for to in targets * 2)),
-        targets * 2,
-        strict=True,
-    ):
-        assert (said.code, said.out) == (0, "")
-        assert f"2 pairs written to {to}" in said.err
-    cache = str(tmp_path / "cache")
-    for read in (
-        datasets.load_dataset("parquet", data_files=str(targets[0]), split="train", cache_dir=cache),
-        datasets.load_dataset("json", data_files=str(targets[1]), split="train", cache_dir=cache),
-        datasets.load_from_disk(str(targets[2])),
-    ):
-        assert [row["prompt"] for row in read] == [[{"role": "user", "content": "Name a bird."}]] * 2
-        assert [row["chosen"] for row in read] == [[{"role": "assistant", "content": t}] for t in ("a robin", "a wren")]
-        assert [row["rejected"][0]["content"] for row in read] == ["no", "a bird is a"]
-        scores = [(row["chosen_score"], row["rejected_score"], row["margin"]) for row in read]
-        assert scores == [(1.0, 0.0, 1.0), (1.0, 0.5, 0.5)]
-
-
-def test_export_spares_folders_of_other_things(filled: Filled, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("precious")
-    folder, suffix, unknown = asked(
-        filled,
-        ("export", "pairs", "--to", tmp_path),
-        ("export", "pairs", "--to", tmp_path / "pairs.xlsx"),
-        ("export", "pairs", "--to", tmp_path / "a.jsonl", "--run", "none"),
-    )
-    assert (folder.code, suffix.code, unknown.code) == (2, 2, 1)
-    assert "is a folder that holds something else" in folder.err
-    assert "cannot write a .xlsx file; name it .parquet or .jsonl" in suffix.err
-    assert "has no run 'none'" in unknown.err
-    assert contents(tmp_path) == {"mine.txt": b"precious"}
 
 
 def test_bad_input_has_its_code_and_a_remedy(filled: Filled, tmp_path: Path) -> None:
@@ -129,7 +93,7 @@ def test_bad_input_has_its_code_and_a_remedy(filled: Filled, tmp_path: Path) -> 
         (("status", "none"), 1, "has no run none; start one with: spar run CONFIG"),
         (("resume", "none"), 1, "has no run none"),
         (("show", "pair_0"), 1, "has no row 'pair_0'; ids look like"),
-        (("lineage", "pair_0"), 1, "has no row 'pair_0'"),
+        (("lineage", "pair_0"), 1, "no row has the id 'pair_0'"),
         (
             ("status", "--store", newer),
             2,

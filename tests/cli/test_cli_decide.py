@@ -33,4 +33,4 @@ def test_decisions_from_the_command_line(tmp_path: Path) -> None:
     assert unknown.code == 2 and "has no finished round 7; give one of 0 to 2" in unknown.err
     assert unsaid.code == 2 and "--to" in unsaid.err
     assert nobody.code == 1 and "has no loop nobody" in nobody.err
-    assert stored.out == "kind,round,number\nreject,2,0\napprove,2,1\n"
+    assert stored.out == 'kind,round,number\n"reject",2,0\n"approve",2,1\n'

@@ -63,7 +63,7 @@ def press(tmp_path_factory: pytest.TempPathFactory) -> Press:
 
 
 def test_commands_are_completed(press: Press, tmp_path: Path) -> None:
-    assert press(tmp_path, "st") == ["status"]
+    assert press(tmp_path, "st") == ["status", "store"]
 
 
 def test_templates_are_completed(press: Press, tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_a_rollback_keeps_both_branches_and_the_lineage_right(tmp_path: Path) ->
     made_by = {row["round"]: row["after_id"] for row in ask(loop, "FROM updates")}
     assert len(set(made_by.values())) == 5
     with loop.store.db.read() as con:
-        causes = {edge["id"] for edge in walk(con, made_by[5], "causes")}
-        effects = {edge["id"] for edge in walk(con, older.id, "effects")}
+        causes = {edge["id"] for edge in walk(con, made_by[5], "causes", None)}
+        effects = {edge["id"] for edge in walk(con, older.id, "effects", None)}
     assert {made_by[4], made_by[1], INITIAL.id} <= causes
     assert not {made_by[2], made_by[3]} & causes  # the branch that was left did not shape this one
     assert {made_by[2], made_by[3], made_by[4], made_by[5], made.id} <= effects

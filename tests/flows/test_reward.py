@@ -69,7 +69,7 @@ def test_a_reward_model_is_a_checkpoint_with_lineage(tmp_path: Path, tiny: Path)
     (update,) = ask(store, "SELECT * FROM updates")
     assert (update["algorithm"], update["n_examples"], update["after_id"]) == (KIND, len(ready.train), made.id)
     with store.db.read() as con:
-        causes = Counter(edge["kind"] for edge in walk(con, made.id, "causes"))
+        causes = Counter(edge["kind"] for edge in walk(con, made.id, "causes", None))
     n = len(ready.train)  # each with its prompt and two answers; none of the held-out ones
     assert causes == {"update": 1, "checkpoint": 1, "pair": n, "completion": 2 * n, "prompt": n}
     assert not (ready.folder / "training").exists()

@@ -46,7 +46,7 @@ def test_duels_are_read_as_the_loop_reads_them(store: DuckStore) -> None:
     assert found[a.id, c.id]["p_wins"] == 0.5  # the orders disagree
     assert (found[b.id, c.id]["p_wins"], found[b.id, c.id]["answered"]) == (None, False)
     (bias,) = ask(store, "SELECT * FROM position_bias")
-    assert bias == {"judge": "j", "duels": 2, "disagree": 0.5, "both_first": 0.5, "both_second": 0.0}
+    assert bias == {"judge": "j", "duels": 2, "disagree": 0.5, "both_first": 0.5, "both_second": 0.0, "run_id": a.run}
 
 
 def test_judges_agree_on_the_same_two_answers_whichever_way_they_were_asked(store: DuckStore) -> None:

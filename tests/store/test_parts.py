@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from loop.errors import StoreError
+from loop.errors import DataError, StoreError
 from store.db import Database, migrate
 from store.parts import parts_folder
 from store.publish import publish, read_copy
@@ -158,3 +158,29 @@ def test_migrating_keeps_the_parts_complete(tmp_path: Path) -> None:
     store = DuckStore(path)
     store.add([[prompt("Hello?")]])
     assert part_rows(store, "judges") == [[("old", "rules", "{}", [])]]
+
+
+def test_a_lost_file_is_not_begun_anew_beside_its_parts(tmp_path: Path) -> None:
+    store = filled_store(tmp_path / "a.duckdb").store
+    store.db.path.unlink()
+    for again in (lambda: store.add([[prompt("Hello?")]]), lambda: stored(store, "prompts")):
+        with pytest.raises(StoreError, match=r"a\.duckdb is gone.*: spar store rebuild, or remove .*a\.parts"):
+            again()
+    assert not store.db.path.exists()
+
+
+def test_of_two_rows_for_one_judgement_the_answer_stays(tmp_path: Path) -> None:
+    filled = filled_store(tmp_path / "a.duckdb")
+    of = completion(filled.second, filled.train[0])
+    assert filled.store.add([[judgement(of, None, "slow"), judgement(of, 0.5, "slow")]]) == 1
+    assert filled.store.judged("slow", [of.id])[0].value == 0.5
+
+
+def test_a_forgotten_prompt_does_not_come_back(tmp_path: Path) -> None:
+    filled = filled_store(tmp_path / "a.duckdb")
+    gone = prompt("Who lives at 1 Elm Street?")
+    with filled.store.db.write() as con:
+        con.execute("INSERT INTO forgotten VALUES (?, 'asked', 'Ann', now(), '{}', [], [], [])", [gone.id])
+    for record in (gone, completion(filled.second, gone)):
+        with pytest.raises(DataError, match=f"{gone.id} was forgotten on .* by Ann: asked; it does not come back"):
+            filled.store.add([[record]])

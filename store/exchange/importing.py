@@ -1,0 +1,203 @@
+"""Rows from files into the store: with source and licence, once however often they are imported."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from loop.errors import ConfigError, DataError
+from loop.types import JudgeInfo, Origin, RunInfo, Split, digest, make_id
+from store.db import rows
+from store.exchange.making import COUNTS, Import, chunks
+from store.exchange.overlap import refuse_overlap
+from store.exchange.reading import Source, open_source
+from store.exchange.shapes import Shape, shape_of
+from store.exchange.staging import scratch, stage
+from store.store import DuckStore
+
+KIND = "import"
+SHOWN = 5  # refused rows that an error names
+
+Read = tuple[Source, Shape]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import is of, and how many rows of the store were new: none when it was here before."""
+
+    run_id: str
+    judge: str
+    rows: int
+    refused: int
+    prompts: int
+    completions: int
+    pairs: int
+    ties: int
+    identical: int
+    labels: int
+    added: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to import. `columns`: what a column is called in the files; `refused`: where rows go that are not taken."""
+
+    paths: tuple[str, ...]
+    source: str
+    licence: str
+    run: str | None = None
+    split: Split = "train"
+    origin: Origin = "dataset"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    refused: str | None = None
+
+
+def import_rows(store: DuckStore, asked: Asked) -> Imported:
+    """Add prompts, answers, preferences, scores and labels of files as a run of kind `import`.
+
+    A preference is a judgement by the judge `import:SOURCE`, and a pair where it is no tie and the answers differ.
+    Raises DataError where a row cannot be read (unless `refused` says where to put such rows), or where a prompt is in
+    the store under the other split; ConfigError for options; StoreError, StoreBusy.
+    """
+    _check(asked)
+    sources = [open_source(path) for path in asked.paths]
+    if len({s.sha256 for s in sources}) < len(sources):
+        raise ConfigError(f"two of {', '.join(asked.paths)} have the same content; give it once")
+    read = [(source, _shape(source, asked.columns)) for source in sources]
+    info = _run(asked, read)
+    _refuse_other(store, info)
+    with scratch() as con:
+        for file, (source, shape) in enumerate(read):
+            stage(con, file, source, shape, info.id, asked.split)
+        _leave_out(con, asked)
+        refuse_overlap(store, con, asked.paths, asked.split)
+        return _add(store, con, asked, info, _files(con, asked, info, read))
+
+
+def _check(asked: Asked) -> None:
+    if not asked.source.strip() or not asked.licence.strip():
+        raise ConfigError(
+            f"the source is {asked.source!r} and the licence {asked.licence!r}; give both: --source NAME "
+            "--licence TEXT (the licence may be 'unknown')"
+        )
+    if asked.run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", asked.run):
+        raise ConfigError(f"--run is {asked.run!r}; wanted letters, digits, dots, dashes and underscores")
+
+
+def _shape(source: Source, columns: Mapping[str, str]) -> Shape:
+    """By the columns of the first rows."""
+    batch = next(source.batches(), [])
+    if not batch:
+        raise DataError(f"{source.path} has no rows; wanted at least one")
+    keys = {key: None for _, row in batch if isinstance(row, Mapping) for key in row}
+    return shape_of(list(keys), columns, source.path)
+
+
+def _run(asked: Asked, read: Sequence[Read]) -> RunInfo:
+    """Named by its content: the same files, read in the same way, are the same run."""
+    config: dict[str, Any] = {
+        "kind": KIND,
+        "rounds": 0,
+        "source": asked.source,
+        "licence": asked.licence,
+        "split": asked.split,
+        "origin": asked.origin,
+        "files": [{"sha256": file.sha256, "shape": shape.name, "columns": dict(shape.columns)} for file, shape in read],
+    }
+    name = asked.run or re.sub(r"[^A-Za-z0-9._-]+", "-", asked.source).strip("-._").lower() or KIND
+    sha256 = digest(config, 32)
+    return RunInfo(f"{name}-{sha256[:8]}", name, 0, config, sha256, _versions())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("sparring", "duckdb", "pyarrow", "datasets"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _refuse_other(store: DuckStore, info: RunInfo) -> None:
+    known = store.run(info.name) if store.db.path.exists() else None
+    if known is not None and known.id != info.id:
+        raise ConfigError(
+            f"{store.db.path} has a run {info.name!r} already ({known.id}), of another kind or of other files, licence "
+            f"or columns; give this one a name of its own: --run {info.name}-2"
+        )
+
+
+def _leave_out(con: duckdb.DuckDBPyConnection, asked: Asked) -> None:
+    """Put refused rows where it was said that they go. Raises DataError where it was not, or when none is left."""
+    (counted,) = rows(con, "SELECT count(*) AS refused, (SELECT count(*) FROM given) AS taken FROM refused")
+    n = counted["refused"]
+    if not n:
+        return
+    first = rows(con, "SELECT file, number, why FROM refused ORDER BY file, number LIMIT $n", {"n": SHOWN})
+    named = "; ".join(f"{asked.paths[row['file']]} row {row['number']} {row['why']}" for row in first)
+    named += "; ..." if n > SHOWN else ""
+    if not counted["taken"]:
+        raise DataError(f"none of the {n} rows can be read: {named}")
+    if asked.refused is None:
+        raise DataError(
+            f"{n} rows cannot be read, and nothing was imported: {named}. Mend them, or import the others with "
+            "--refused FILE, which gets these"
+        )
+    _write_refused(con, asked.paths, Path(asked.refused).resolve())
+
+
+def _write_refused(con: duckdb.DuckDBPyConnection, paths: Sequence[str], to: Path) -> None:
+    """As JSON lines: path, number, why, and the row as text."""
+    con.register("named", pa.table({"file": pa.array(range(len(paths)), pa.int32()), "path": list(paths)}))
+    partial = to.with_name(f"{to.name}.partial")
+    quoted = str(partial).replace("'", "''")
+    con.execute(
+        f"""COPY (SELECT path, number, why, row FROM refused JOIN named USING (file) ORDER BY file, number)
+        TO '{quoted}' (FORMAT json)"""
+    )
+    partial.replace(to)
+
+
+def _add(store: DuckStore, con: duckdb.DuckDBPyConnection, asked: Asked, info: RunInfo, files: pa.Table) -> Imported:
+    """The run and its files first, so that no row names one that is not there; then all rows, by chunks."""
+    judge = f"{KIND}:{asked.source}"
+    added = store.add([[info, JudgeInfo(judge, KIND, {"source": asked.source})]])
+    added += store.ingest({"sources": files})
+    shared = Import(info.id, asked.source, judge, asked.split, asked.origin, tuple(files["source_id"].to_pylist()))
+    added += sum(store.ingest(tables) for tables in chunks(con, shared))
+    (counts,) = rows(con, COUNTS)
+    return Imported(run_id=info.id, judge=judge, added=added, **counts)
+
+
+def _files(con: duckdb.DuckDBPyConnection, asked: Asked, info: RunInfo, read: Sequence[Read]) -> pa.Table:
+    """The rows of `sources`."""
+    counts = rows(
+        con,
+        """SELECT (SELECT count(*) FROM given WHERE file = f) AS rows,
+            (SELECT count(*) FROM refused WHERE file = f) AS refused FROM range($files) t(f) ORDER BY f""",
+        {"files": len(read)},
+    )
+    return pa.Table.from_pylist(
+        [
+            {
+                "source_id": make_id("source", run=info.id, sha256=file.sha256),
+                "run_id": info.id,
+                "source": asked.source,
+                "licence": asked.licence,
+                "path": file.path,
+                "sha256": file.sha256,
+                "shape": shape.name,
+                "split": asked.split,
+                "columns": json.dumps(shape.columns),
+                **count,
+            }
+            for (file, shape), count in zip(read, counts, strict=True)
+        ]
+    )

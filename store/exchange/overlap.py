@@ -1,0 +1,49 @@
+"""What is learned from is never what is measured on: prompts that are in the store under the other split."""
+
+from collections.abc import Sequence
+
+import duckdb
+
+from loop.errors import DataError
+from loop.types import Split
+from store.db import rows, table
+from store.store import DuckStore
+
+# Those of reward models' trainings alone do not count: each holds out its own share of the same pairs.
+OTHERS = """
+SELECT messages FROM prompts p WHERE split <> $split AND (
+    NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id)
+    OR EXISTS (FROM completions c JOIN runs r USING (run_id)
+               WHERE c.prompt_id = p.prompt_id AND r.config ->> 'kind' IS DISTINCT FROM 'reward'))
+"""
+# Words, and numbers with the signs before them, as loop.prompts compares the prompts of a config.
+WORDS = r"""array_to_string(list_transform(
+    regexp_extract_all(lower(array_to_string(json_extract_string(messages, '$[*].content'), ' ')),
+        '[-+*/\x{d7}\x{f7}<>=^%]\s*\p{N}[\p{L}\p{M}\p{N}_]*|[\p{L}\p{M}\p{N}_]+'),
+    lambda word: replace(word, ' ', '')), ' ')"""
+
+
+def refuse_overlap(store: DuckStore, con: duckdb.DuckDBPyConnection, paths: Sequence[str], split: Split) -> None:
+    """Raise DataError when a staged prompt is in the store under the other split, also in other case or punctuation."""
+    if not store.db.path.exists():
+        return
+    with store.db.read() as known:
+        others = table(known, OTHERS, {"split": split})
+    if not others.num_rows:
+        return
+    con.register("others", others)
+    found = rows(
+        con,
+        f"""WITH other AS (SELECT DISTINCT {WORDS} AS words FROM others),
+        staged AS (SELECT file, number, messages, {WORDS} AS words FROM given)
+        SELECT file, number, messages FROM staged SEMI JOIN other USING (words) ORDER BY file, number""",
+    )
+    con.unregister("others")
+    if found:
+        there = "train" if split == "eval" else "eval"
+        first = found[0]
+        raise DataError(
+            f"{len(found)} rows have a prompt that is in the store as one of split {there}, the first in "
+            f"{paths[first['file']]} row {first['number']}: {first['messages'][:200]}. What is measured on must not be "
+            f"learned from: take these rows out, import them with --split {there}, or use another store"
+        )

@@ -1,0 +1,238 @@
+"""Which shape a file has, and its rows in one form: a conversation, its answers, and what is said of them.
+
+Rows are looked at one by one: texts and conversations may stand side by side in a column, and an error has to name the
+row. What comes after is done in columns.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any
+
+from loop.errors import ConfigError, DataError
+from store.exchange.turns import Turns, prompt_of, text_of, transcript, turns_of
+
+# What a column may be called, the usual name first.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "instruction", "question"),
+    "messages": ("messages",),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+    "chosen_score": ("chosen_score", "score_chosen", "chosen_rating", "chosen-rating"),
+    "rejected_score": ("rejected_score", "score_rejected", "rejected_rating", "rejected-rating"),
+    "p_chosen": ("p_chosen",),
+    "margin": ("margin",),
+    "weight": ("weight",),
+    "response_a": ("response_a",),
+    "response_b": ("response_b",),
+    "p_a": ("p_a",),
+    "label": ("label",),
+    "completions": ("completions", "responses"),
+    "scores": ("scores",),
+    "completion": ("completion", "response"),
+    "score": ("score", "overall_score"),
+}
+ASKED = ("prompt", "messages")
+SHAPES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # what a shape needs, and may have
+    "comparisons": (("response_a", "response_b"), (*ASKED, "label", "p_a")),
+    "pairs": (("chosen", "rejected"), (*ASKED, "chosen_score", "rejected_score", "p_chosen", "margin", "weight")),
+    "groups": (("completions",), (*ASKED, "scores", "score")),
+    "labels": (("completion",), (*ASKED, "label", "score", "weight")),
+}
+LABELS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+FLAGS = {"true": True, "1": True, "1.0": True, "yes": True, "false": False, "0": False, "0.0": False, "no": False}
+
+
+class Refused(Exception):
+    """A row that cannot be read. Says what is wrong with it, for a sentence that begins with its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """`p` is P(first text is better), None where nothing is compared; `scores` stand along the texts."""
+
+    messages: Turns
+    texts: list[str]
+    scores: list[float | None]
+    p: float | None = None
+    margin: float = 0.0
+    weight: float = 1.0
+    label: bool | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`columns`: what is read, and the name that it has in the file."""
+
+    name: str
+    columns: Mapping[str, str]
+
+    def read(self, row: Any) -> Given:
+        """A row in the one form. Raises Refused."""
+        if not isinstance(row, Mapping):
+            raise Refused(f"is a JSON {type(row).__name__}, wanted an object")
+        seen = {column: row.get(name) for column, name in self.columns.items()}
+        read = set(self.columns.values())
+        rest = {name: value for name, value in row.items() if name not in read}
+        given = READ[self.name](seen, self, rest)
+        rest.update({self.columns[c]: seen[c] for c in ASKED if _unread(c, seen, given.messages)})
+        if not given.messages or not given.messages[-1]["content"].strip():
+            raise Refused("has no prompt; wanted a text in prompt, or role and content in messages")
+        return given
+
+
+def shape_of(keys: Sequence[str], given: Mapping[str, str], path: str) -> Shape:
+    """The shape of rows with these columns; `given` names some of them. Raises ConfigError or DataError."""
+    for column, name in given.items():
+        _check_name(column, name, keys, path)
+    known = {column: next((n for n in names if n in keys), None) for column, names in NAMES.items()}
+    found = {c: n for c, n in known.items() if n is not None and n not in given.values()} | dict(given)
+    for shape, (needs, may) in SHAPES.items():
+        if all(column in found for column in needs):
+            return Shape(shape, {c: n for c, n in found.items() if c in (*needs, *may)})
+    raise DataError(
+        f"{path} has the columns {', '.join(keys) or '(none)'}; wanted chosen and rejected, or response_a and "
+        "response_b with label or p_a, or completions, or completion; name them with --columns chosen=NAME,..."
+    )
+
+
+def _check_name(column: str, name: str, keys: Sequence[str], path: str) -> None:
+    if column not in NAMES:
+        near = get_close_matches(column, NAMES, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"--columns names {column!r}{hint}; it takes {', '.join(NAMES)}")
+    if name not in keys and column != "score":  # of a group's answers, `score` is a field inside
+        raise ConfigError(f"--columns says {column}={name}, and {path} has {', '.join(keys)}")
+
+
+def _unread(column: str, seen: Mapping[str, Any], messages: Turns) -> bool:
+    """Whether a prompt is told twice and this is not the one that was read: it stays with the other fields."""
+    if seen.get(column) is None:
+        return False
+    return (column == "prompt" and seen.get("messages") is not None) or prompt_of(seen[column]) != messages
+
+
+def _two(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given:
+    columns = SHAPES[shape.name][0]
+    one, other = (_answer(seen, shape, column) for column in columns)
+    names = " and ".join(shape.columns[column] for column in columns)
+    if one[:-1] != other[:-1]:
+        raise Refused(f"has {names} that differ before their last turn")
+    messages = _conversation(seen, one)
+    texts = [one[-1]["content"], other[-1]["content"]]
+    if shape.name == "comparisons":
+        return Given(messages, texts, [None, None], _preference(seen, shape, rest), fields=rest)
+    scores = [_number(seen, shape, "chosen_score"), _number(seen, shape, "rejected_score")]
+    margin, p = _number(seen, shape, "margin"), _number(seen, shape, "p_chosen")
+    if p is not None and not 0.5 <= p <= 1:
+        raise Refused(f"has p_chosen {p:g}, wanted 0.5 to 1")
+    if margin is None:
+        margin = 0.0 if scores[0] is None or scores[1] is None else scores[0] - scores[1]
+    return Given(messages, texts, scores, 1.0 if p is None else p, margin, _weight(seen, shape), fields=rest)
+
+
+def _weight(seen: Mapping[str, Any], shape: Shape) -> float:
+    weight = _number(seen, shape, "weight")
+    return 1.0 if weight is None else weight
+
+
+def _preference(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> float:
+    """P(a beats b). A label says whether it is a tie: votes of 2 ties and 1 for a are one."""
+    label, p = seen.get("label"), _number(seen, shape, "p_a")
+    told = p if label is None else LABELS.get(str(label).lower())
+    if p is None:
+        p = told
+    apart = told is not None and p is not None and told != 0.5 and (told > 0.5) is not (p > 0.5)
+    if told is None or p is None or not 0 <= p <= 1 or apart or (told != 0.5 and p == 0.5):
+        raise Refused(f"has label {label!r} and p_a {p!r}, wanted a, b or tie, or p_a from 0 to 1, and both alike")
+    if told == 0.5 != p:
+        rest[shape.columns["p_a"]] = p
+    return 0.5 if told == 0.5 else p
+
+
+def _group(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given:
+    answers, name = seen["completions"], shape.columns["completions"]
+    if not isinstance(answers, list) or not answers:
+        raise Refused(f"has no list in {name}")
+    texts = [text for text in map(text_of, answers) if text is not None]
+    if len(texts) < len(answers):
+        raise Refused(f"has an answer in {name} that is neither a text nor one turn")
+    scores = seen.get("scores")
+    if scores is None:
+        inside = (shape.columns["score"],) if "score" in shape.columns else NAMES["score"]
+        scores = [next((e[n] for n in inside if e.get(n) is not None), None) if isinstance(e, Mapping) else None
+                  for e in answers]  # fmt: skip
+    if not isinstance(scores, list) or len(scores) != len(texts):
+        raise Refused(f"has {len(texts)} answers in {name} and other scores: {str(scores)[:60]}")
+    if any(isinstance(each, Mapping) for each in answers):  # what is said of an answer is kept, not its text again
+        rest[name] = [_without(each, "response", "content", "text") for each in answers]
+    return Given(_conversation(seen, []), texts, [_float(s, name) for s in scores], fields=rest)
+
+
+def _one(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given:
+    turns = _answer(seen, shape, "completion")
+    said, score = seen.get("label"), _number(seen, shape, "score")
+    label = FLAGS.get(str(said).lower())
+    if said is not None and label is None:
+        raise Refused(f"has {shape.columns['label']} {said!r}, wanted true or false")
+    if label is not None and "score" in shape.columns:
+        rest[shape.columns["score"]] = seen["score"]
+    scores = [score if label is None else float(label)]
+    return Given(
+        _conversation(seen, turns),
+        [turns[-1]["content"]],
+        scores,
+        weight=_weight(seen, shape),
+        label=label,
+        fields=rest,
+    )
+
+
+READ: Mapping[str, Callable[[Mapping[str, Any], Shape, dict[str, Any]], Given]] = {
+    "comparisons": _two,
+    "pairs": _two,
+    "groups": _group,
+    "labels": _one,
+}
+
+
+def _conversation(seen: Mapping[str, Any], answer: Turns) -> Turns:
+    """What was asked: the answer's own turns before the last, or the messages, or the prompt."""
+    asked = turns_of(seen.get("messages"), "user") or prompt_of(seen.get("prompt"))
+    before = answer[:-1]
+    if before and asked and len(asked) > 1 and asked not in (before, answer):
+        raise Refused("has a conversation as prompt that is not the beginning of its answers")
+    return before or asked
+
+
+def _answer(seen: Mapping[str, Any], shape: Shape, column: str) -> Turns:
+    """An answer's turns: the last, and those before it where it is a conversation or a text in HH's form."""
+    value = seen[column]
+    asked = any(seen.get(each) is not None for each in ASKED)
+    turns = [] if asked or not isinstance(value, str) else transcript(value)
+    turns = turns or turns_of(value, "assistant")
+    if not turns:
+        raise Refused(f"has no text or conversation in {shape.columns[column]}")
+    if turns[-1]["role"] != "assistant":
+        raise Refused(f"has a {shape.columns[column]} that ends with a turn of {turns[-1]['role']}, wanted assistant")
+    return turns
+
+
+def _without(value: Any, *names: str) -> Any:
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, Mapping) else value
+
+
+def _number(seen: Mapping[str, Any], shape: Shape, column: str) -> float | None:
+    return _float(seen.get(column), shape.columns.get(column, column))
+
+
+def _float(value: Any, name: str) -> float | None:
+    try:
+        found = None if value is None else float(value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if found is not None and not isfinite(found):
+        raise Refused(f"has {str(value)[:40]!r} in {name}, wanted a number")
+    return found

@@ -1,0 +1,111 @@
+"""A scratch database between a file and the store: what needs all rows at once is done here, on disk and in columns."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from loop.types import Split, make_id
+from store.exchange.reading import Source
+from store.exchange.shapes import Given, Refused, Shape
+
+TEXT, REAL = pa.string(), pa.float64()
+COLUMNS = pa.schema(
+    [("number", pa.int64()), ("prompt_id", TEXT), ("messages", TEXT), ("texts", pa.list_(TEXT))]
+    + [("completion_ids", pa.list_(TEXT)), ("scores", pa.list_(REAL)), ("p", REAL), ("margin", REAL), ("weight", REAL)]
+    + [("label", pa.bool_()), ("fields", TEXT)]
+)
+REFUSED = pa.schema([("number", pa.int64()), ("why", TEXT), ("row", TEXT)])
+TABLES = """
+CREATE SEQUENCE places;
+CREATE TABLE given (
+    n BIGINT DEFAULT nextval('places'), file INTEGER, shape VARCHAR, number BIGINT, prompt_id VARCHAR, messages VARCHAR,
+    texts VARCHAR[], completion_ids VARCHAR[], scores DOUBLE[], p DOUBLE, margin DOUBLE, weight DOUBLE,
+    label BOOLEAN, fields VARCHAR);
+CREATE TABLE refused (file INTEGER, number BIGINT, why VARCHAR, row VARCHAR);
+"""
+
+
+@contextmanager
+def scratch() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own in a temporary folder, with the tables `given` and `refused`."""
+    with TemporaryDirectory(prefix="sparring-import-") as folder:
+        con = duckdb.connect(str(Path(folder) / "scratch.duckdb"), config={"memory_limit": "1GiB"})
+        try:
+            con.execute(TABLES)
+            yield con
+        finally:
+            con.close()
+
+
+def stage(con: duckdb.DuckDBPyConnection, file: int, source: Source, shape: Shape, run: str, split: Split) -> None:
+    """Add every row of a source to `given`, or to `refused` with what is wrong with it."""
+    for batch in source.batches():
+        taken: list[dict[str, Any]] = []
+        left: list[dict[str, Any]] = []
+        for number, row in batch:
+            try:
+                taken.append({"number": number, **_columns(shape.read(row), run, split)})
+            except Refused as why:
+                left.append({"number": number, "why": str(why), "row": json.dumps(row, default=str)})
+            except UnicodeEncodeError:
+                why_not = "has half of a surrogate pair, which is no character"
+                left.append({"number": number, "why": why_not, "row": json.dumps(row, default=str)})
+        _insert(con, "given", taken, COLUMNS, f"{file} AS file, '{shape.name}' AS shape")
+        _insert(con, "refused", left, REFUSED, f"{file} AS file")
+
+
+def _insert(
+    con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, more: str
+) -> None:
+    if rows:
+        con.register("incoming", pa.Table.from_pylist(rows, schema))
+        con.execute(f"INSERT INTO {name} BY NAME SELECT *, {more} FROM incoming")
+        con.unregister("incoming")
+
+
+def _columns(given: Given, run: str, split: Split) -> dict[str, Any]:
+    # As Prompt.make does: the same prompt has one id, wherever it comes from.
+    prompt = make_id("prompt", messages=given.messages, split=split, meta={})
+    seen: dict[str, int] = {}
+    ids = []
+    for text in given.texts:  # answers of one text in a row stay two answers
+        copy = seen[text] = seen.get(text, -1) + 1
+        ids.append(make_id("completion", run=run, prompt=prompt, text=text, copy=copy))
+    return {
+        "prompt_id": prompt,
+        "messages": _json(given.messages),
+        "texts": given.texts,
+        "completion_ids": ids,
+        "scores": given.scores,
+        "p": given.p,
+        "margin": given.margin,
+        "weight": given.weight,
+        "label": given.label,
+        "fields": _checked(_json(given.fields)),
+    }
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str, allow_nan=False)
+    except ValueError:  # JSON has no NaN, which Parquet made by pandas has for no value
+        return json.dumps(_without_nan(value), ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
+
+
+def _checked(text: str) -> str:
+    text.encode()
+    return text

@@ -1,0 +1,59 @@
+"""Conversations as files have them: messages, JSON of messages, plain texts, texts in HH's form."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Turns = list[dict[str, str]]
+
+
+def turns_of(value: Any, speaker: str) -> Turns:
+    """Of a text, a message, or a list of messages, which Parquet and CSV may keep as JSON; empty for anything else.
+
+    Of a message its role and content are read. A text is one turn of `speaker`.
+    """
+    if isinstance(value, str):
+        return _from_json(value) or [{"role": speaker, "content": value}]
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, list) or not all(map(_well_formed, messages)):
+        return []
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def _from_json(text: str) -> Turns:
+    if not re.match(r"\s*\[\s*\{\s*\"", text):
+        return []
+    try:
+        return turns_of(json.loads(text), "")
+    except json.JSONDecodeError:  # a text that begins like JSON
+        return []
+
+
+def _well_formed(message: Any) -> bool:
+    return isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+
+
+def prompt_of(value: Any) -> Turns:
+    """The same of a prompt. A text in HH's form ends with the name of who is to answer."""
+    if isinstance(value, str) and value.rstrip().endswith("\n\nAssistant:") and (turns := transcript(value)):
+        return turns[:-1]
+    return turns_of(value, "user")
+
+
+def transcript(text: str) -> Turns:
+    """The turns of a text in HH's form, "\\n\\nHuman: ...\\n\\nAssistant: ..."; empty for another text."""
+    parts = re.split(r"(?:\A\s*|\n\n)(Human|Assistant):", text)
+    if parts[0] or len(parts) < 5 or parts[1] != "Human":
+        return []
+    roles = ["user" if name == "Human" else "assistant" for name in parts[1::2]]
+    return [{"role": role, "content": said.removeprefix(" ")} for role, said in zip(roles, parts[2::2], strict=True)]
+
+
+def text_of(answer: Any) -> str | None:
+    """The text of an answer: itself, or that of the one turn or object (UltraFeedback's) that it stands in."""
+    if isinstance(answer, Mapping):
+        found = next((answer[key] for key in ("content", "response", "text") if answer.get(key) is not None), None)
+        return found if isinstance(found, str) else None
+    turns = turns_of(answer, "assistant")
+    return turns[0]["content"] if len(turns) == 1 else None
