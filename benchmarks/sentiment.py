@@ -164,12 +164,44 @@ def points(folder: Path) -> Iterator[dict[str, Any]]:
 def summarise(folder: Path, results: Path) -> None:
     """The table on stdout, and table and plot in `results`."""
     found = [*points(folder)]
+    played = {p["name"] for p in found if p["kl"] is not None}
+    found = [p for p in found if p["name"] in played]  # not those that were only measured before they learned
     for p in found:
         kl = f"{p['kl']:8.2f}" if p["kl"] is not None else "       -"
         print(f"{p['name']:24} round {p['round']}  KL {kl}  reward {p['score']:6.2f} [{p['low']:.2f}, {p['high']:.2f}]")
+    compared = list(beside(found, "dpo", "ppo"))
+    for c in compared:
+        ppo = f"ppo {c['score']:6.2f} [{c['low']:.2f}, {c['high']:.2f}]"
+        below = " (below the interval)" if c["dpo"] < c["low"] else ""
+        print(f"KL {c['kl']:5.2f}: {ppo}, dpo's frontier {c['dpo']:6.2f}{below}")
+    made = {"made": describe(ROOT), "points": found, "ppo_beside_dpo": compared}
     results.mkdir(parents=True, exist_ok=True)
-    (results / "sentiment.json").write_text(json.dumps({"made": describe(ROOT), "points": found}, indent=1) + "\n")
+    (results / "sentiment.json").write_text(json.dumps(made, indent=1) + "\n")
     draw(found, results / "sentiment.svg")
+
+
+def beside(found: list[dict[str, Any]], one: str, other: str) -> Iterator[dict[str, Any]]:
+    """Each point of `other`, and what `one` gets at its KL: between points of its upper hull, the start among them."""
+    import numpy as np
+
+    def of(method: str) -> list[dict[str, Any]]:
+        return [p for p in found if p["name"].rpartition("-")[0] == method and p["kl"] is not None]
+
+    start = [(0.0, p["score"]) for p in found if p["kl"] is None][:1]
+    hull: list[tuple[float, float]] = []
+    for x, y in sorted(start + [(p["kl"], p["score"]) for p in of(one)]):
+        while len(hull) > 1 and _above((x, y), hull[-2], hull[-1]):
+            hull.pop()
+        hull.append((x, y))
+    for p in sorted(of(other), key=lambda p: p["kl"]):
+        if p["kl"] <= hull[-1][0]:
+            yield p | {one: float(np.interp(p["kl"], *zip(*hull, strict=True)))}
+
+
+def _above(point: tuple[float, float], first: tuple[float, float], last: tuple[float, float]) -> bool:
+    """Whether a point lies above the line through two others."""
+    slope = (last[1] - first[1]) / (last[0] - first[0])
+    return point[1] > first[1] + slope * (point[0] - first[0])
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:

@@ -46,9 +46,9 @@ class Timed(Database):
         self.waited, self.held = [], []
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         asked = time.perf_counter()
-        with super()._locked():
+        with super().locked():
             had = time.perf_counter()
             yield
             gone = time.perf_counter()

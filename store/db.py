@@ -38,9 +38,9 @@ class Database:
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """One transaction: committed at the end of the block, undone when the block raises."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with self.locked():
             self._refuse_lost()
-            with self._connection(read_only=False) as con:
+            with self.connection(read_only=False) as con:
                 if not self._migrated:
                     self._prepare(con)
                 con.execute("BEGIN")
@@ -55,16 +55,16 @@ class Database:
             raise StoreError(f"there is no store at {self.path}; give --store PATH, or start one with: spar run CONFIG")
         if not self._migrated:
             self._upgrade()
-        with self._locked(), self._connection(read_only=True, sealed=sealed) as con:
+        with self.locked(), self.connection(read_only=True, sealed=sealed) as con:
             check_version(con)
             yield con
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Nobody has the file open by our rules, and nothing waits in the write-ahead log: it can be copied whole."""
-        with self._locked():
+        with self.locked():
             if self.path.with_name(f"{self.path.name}.wal").exists():  # whoever wrote last was killed
-                with self._connection(read_only=False) as con:
+                with self.connection(read_only=False) as con:
                     con.execute("CHECKPOINT")
             yield
 
@@ -86,14 +86,15 @@ class Database:
 
     def _upgrade(self) -> None:
         """Bring a file that an older version wrote up to date, so that questions find the tables they name."""
-        with self._locked(), self._connection(read_only=True) as con:
+        with self.locked(), self.connection(read_only=True) as con:
             self._migrated = check_version(con) == migrations()[-1][0]
         if not self._migrated:
             with self.write():
                 pass
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Nobody else who keeps our rules has the file open. Raises StoreBusy."""
         self._acquire()
         try:
             yield
@@ -117,7 +118,8 @@ class Database:
                 time.sleep(max(0.002, 0.02 / (1 + 10 * waited)))
 
     @contextmanager
-    def _connection(self, *, read_only: bool, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connection(self, *, read_only: bool, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection as the file stands, without lock or migrations: for what is done under `locked`."""
         con = self._open(read_only=read_only)
         try:
             if sealed:

@@ -244,13 +244,13 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa
         refuse_forgotten(con, "incoming")
     # Of two rows for one judgement DuckDB keeps the first: that is to be the answer.
     rows = "incoming ORDER BY value NULLS LAST" if name == "judgements" else "incoming"
-    sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM {rows} ON CONFLICT {_known(name)} RETURNING *'
+    sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM {rows} ON CONFLICT {on_conflict(name)} RETURNING *'
     added = con.sql(sql).to_arrow_table()
     con.unregister("incoming")
     return added
 
 
-def _known(name: str) -> str:
+def on_conflict(name: str) -> str:
     """What to do with a row that is there: leave it, except that an answer fills a judgement that had none."""
     if name != "judgements":
         return "DO NOTHING"

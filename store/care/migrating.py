@@ -9,7 +9,7 @@ def migrate_file(db: Database) -> tuple[int, int]:
     if not db.path.exists():
         raise StoreError(f"there is no store at {db.path}; give --store PATH")
     with db.at_rest():
-        with db._connection(read_only=True) as con:
+        with db.connection(read_only=True) as con:
             before = check_version(con)
         with db.write():
             pass

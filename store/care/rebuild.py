@@ -20,7 +20,7 @@ from store.care.log import damaged, nowhere, parts_of, read, sync, write
 from store.db import FORMAT, Database, migrate
 from store.parts import parts_folder
 from store.publish import publish, read_copy
-from store.store import _known as conflict
+from store.store import on_conflict
 
 STRETCH = 122_880  # rows that DuckDB keeps together: what is damaged is lost by such groups
 
@@ -44,7 +44,7 @@ def rebuild(db: Database, *, skip_damaged: bool = False) -> Rebuilt:
     parts = parts_of(parts_folder(db.path))
     if not parts and not db.path.exists():
         raise StoreError(f"there is neither a store at {db.path} nor parts of one; put a backup there")
-    with db._locked():
+    with db.locked():
         bad = damaged(path for files in parts.values() for path in files)
         if bad and not skip_damaged:
             names = "\n".join(f"  {path}: {why}" for path, why in bad.items())
@@ -175,7 +175,7 @@ def _load(con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Path]) -> 
         for where in ("value IS NOT NULL", "value IS NULL") if table == "judgements" else ("TRUE",):
             con.execute(
                 f'INSERT INTO "{table}" ({names}) SELECT {names} FROM {read([part])} WHERE {where} '
-                f"ON CONFLICT {conflict(table)}"
+                f"ON CONFLICT {on_conflict(table)}"
             )
 
 

@@ -25,7 +25,7 @@ from tests.store.test_care_forget import found_in
 STEPS = ("os.rename", "os.remove", "os.link", "shutil.rmtree", "subprocess.Popen")
 SECRET = "Vantongerloo-Quist"
 GONE, STAYS = prompt(SECRET), prompt("Name a bird.")
-EACH = 4  # one step in so many; 1 for all of them takes a minute or two
+EACH = 8  # one step in so many; 1 for all of them takes a minute or two
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__])  # so that a process to kill is there at once
 
