@@ -122,6 +122,7 @@ class Database:
         """A connection as the file stands, without lock or migrations: for what is done under `locked`."""
         con = self._open(read_only=read_only)
         try:
+            con.execute("SET enable_progress_bar = false")  # it goes to stdout, among a program's data
             if sealed:
                 seal(con)
             yield con

@@ -87,18 +87,17 @@ def test_no_command_opens_the_file_itself(tmp_path: Path) -> None:
 
 def write(path: Path, writer: int, out: "multiprocessing.queues.Queue[int]") -> None:  # type: ignore[name-defined]
     db = DuckStore(path)
-    out.put(sum(db.add([[prompt(f"{writer} {chunk} {k}?") for k in range(3)]]) for chunk in range(6)))
+    out.put(sum(db.add([[prompt(f"{writer} {chunk} {k}?") for k in range(3)]]) for chunk in range(4)))
 
 
 def do_everything(path: Path, done: Event) -> None:
     """Each public operation on the store, again and again, in one process."""
     db, number = DuckStore(path).db, 0
-    while not done.is_set() or not number:
+    while not done.is_set() or number < 2:
         publish(db)
         assert store.open(path).sql("SELECT count(*) % 3 AS n FROM prompts").rows() == [{"n": 0}]
         assert [each for each in check(db)[1] if not each.ok] == []
-        backup(db, path.with_name(f"backup-{number}.duckdb"))
-        compact(db)
+        backup(db, path.with_name(f"backup-{number}.duckdb")) if number % 2 else compact(db)
         number += 1
 
 
@@ -114,10 +113,10 @@ def test_whatever_is_done_beside_writers_no_committed_row_is_lost(tmp_path: Path
     done.set()
     for process in (*writers, busy):
         process.join(120)
-    assert (added, [p.exitcode for p in (busy, *writers)]) == ([18, 18], [0, 0, 0])
+    assert (added, [p.exitcode for p in (busy, *writers)]) == ([12, 12], [0, 0, 0])
     publish(DuckStore(path).db)
     for each in (path, read_copy(path)):
-        assert store.open(each).sql("SELECT count(*) AS n FROM prompts").rows() == [{"n": 39}]
+        assert store.open(each).sql("SELECT count(*) AS n FROM prompts").rows() == [{"n": 27}]
 
 
 def test_every_file_opens_in_duckdb_1_5(tmp_path: Path) -> None:
