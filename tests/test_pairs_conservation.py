@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.errors import ConfigError
-from loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, UNSCORED
+from loop.judging import mean_scores
+from loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, UNSCORED, Named
 from loop.pairing.checks import check_pairing
-from loop.pairs import pairing
-from loop.types import Example, Experience, Pair, PromptOutcome
+from loop.pairs import Ask, pairing
+from loop.types import Example, Experience, Pair, PromptOutcome, derive_seed
 from tests.candidates import Answer, gathered
 from tests.experience import ROUND
 
@@ -31,6 +32,7 @@ OPTIONS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "threshold": {"at": st.floats(0.5, 1), "below": st.none() | st.floats(-1, 0.4)},
     "group": {"min_size": st.integers(1, 3), "keep_ties": st.booleans()},
     "dataset": {},
+    "sql": {"query": st.just("SELECT 1")},
     "margin": {"low": st.floats(-1, 0.5), "high": st.none() | st.floats(0.5, 1)},
     "pass_rate": {"low": st.floats(0, 0.4), "high": st.floats(0.4, 1), "at": st.floats(0, 1)},
     "strength": {"negative": st.sampled_from(["flip", "drop", "keep"]), "soft": st.booleans()},
@@ -63,8 +65,18 @@ def rounds(draw: st.DrawFn, kind: str) -> Experience:
     return gathered({f"p{i}": some for i, some in enumerate(prompts)})
 
 
+def named_as_best_worst(experience: Experience) -> Ask:
+    """What a query names that pairs about every other prompt as `best_worst` does."""
+    made = [row for row in pairing("best_worst")(ROUND, experience) if isinstance(row, Pair)]
+    named = [
+        Named(row.chosen_id, row.rejected_id, None, None, None, None) for row in made if derive_seed(row.prompt_id) % 2
+    ]
+    return lambda rnd: named
+
+
 def records_of(kind: str, experience: Experience, options: Mapping[str, Any], *filters: Mapping[str, Any]) -> list[Any]:
-    step = pairing(kind, filters=filters, **options)
+    ask = named_as_best_worst(experience) if kind == "sql" else None
+    step = pairing(kind, mean_scores, ask, filters=filters, **options)
     records = list(step(ROUND, experience))
     assert records == list(step(ROUND, experience))  # a pure function of the experience
     return records

@@ -104,7 +104,10 @@ def test_three_weeks_of_nights(tmp_path: Path) -> None:
     assert KEPT <= len(kept) <= KEPT + 3  # the newest; the best; before and after the last round
     assert max(disk) < (KEPT + 3) * 1.1 * MEBIBYTE
     assert handles[-1] == handles[1]
-    left = {path.name for path in tmp_path.rglob("*") if path.is_file()} - {"model.safetensors"}
-    assert left == {"preferences.duckdb", "preferences.duckdb.lock", "run.lock"}
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".parquet"}
+    assert left - {"model.safetensors"} == {
+        "preferences.duckdb", "preferences.duckdb.lock", "preferences.read.duckdb", "run.lock",
+    }  # fmt: skip
+    assert all(path.parts[-3] == "preferences.parts" for path in tmp_path.rglob("*.parquet"))
     # What is stored grows with what is made: a night's rows, not a night's reopening of the file.
     assert (tmp_path / "preferences.duckdb").stat().st_size < 32 * MEBIBYTE
