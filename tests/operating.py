@@ -89,10 +89,11 @@ def make_loop(
     judge: FakeJudge | None = None,
     learner: FakeLearner | None = None,
     gate: float | None = None,
+    store: DuckStore | None = None,
     **changes: Any,
 ) -> Loop:
     """As flows.build.build makes it, from what the store has."""
-    store = DuckStore(folder / "preferences.duckdb")
+    store = store or DuckStore(folder / "preferences.duckdb")
     train, held_out = prompts("train", 6), prompts("eval", 8)
     judge = judge or Dying()
     parts = Parts(

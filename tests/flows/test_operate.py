@@ -1,5 +1,6 @@
 """A loop in operation: stopped by rules, waiting for people, rolled back, tidy. Fakes for the models, a real store."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,25 @@ from loop.types import Prompt, Round
 from store import history
 from store.db import rows
 from store.lineage import walk
-from tests.operating import INITIAL, MEBIBYTE, RUN, Dying, Scripted, WritingLearner, make_loop
+from tests import operating
+from tests.kept import KeptStore
+from tests.operating import INITIAL, MEBIBYTE, RUN, Dying, Scripted, WritingLearner
+
+STORES: dict[Path, KeptStore] = {}
+
+
+@pytest.fixture(autouse=True)
+def closing_stores() -> Iterator[None]:
+    yield
+    while STORES:
+        STORES.popitem()[1].close()
+
+
+def make_loop(folder: Path, **given: Any) -> Loop:
+    """A loop as a process begins it, but in a file that stays open: most of a test would be opening it."""
+    if folder not in STORES:
+        STORES[folder] = KeptStore(folder / "preferences.duckdb")
+    return operating.make_loop(folder, store=STORES[folder], **given)
 
 
 def ask(loop: Loop, sql: str) -> list[dict[str, Any]]:
