@@ -39,12 +39,12 @@ def kind_of(con: duckdb.DuckDBPyConnection, id: str) -> str:
     raise StoreError(f"no row has the id {id!r}; ids look like completion_1a2b..., list some with: spar sql")
 
 
-def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Direction, limit: int | None = 20) -> list[dict[str, Any]]:
+def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Direction, limit: int | None = 10) -> list[dict[str, Any]]:
     """Each row reached once, nearest first, with the fields of Step.
 
     Of many of one kind beside each other at most `limit` are followed; the last one shown says how many were left out.
-    A walk ends at the checkpoints on its way, where another history begins: walk on from there. Without a limit it goes
-    on through them, and nothing is left out.
+    A walk ends at the checkpoints on its way, and at what a checkpoint wrote, where another history begins: walk on
+    from there. Without a limit it goes on through them, and nothing is left out.
     """
     start = Step(id, kind_of(con, id), "", "", "", 0)
     found, level = {id: start}, [start]
@@ -63,7 +63,8 @@ def _ways(level: Sequence[Step], towards: Direction, whole: bool) -> Iterable[tu
     """The edges to go along from the rows of a level, with the rows that each starts from."""
     by_kind = defaultdict(list)
     for step in level:
-        if whole or step.depth == 0 or step.kind != "checkpoint" or step.role in ("candidate", "after"):
+        ends = step.role == "wrote" or (step.kind == "checkpoint" and step.role not in ("candidate", "after"))
+        if whole or step.depth == 0 or not ends:
             by_kind[step.kind].append(step.id)
     for edge in EDGES[towards]:
         if edge.kind in by_kind and (whole or level[0].depth == 0 or not edge.first):
@@ -80,9 +81,9 @@ def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit
         con.register("a", between)
     sql = edge.find.format(ids=_literals(ids))
     if limit is None:
-        found = rows(con, f'SELECT "of", id, 0 AS left_out FROM ({sql}) ORDER BY ALL')
+        found = rows(con, f'SELECT "of", id, 0 AS left_out FROM ({sql}) WHERE id IS NOT NULL ORDER BY ALL')
     else:
-        smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(*) - {limit:d}, 0) AS left_out"
+        smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(id) - {limit:d}, 0) AS left_out"
         found = rows(con, f'SELECT "of", {smallest} FROM ({sql}) GROUP BY "of" ORDER BY ALL')
     labels = _labels(con, edge.other, [row["id"] for row in found])
     shown = [row | {"label": labels[row["id"]]} for row in found if row["id"] in labels]

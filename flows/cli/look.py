@@ -156,7 +156,7 @@ def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: S
 
 def lineage(
     id: Annotated[str, typer.Argument(help="The id of any row.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many rows of a kind are followed from one row.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows of a kind are followed from one row.")] = 10,
     everything: Annotated[
         bool, typer.Option("--all", help="Leave nothing out, and go on through every checkpoint on the way.")
     ] = False,
