@@ -9,7 +9,6 @@ through store.open. Waiting is the time from asking for the store's lock until h
 import argparse
 import json
 import multiprocessing
-import platform
 import random
 import statistics
 import sys
@@ -21,12 +20,11 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import store  # noqa: E402
+from benchmarks.hardware import describe  # noqa: E402
 from loop.types import Completion, Judgement, Prompt  # noqa: E402
 from store.db import Database  # noqa: E402
 from store.store import DuckStore  # noqa: E402
@@ -132,7 +130,7 @@ def traffic(path: Path, writers: int, readers: int, seconds: float, pause: float
         "questions": sum(each["asked"] for each in asked),
         "question_s": quantiles([t for each in asked for t in each["took"]]) if readers else None,
         "reader_failures": [f for each in asked for f in each["failures"]],
-        "duckdb": duckdb.__version__, "cpus": multiprocessing.cpu_count(), "machine": platform.machine(),
+        "made": describe(ROOT),
     }  # fmt: skip
 
 
