@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled/smollm2-135m-instruct")
     parser.add_argument("--only", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--rounds", type=int, default=BASE["rounds"])
+    parser.add_argument("--seed", type=int, default=BASE["seed"], help="whose draws the methods get")
     parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm")
     parser.add_argument("--summary", action="store_true", help="only draw what is there")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
@@ -110,10 +111,13 @@ def point_config(method: str, point: dict[str, Any], options: argparse.Namespace
         learn |= {"epochs": 1}
     strength = point["learn"].get("beta", point["learn"].get("kl_coef"))
     name = method if strength is None else f"{method}-{strength:g}"
+    if options.seed:
+        name += f"_seed{options.seed}"
     values = BASE | point | {
         "learn": learn,
         "sample": BASE["sample"] | {"engine": options.engine},
         "name": name,
+        "seed": options.seed,
         "rounds": options.rounds,
         "store": str(folder / "sentiment.duckdb"),
         "policy": {"model": str(folder / "policy")},
@@ -181,21 +185,32 @@ def summarise(folder: Path, results: Path) -> None:
 
 
 def beside(found: list[dict[str, Any]], one: str, other: str) -> Iterator[dict[str, Any]]:
-    """Each point of `other`, and what `one` gets at its KL: between points of its upper hull, the start among them."""
+    """Each point of `other`, and what `one` gets at its KL with the same seed: between points of its upper hull."""
     import numpy as np
 
-    def of(method: str) -> list[dict[str, Any]]:
-        return [p for p in found if p["name"].rpartition("-")[0] == method and p["kl"] is not None]
+    def of(method: str, seed: int) -> list[dict[str, Any]]:
+        mine = [p for p in found if p["name"].rpartition("-")[0] == method and _seed(p) == seed]
+        return [p for p in mine if p["kl"] is not None]
 
-    start = [(0.0, p["score"]) for p in found if p["kl"] is None][:1]
+    for seed in sorted({_seed(p) for p in found}):
+        hull = _hull([(0.0, p["score"]) for p in found if p["kl"] is None and _seed(p) == seed][:1], of(one, seed))
+        for p in sorted(of(other, seed), key=lambda p: p["kl"]):
+            if p["kl"] <= hull[-1][0]:
+                yield p | {one: float(np.interp(p["kl"], *zip(*hull, strict=True)))}
+
+
+def _seed(point: dict[str, Any]) -> int:
+    return int(point["name"].partition("_seed")[2] or BASE["seed"])
+
+
+def _hull(start: list[tuple[float, float]], points: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """The upper hull of KL and score, from the start on."""
     hull: list[tuple[float, float]] = []
-    for x, y in sorted(start + [(p["kl"], p["score"]) for p in of(one)]):
+    for x, y in sorted(start + [(p["kl"], p["score"]) for p in points]):
         while len(hull) > 1 and _above((x, y), hull[-2], hull[-1]):
             hull.pop()
         hull.append((x, y))
-    for p in sorted(of(other), key=lambda p: p["kl"]):
-        if p["kl"] <= hull[-1][0]:
-            yield p | {one: float(np.interp(p["kl"], *zip(*hull, strict=True)))}
+    return hull
 
 
 def _above(point: tuple[float, float], first: tuple[float, float], last: tuple[float, float]) -> bool:
@@ -215,12 +230,17 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     for name in sorted({p["name"] for p in found}):
         method = next(m for m in sorted(methods, key=len, reverse=True) if name.startswith(m))
         mine = [p for p in found if p["name"] == name and p["score"] is not None]
-        strengths = sorted({p["name"] for p in found if p["name"].startswith(method)})
-        style = {"color": f"C{methods.index(method)}", "linestyle": ("-", "--", ":")[strengths.index(name)]}
+        strengths = sorted({p["name"].partition("_")[0] for p in found if p["name"].startswith(method)})
+        line = ("-", "--", ":")[strengths.index(name.partition("_")[0])]
+        style: dict[str, Any] = {
+            "color": f"C{methods.index(method)}",
+            "linestyle": line,
+            "marker": "os^v"[_seed(mine[0]) % 4],
+        }
         x = [p["kl"] or 0.0 for p in mine]
         y = [p["score"] for p in mine]
         spread = [[p["score"] - p["low"] for p in mine], [p["high"] - p["score"] for p in mine]]
-        axis.errorbar(x, y, spread, marker="o", markersize=3, linewidth=1, elinewidth=0.5, label=name, **style)
+        axis.errorbar(x, y, spread, markersize=3, linewidth=1, elinewidth=0.5, label=name, **style)
     axis.set_xlabel("KL from the initial policy (nats)")
     axis.set_ylabel("mean log-odds of positive sentiment")
     axis.legend(fontsize=7, ncols=2)

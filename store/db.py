@@ -17,12 +17,11 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from loop.errors import StoreBusy, StoreError, StoreTooNew
+from store.engine import attach, detach
 from store.parts import complete, parts_folder
-from store.sealed import seal
+from store.sealed import open_sealed
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# 1.5's file format: the DuckDB command line, DBeaver and R open it too, whichever 1.5 or 2.x wrote it.
-FORMAT = "v1.5.0"
 
 
 class Database:
@@ -120,11 +119,8 @@ class Database:
     @contextmanager
     def connection(self, *, read_only: bool, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection as the file stands, without lock or migrations: for what is done under `locked`."""
-        con = self._open(read_only=read_only)
+        con = self._open(read_only=read_only, sealed=sealed)
         try:
-            con.execute("SET enable_progress_bar = false")  # it goes to stdout, among a program's data
-            if sealed:
-                seal(con)
             yield con
         except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:  # a full disk is any
             raise StoreError(
@@ -138,15 +134,14 @@ class Database:
                 f"{self.path} is damaged ({error}); make it anew from its parts: spar store rebuild"
             ) from error
         finally:
-            con.close()  # an open transaction is rolled back
+            con.close() if sealed else detach(con)
 
-    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _open(self, *, read_only: bool, sealed: bool) -> duckdb.DuckDBPyConnection:
         # A program without our lock (a person's SQL shell) may hold DuckDB's own: try until `wait` has passed.
-        config: dict[str, Any] = {"memory_limit": "2GiB", "storage_compatibility_version": FORMAT}
         deadline = time.monotonic() + self.wait
         while True:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only, config=config)
+                return open_sealed(self.path) if sealed else attach(self.path, read_only=read_only)
             except duckdb.Error as error:
                 if "could not set lock" not in str(error).lower():
                     raise StoreError(

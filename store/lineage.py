@@ -8,7 +8,7 @@ from typing import Any, Literal
 import duckdb
 
 from loop.errors import StoreError
-from store.db import rows, table
+from store.db import table
 from store.edges import CAUSES, EFFECTS, KINDS, Edge
 
 Direction = Literal["causes", "effects"]
@@ -81,14 +81,18 @@ def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit
         con.register("a", between)
     sql = edge.find.format(ids=_literals(ids))
     if limit is None:
-        found = rows(con, f'SELECT "of", id, 0 AS left_out FROM ({sql}) WHERE id IS NOT NULL ORDER BY ALL')
+        query = f'SELECT "of", id, 0 FROM ({sql}) WHERE id IS NOT NULL ORDER BY ALL'
     else:
-        smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(id) - {limit:d}, 0) AS left_out"
-        found = rows(con, f'SELECT "of", {smallest} FROM ({sql}) GROUP BY "of" ORDER BY ALL')
-    labels = _labels(con, edge.other, [row["id"] for row in found])
-    shown = [row | {"label": labels[row["id"]]} for row in found if row["id"] in labels]
-    last = {row["of"]: row["id"] for row in shown}  # the one beside which the others are said to be left out
-    return [row if row["id"] == last[row["of"]] else row | {"left_out": 0} for row in shown]
+        smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(id) - {limit:d}, 0)"
+        query = f'SELECT "of", {smallest} FROM ({sql}) GROUP BY "of" ORDER BY ALL'
+    found = con.execute(query).fetchall()  # a walk is many small questions: an Arrow table takes twice as long as one
+    labels = _labels(con, edge.other, [id for _, id, _ in found])
+    shown = [each for each in found if each[1] in labels]
+    last = {of: id for of, id, _ in shown}  # the one beside which the others are said to be left out
+    return [
+        {"of": of, "id": id, "left_out": left_out if id == last[of] else 0, "label": labels[id]}
+        for of, id, left_out in shown
+    ]
 
 
 def _labels(con: duckdb.DuckDBPyConnection, kind: str, ids: Sequence[str]) -> dict[str, str]:

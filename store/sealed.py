@@ -5,9 +5,12 @@ networks; DuckDB's own file system is off, because what is left open otherwise a
 would overwrite; no setting can be changed; and a statement must be a question.
 """
 
+from pathlib import Path
+
 import duckdb
 
 from loop.errors import ConfigError
+from store.engine import MEMORY
 
 SEALS = (
     "SET temp_directory = ''",  # nothing is spilled beside the store: a question that needs more memory fails
@@ -22,6 +25,13 @@ SEALS = (
 )
 # SELECT is also FROM, WITH, VALUES, DESCRIBE, SHOW and SUMMARIZE; a PIVOT that looks up its columns is MULTI.
 QUESTIONS = {"SELECT", "EXPLAIN", "MULTI"}
+
+
+def open_sealed(path: Path) -> duckdb.DuckDBPyConnection:
+    """The file, sealed: in a DuckDB of its own, because the seal is of a DuckDB and all its connections."""
+    con = duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY})
+    seal(con)
+    return con
 
 
 def seal(con: duckdb.DuckDBPyConnection) -> None:

@@ -11,7 +11,8 @@ import duckdb
 from loop.errors import StoreBusy, StoreError
 from store.care.check import read_whole, tables
 from store.care.log import quoted, sync
-from store.db import FORMAT, Database
+from store.db import Database
+from store.engine import FORMAT
 
 
 def backup(db: Database, to: Path) -> dict[str, int]:

@@ -17,7 +17,8 @@ from store.care.check import keys, read_whole, tables
 from store.care.copying import beside, forget_file
 from store.care.forget import erase
 from store.care.log import damaged, nowhere, parts_of, read, sync, write
-from store.db import FORMAT, Database, migrate
+from store.db import Database, migrate
+from store.engine import FORMAT
 from store.parts import parts_folder
 from store.publish import publish, read_copy
 from store.store import on_conflict

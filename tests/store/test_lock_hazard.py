@@ -16,7 +16,7 @@ import store
 from loop.errors import StoreError
 from store.care.check import check
 from store.care.copying import backup, compact
-from store.db import FORMAT
+from store.engine import FORMAT
 from store.publish import publish, read_copy
 from store.store import DuckStore
 from tests.records import RUN, prompt

@@ -86,7 +86,9 @@ def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 def test_the_file_is_in_the_format_of_1_5(filled: Filled) -> None:
     with filled.store.db.read() as con:
-        tags = con.execute("SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal").fetchall()
+        tags = con.execute(
+            "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
+        ).fetchall()
     assert tags == [("v1.5.0+",)]
 
 
