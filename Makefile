@@ -15,13 +15,16 @@ TORCH_CPU := --extra-index-url https://download.pytorch.org/whl/cpu --index-stra
 install = $(INSTALL) -e '.[$(1)]' 2>$(VENV)/install.log || $(INSTALL) $(TORCH_CPU) -e '.[$(1)]' || \
 	{ cat $(VENV)/install.log; exit 1; }
 
+# Files go to test processes whole and in order; more processes than cores, since many tests wait.
+BY_FILE := --dist loadfile --no-loadscope-reorder
+
 .PHONY: quickstart test check bench clean
 quickstart: $(VENV)/installed
 	$(BIN)/spar run examples/quickstart/config.yaml --store .quickstart/preferences.duckdb
 
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not engine" -n logical --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest -m engine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not engine" -n 4 $(BY_FILE)
+	$(BIN)/python -m pytest -m engine -n 2 $(BY_FILE)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

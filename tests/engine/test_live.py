@@ -13,17 +13,11 @@ import pytest
 
 from benchmarks.kill_and_resume import ROOT, contents, prepare, trial
 from store.db import Database, rows
+from tests.engine.cores import CORES, one_core
 from tests.prefect_server import prefect_at, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
-
-
-CORES = sorted(os.sched_getaffinity(0))
-
-
-def one_core(core: int) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
 
 
 def spar(*arguments: str, core: int | None = None) -> "subprocess.Popen[str]":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ pytestmark = [
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 ROOT = Path(__file__).resolve().parents[2]
+MARK = "RUN_OF_A_TEST"
 
 
 def head(source: Path, count: int, target: Path) -> Path:
@@ -28,25 +30,28 @@ def head(source: Path, count: int, target: Path) -> Path:
     return target
 
 
-def run(folder: Path, train: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, train: Path) -> "subprocess.CompletedProcess[str]":
     held_out = head(ROOT / "examples/quickstart/eval.jsonl", 6, folder / "eval.jsonl")
     command = [sys.executable, "-m", "flows.cli", "run", "examples/quickstart/config.yaml", "--rounds", "1"]
-    changes = [f"prompts.train={train}", f"prompts.eval={held_out}", "prompts.per_round=null", "evaluate.n=2", *more]
+    changes = [f"prompts.train={train}", f"prompts.eval={held_out}", "prompts.per_round=null", "evaluate.n=2"]
     settings = [word for change in changes for word in ("--set", change)]
-    return subprocess.run(
-        [*command, "--store", str(folder / "store.duckdb"), *settings], cwd=ROOT, capture_output=True, text=True
-    )
+    command += ["--store", str(folder / "store.duckdb"), *settings]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | {MARK: str(folder)}, capture_output=True, text=True)
+
+
+def left_by(folder: Path) -> list[list[str]]:
+    """The command lines of processes that a run in this folder has left."""
+    found = psutil.process_iter(["cmdline", "environ"])
+    return [p.info["cmdline"] for p in found if (p.info["environ"] or {}).get(MARK) == str(folder)]
 
 
 def test_one_round_of_the_quickstart_as_a_prefect_flow(tmp_path: Path) -> None:
-    before = {p.pid for p in psutil.process_iter()}
     said = run(tmp_path, head(ROOT / "examples/quickstart/train.jsonl", 15, tmp_path / "train.jsonl"))
     assert said.returncode == 0, said.stderr[-3000:]
     assert "held-out results by round" in said.stdout
     assert "accepted" in said.stdout or "rejected" in said.stdout
     assert "Traceback" not in said.stderr
-    left = [p.cmdline() for p in psutil.process_iter() if p.pid not in before and "uvicorn" in p.name()]
-    assert left == [], "the temporary Prefect server must be gone"
+    assert left_by(tmp_path) == [], "the temporary Prefect server must be gone"
     with Database(tmp_path / "store.duckdb").read() as con:
         summary = rows(con, "SELECT * FROM round_summary")
         first = rows(con, "SELECT metrics FROM update_steps WHERE step = 1")[0]

@@ -1,0 +1,8 @@
+import os
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def one_core(core: int) -> dict[str, str]:
+    """The environment in which torch and vLLM use this core alone."""
+    return {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
