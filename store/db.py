@@ -137,13 +137,13 @@ class Database:
             con.close() if sealed else detach(con)
 
     def _open(self, *, read_only: bool, sealed: bool) -> duckdb.DuckDBPyConnection:
-        # A program without our lock (a person's SQL shell) may hold DuckDB's own: try until `wait` has passed.
+        # A program without our lock (a person's SQL shell, or ours) may have it open: try until `wait` has passed.
         deadline = time.monotonic() + self.wait
         while True:
             try:
                 return open_sealed(self.path) if sealed else attach(self.path, read_only=read_only)
             except duckdb.Error as error:
-                if "could not set lock" not in str(error).lower():
+                if not any(sign in str(error).lower() for sign in ("could not set lock", "already attached")):
                     raise StoreError(
                         f"{self.path} cannot be opened as a DuckDB file: {error}; if it is damaged, make it anew from "
                         "its parts: spar store rebuild"

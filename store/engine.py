@@ -50,7 +50,11 @@ def detach(con: duckdb.DuckDBPyConnection) -> None:
 def _engine(path: Path) -> duckdb.DuckDBPyConnection:
     kept = _kept.get(os.getpid())
     if kept is None or kept[0] != path:
-        config: dict[str, Any] = {"memory_limit": MEMORY, "temp_directory": f"{path}.tmp", "storage_compatibility_version": FORMAT}
+        config: dict[str, Any] = {
+            "memory_limit": MEMORY,
+            "temp_directory": f"{path}.tmp",
+            "storage_compatibility_version": FORMAT,
+        }
         made = duckdb.connect(config=config)
         kept = _kept[os.getpid()] = (path, made)
     return kept[1]

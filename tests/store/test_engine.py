@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from loop.errors import StoreError
+from loop.errors import StoreBusy, StoreError
 from store.db import Database
 from store.engine import attach, detach
 from store.store import DuckStore
@@ -70,6 +70,15 @@ def test_a_fork_has_a_duckdb_of_its_own(tmp_path: Path) -> None:
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
+    assert count(store.db) == 2
+
+
+def test_a_program_that_has_the_file_open_itself_is_told(tmp_path: Path) -> None:
+    store = DuckStore(tmp_path / "a.duckdb", wait=0.1)
+    store.add([[prompt("kept")]])
+    with duckdb.connect(str(store.db.path)), pytest.raises(StoreBusy, match="already attached"):
+        store.add([[prompt("more")]])
+    store.add([[prompt("more")]])
     assert count(store.db) == 2
 
 
