@@ -1,4 +1,4 @@
-"""Make a store of a million completions, four judgements each, and time every named question on it.
+"""Make a store of a million completions, four judgements each, and time every named question and walk on it.
 
     python benchmarks/big_store.py --store /tmp/big/preferences.duckdb --to benchmarks/results/store-2core.json
 
@@ -24,12 +24,15 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.hardware import describe  # noqa: E402
 from store.db import table  # noqa: E402
+from store.edges import KINDS  # noqa: E402
+from store.lineage import history  # noqa: E402
 from store.questions import QUESTIONS, Question, answer  # noqa: E402
 from store.store import DuckStore  # noqa: E402
 
 WHOLE = ("runs", "judges", "prompts", "checkpoints", "rounds", "updates", "evaluations")
 BY_ROUND = ("completions", "judgements", "judge_calls", "outcomes", "pairs", "examples")
 RUNS, ROUNDS = 5, 10
+WALKED = ("prompt", "completion", "judgement", "pair", "example", "update", "checkpoint", "evaluation", "round", "run")
 Chunk = dict[str, pa.Table]
 
 
@@ -103,6 +106,33 @@ def time_question(store: DuckStore, question: Question, run: str | None, repeats
     return found
 
 
+def time_lineage(store: DuckStore, rows: int) -> list[dict[str, Any]]:
+    """Both walks from some rows of each kind, as `spar lineage` goes them: opening the file is counted."""
+    with store.db.read() as con:
+        ids = {kind: some(con, kind, rows) for kind in WALKED}
+    return [time_walks(store, kind, chosen) for kind, chosen in ids.items()]
+
+
+def some(con: duckdb.DuckDBPyConnection, kind: str, rows: int) -> list[str]:
+    """Ids from all over a table, the same at every call."""
+    name, key, _ = KINDS[kind]
+    found = con.execute(f"SELECT {key} FROM {name} ORDER BY hash({key}) LIMIT {rows}").fetchall()
+    return [id for (id,) in found]
+
+
+def time_walks(store: DuckStore, kind: str, ids: list[str]) -> dict[str, Any]:
+    wall, reached = [], 0
+    for id in ids:
+        began = time.monotonic()
+        with store.db.read() as con:
+            found = history(con, id)
+        wall.append(time.monotonic() - began)
+        reached = max(reached, len(found.causes) + len(found.effects))
+    made = {"kind": kind, "most_steps": reached, "seconds": [round(s, 3) for s in sorted(wall)]}
+    print(made, file=sys.stderr, flush=True)
+    return made
+
+
 def sizes(store: DuckStore) -> dict[str, Any]:
     with store.db.read() as con:
         counted = table(con, "SELECT table_name, estimated_size FROM duckdb_tables() WHERE estimated_size > 0")
@@ -130,6 +160,7 @@ def main() -> None:
         "ingest": filled,
         "store": sizes(store),
         "questions": time_questions(store, given.repeats),
+        "lineage": time_lineage(store, 10),
         "peak_rss_mib": peak_mib(),
         "load_after": os.getloadavg()[0],
     }

@@ -10,6 +10,7 @@ import duckdb
 from loop.errors import StoreError
 from store.db import table
 from store.edges import CAUSES, EFFECTS, KINDS, Edge
+from store.provenance import provenance
 
 Direction = Literal["causes", "effects"]
 EDGES: dict[Direction, Sequence[Edge]] = {"causes": CAUSES, "effects": EFFECTS}
@@ -57,6 +58,23 @@ def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Direction, limit: int
                     reached.append(found[row["id"]])
         level = reached
     return [asdict(step) for step in found.values() if step.depth]
+
+
+@dataclass(frozen=True)
+class History:
+    """Where a row comes from and what came of it; for a checkpoint also the updates that shaped it."""
+
+    kind: str
+    causes: list[dict[str, Any]]
+    effects: list[dict[str, Any]]
+    updates: list[dict[str, Any]] | None
+
+
+def history(con: duckdb.DuckDBPyConnection, id: str, limit: int | None = 10) -> History:
+    """Both walks from a row. Raises StoreError where no row has this id."""
+    kind = kind_of(con, id)
+    shaped = provenance(con, id) if kind == "checkpoint" else None
+    return History(kind, walk(con, id, "causes", limit), walk(con, id, "effects", limit), shaped)
 
 
 def _ways(level: Sequence[Step], towards: Direction, whole: bool) -> Iterable[tuple[Edge, list[str]]]:

@@ -165,22 +165,19 @@ def lineage(
 ) -> None:
     """Walk from a row to everything that caused it, and to everything that came of it."""
     from store.db import Database
-    from store.lineage import kind_of, walk
-    from store.provenance import provenance
+    from store.lineage import history
 
     with Database(store or STORE).read() as con:
-        kind, most = kind_of(con, id), None if everything else limit
-        found = {"causes": walk(con, id, "causes", most), "effects": walk(con, id, "effects", most)}
-        shaped = provenance(con, id) if kind == "checkpoint" else None
+        found = history(con, id, None if everything else limit)
     if as_json:
-        shaping = {} if shaped is None else {"updates": shaped}
-        print(json.dumps({"id": id, "kind": kind, **found, **shaping}, ensure_ascii=False, indent=2))
+        said = {name: value for name, value in vars(found).items() if value is not None}
+        print(json.dumps({"id": id, **said}, ensure_ascii=False, indent=2))
         return
-    for update in shaped or ():
+    for update in found.updates or ():
         _print_update(update)
-    for title, name in (("caused by", "causes"), ("led to", "effects")):
-        print(f"{id} {title}:" if found[name] else f"{id} {title}: nothing")
-        _print_tree(id, found[name])
+    for title, steps in (("caused by", found.causes), ("led to", found.effects)):
+        print(f"{id} {title}:" if steps else f"{id} {title}: nothing")
+        _print_tree(id, steps)
 
 
 def _print_tree(root: str, steps: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from loop.disk import writing
 from loop.errors import DataError
 
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
@@ -57,16 +58,17 @@ def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], No
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.save_pretrained(partial)
-    for pattern in COMPANIONS:
-        for path in like.glob(pattern):
-            shutil.copy2(path, partial / path.name)
-    beside(partial)
-    for path in (p for p in partial.rglob("*") if p.is_file()):
-        path.chmod(0o644)  # safetensors writes for the owner alone; a team shares a checkpoint
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    with writing(partial):
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        for pattern in COMPANIONS:
+            for path in like.glob(pattern):
+                shutil.copy2(path, partial / path.name)
+        beside(partial)
+        for path in (p for p in partial.rglob("*") if p.is_file()):
+            path.chmod(0o644)  # safetensors writes for the owner alone; a team shares a checkpoint
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     digest = weights_sha256(partial)
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that died before it told the store
     partial.rename(folder)

@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from loop.disk import writing
+
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 Parameters = Sequence[Tensor]
 
@@ -73,5 +75,6 @@ def _moments(parameters: Parameters, optimizer: torch.optim.Optimizer) -> dict[s
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(dict(tensors), partial, metadata=metadata)
-    partial.replace(path)
+    with writing(partial):
+        save_file(dict(tensors), partial, metadata=metadata)
+        partial.replace(path)

@@ -1,10 +1,14 @@
 """What is made once is not made again: reference log-probs, and the steps of a killed update (pitfalls 24, 26, 48)."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loop.errors import StepError
 from loop.learning.learner import TorchLearner
 from loop.types import Checkpoint
 from tests.learning.pairs import EXCHANGES, N, initial, make_learner, round_of, scored, under, unscored, with_column
@@ -49,6 +53,33 @@ def test_a_killed_update_goes_on_where_it_was(step: int, tiny: Path, tmp_path: P
     assert update.metrics == pytest.approx(
         {name: sum(s.metrics[name] for s in steps) / STEPS for name in steps[0].metrics}
     )
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file may be larger than `room` bytes: what a write then meets, it meets on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["state", "checkpoint"])
+def test_a_full_disk_is_said_leaves_nothing_half_and_costs_no_step(
+    save_seconds: float, tiny: Path, tmp_path: Path
+) -> None:
+    policy, options = initial(tiny), {"batch_size": 2, "save_seconds": save_seconds}
+    undisturbed = make_learner(tmp_path / "undisturbed", **options)
+    pairs = scored(undisturbed, policy, unscored(tiny))
+    expected, _, _ = undisturbed.learn(round_of(policy), pairs)
+    learner = make_learner(tmp_path / "full", **options)
+    with full_disk(10_000), pytest.raises(StepError, match=r"could not be written .*df -h .*spar resume"):
+        learner.learn(round_of(policy), pairs)
+    assert list((tmp_path / "full").iterdir()) == []
+    found, _, _ = make_learner(tmp_path / "full", **options).learn(round_of(policy), pairs)
+    assert found.weights_sha256 == expected.weights_sha256
 
 
 def test_killed_twice_by_the_same_learner(tiny: Path, tmp_path: Path) -> None:
