@@ -22,6 +22,7 @@ from loop.types import (
     Update,
     UpdateStep,
 )
+from store.parts import parts_folder
 from store.store import DuckStore
 
 RUN = "hand-00000000"
@@ -105,7 +106,6 @@ def filled_store(
     path: Path, info: RunInfo = INFO, train: Sequence[Prompt] = TRAIN, held_out: Sequence[Prompt] = HELD_OUT
 ) -> Filled:
     """Three train prompts, two samples each, two rounds of one pair; round 1 is accepted, round 2 is rejected."""
-    store = DuckStore(path)
     initial = checkpoint("initial", run=info.id)
     one, two = checkpoint("one", initial, info.id), checkpoint("two", initial, info.id)
     zeroth = round_of(0, initial, initial, ())
@@ -117,8 +117,25 @@ def filled_store(
     everything: list[Record] = [info, initial, *train, *held_out, *_measured(zeroth, initial, held_out, before)]
     everything += [*_first(first, one, train), *_measured(first, one, held_out, better)]
     everything += [*_second(second, two, train), *_measured(second, two, held_out, worse)]
-    store.add([everything])
-    return Filled(store, info, tuple(train), tuple(held_out), initial, first, second, (one, two))
+    _add(path, everything)
+    return Filled(DuckStore(path), info, tuple(train), tuple(held_out), initial, first, second, (one, two))
+
+
+_made: dict[str, dict[Path, bytes]] = {}  # the files of a store by its rows: most tests ask for the same one
+
+
+def _add(path: Path, records: list[Record]) -> None:
+    """A new store of these rows, made once and then copied."""
+    name, fresh = repr((path.stem, records)), not path.exists()
+    if fresh and name in _made:
+        for file, content in _made[name].items():
+            (path.parent / file).parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / file).write_bytes(content)
+        return
+    DuckStore(path).add([records])
+    if fresh:
+        found = [path, *(part for part in parts_folder(path).rglob("*") if part.is_file())]
+        _made[name] = {file.relative_to(path.parent): file.read_bytes() for file in found}
 
 
 def _first(rnd: Round, after: Checkpoint, train: Sequence[Prompt]) -> list[Record]:
