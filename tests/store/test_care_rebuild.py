@@ -71,9 +71,9 @@ def test_check_finds_a_file_that_was_cut_or_overwritten(tmp_path: Path) -> None:
 def test_rows_that_no_part_has_are_saved_from_the_old_file(tmp_path: Path) -> None:
     store = filled_store(tmp_path / "a.duckdb").store
     before = contents(store.db.path)
-    shutil.rmtree(parts_folder(store.db.path))  # as of a store from before there were parts
     with store.db.write() as con:
         con.execute("CREATE TABLE notes AS SELECT 'mine' AS note")  # somebody's own
+    shutil.rmtree(parts_folder(store.db.path))  # as of a store from before there were parts
     done = rebuild(store.db)
     after = contents(store.db.path)
     assert after.pop("notes") == [("mine",)]
