@@ -3,6 +3,7 @@
 To make a DuckDB takes 15 ms, to attach a file and to detach it 4: one is kept, and the file comes and goes.
 """
 
+import atexit
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,12 @@ NAME = "store"  # of the attached file, in SQL
 
 # By process, because DuckDB's threads do not live on in a fork; of the store that was asked last.
 _kept: dict[int, tuple[Path, duckdb.DuckDBPyConnection]] = {}
+
+
+@atexit.register
+def _close() -> None:
+    """DuckDB complains when it outlives the interpreter."""
+    _kept.pop(os.getpid(), None)
 
 
 def attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
