@@ -175,31 +175,32 @@ def summarise(folder: Path, results: Path) -> None:
     for p in found:
         kl = f"{p['kl']:8.2f}" if p["kl"] is not None else "       -"
         print(f"{p['name']:24} round {p['round']}  KL {kl}  reward {p['score']:6.2f} [{p['low']:.2f}, {p['high']:.2f}]")
-    compared = {name: list(beside(found, name, "ppo")) for name in ("dpo", "dpo-slow")}
+    frontiers = {"dpo": ["dpo"], "dpo at either rate": ["dpo", "dpo-slow"]}
+    compared = {name: list(beside(found, series, "ppo")) for name, series in frontiers.items()}
     for name, rows in compared.items():
         for c in rows:
             ppo = f"{c['name']:15} {c['score']:6.2f} [{c['low']:.2f}, {c['high']:.2f}]"
-            below = " (below the interval)" if c[name] < c["low"] else ""
-            print(f"KL {c['kl']:5.2f}: {ppo}, {name}'s frontier {c[name]:6.2f}{below}")
+            below = " (below the interval)" if c["frontier"] < c["low"] else ""
+            print(f"KL {c['kl']:5.2f}: {ppo}, frontier of {name} {c['frontier']:6.2f}{below}")
     made = {"made": describe(ROOT), "points": found, "ppo_beside": compared}
     results.mkdir(parents=True, exist_ok=True)
     (results / "sentiment.json").write_text(json.dumps(made, indent=1) + "\n")
     draw(found, results / "sentiment.svg")
 
 
-def beside(found: list[dict[str, Any]], one: str, other: str) -> Iterator[dict[str, Any]]:
-    """Each point of `other`, and what `one` gets at its KL with the same seed: between points of its upper hull."""
+def beside(found: list[dict[str, Any]], some: list[str], other: str) -> Iterator[dict[str, Any]]:
+    """Each point of `other`, and what `some` get at its KL with the same seed: between points of their upper hull."""
     import numpy as np
 
-    def of(method: str, seed: int) -> list[dict[str, Any]]:
-        mine = [p for p in found if p["name"].rpartition("-")[0] == method and _seed(p) == seed]
+    def of(methods: list[str], seed: int) -> list[dict[str, Any]]:
+        mine = [p for p in found if p["name"].rpartition("-")[0] in methods and _seed(p) == seed]
         return [p for p in mine if p["kl"] is not None]
 
     for seed in sorted({_seed(p) for p in found}):
-        hull = _hull([(0.0, p["score"]) for p in found if p["kl"] is None and _seed(p) == seed][:1], of(one, seed))
-        for p in sorted(of(other, seed), key=lambda p: p["kl"]):
+        hull = _hull([(0.0, p["score"]) for p in found if p["kl"] is None and _seed(p) == seed][:1], of(some, seed))
+        for p in sorted(of([other], seed), key=lambda p: p["kl"]):
             if p["kl"] <= hull[-1][0]:
-                yield p | {one: float(np.interp(p["kl"], *zip(*hull, strict=True)))}
+                yield p | {"frontier": float(np.interp(p["kl"], *zip(*hull, strict=True)))}
 
 
 def _seed(point: dict[str, Any]) -> int:
