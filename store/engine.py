@@ -32,6 +32,7 @@ def attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
         con.execute("SET enable_progress_bar = false")  # it goes to stdout, among a program's data
         mode = "READ_ONLY" if read_only else "READ_WRITE"
+        con.execute(f"DETACH DATABASE IF EXISTS {NAME}")  # under the store's lock: left by someone who was interrupted
         file = str(path).replace("'", "''")
         con.execute(f"ATTACH '{file}' AS {NAME} (TYPE duckdb, {mode})")
         con.execute(f"USE {NAME}")
@@ -48,8 +49,10 @@ def detach(con: duckdb.DuckDBPyConnection) -> None:
             con.execute("ROLLBACK")
         con.execute("USE memory")
         con.execute(f"DETACH DATABASE IF EXISTS {NAME}")
-    except duckdb.Error:  # after a fatal error a DuckDB answers nothing more: the file is closed together with it
-        _kept.pop(os.getpid(), None)
+    except BaseException as error:  # an interrupt; or a fatal error, after which a DuckDB answers nothing more
+        _kept.pop(os.getpid(), None)  # the file is closed together with it
+        if not isinstance(error, duckdb.Error):
+            raise
     finally:
         con.close()
 

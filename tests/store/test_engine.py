@@ -58,6 +58,16 @@ def test_when_a_file_cannot_be_detached_its_duckdb_is_given_up(tmp_path: Path) -
     assert count(store.db) == 1
 
 
+def test_a_file_that_an_interrupted_caller_left_attached_is_let_go_of(tmp_path: Path) -> None:
+    store = DuckStore(tmp_path / "a.duckdb")
+    store.add([[prompt("kept")]])
+    attach(store.db.path, read_only=True)  # interrupted before it could detach it
+    assert open_files(tmp_path) == {"a.duckdb"}
+    store.add([[prompt("more")]])
+    assert open_files(tmp_path) == set()
+    assert count(store.db) == 2
+
+
 def test_a_fork_has_a_duckdb_of_its_own(tmp_path: Path) -> None:
     store = DuckStore(tmp_path / "a.duckdb")
     store.add([[prompt("of the parent")]])
