@@ -22,8 +22,9 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 quickstart: $(VENV)/installed
 	$(BIN)/spar run examples/quickstart/config.yaml --store .quickstart/preferences.duckdb
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not engine" -n 4 $(BY_FILE)
+	$(BIN)/python -m pytest -m "not engine" -n 4 $(BY_FILE)
 	$(BIN)/python -m pytest -m engine -n 2 $(BY_FILE)
 
 check: $(VENV)/installed-dev

@@ -21,5 +21,6 @@ def writing(partial: Path) -> Iterator[None]:
             partial.unlink()
         raise StepError(
             f"{partial} could not be written ({error}); check free space with: df -h {partial.parent}, keep fewer "
-            "checkpoints (keep.checkpoints), and go on with: spar resume. What was done before is safe"
+            "checkpoints (keep.checkpoints), and go on with the same command (a run also with: spar resume). What was "
+            "done before is safe"
         ) from error

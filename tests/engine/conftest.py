@@ -1,4 +1,7 @@
-"""Engines of test processes beside each other have a core each: threads that wait for each other's cores crawl."""
+"""Engines of test processes beside each other have a core each: threads that wait for each other's cores crawl.
+
+Torch reads its number of threads when it is imported, which is before this: the Makefile sets it.
+"""
 
 import os
 

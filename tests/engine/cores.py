@@ -1,6 +1,8 @@
-import os
+"""Which cores the engines of a test use."""
 
-CORES = sorted(os.sched_getaffinity(0))
+from loop.hardware import cores
+
+CORES = cores()
 
 
 def one_core(core: int) -> dict[str, str]:

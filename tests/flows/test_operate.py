@@ -30,7 +30,7 @@ def closing_stores() -> Iterator[None]:
 
 
 def make_loop(folder: Path, **given: Any) -> Loop:
-    """A loop as a process begins it, but in a file that stays open: most of a test would be opening it."""
+    """A loop as a process begins it, but in a file that stays open: opening it took most of a test."""
     if folder not in STORES:
         STORES[folder] = KeptStore(folder / "preferences.duckdb")
     return operating.make_loop(folder, store=STORES[folder], **given)
