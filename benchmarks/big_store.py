@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.hardware import describe  # noqa: E402
-from store.db import table  # noqa: E402
-from store.edges import KINDS  # noqa: E402
-from store.lineage import history  # noqa: E402
-from store.questions import QUESTIONS, Question, answer  # noqa: E402
-from store.store import DuckStore  # noqa: E402
+from sparring.store.db import table  # noqa: E402
+from sparring.store.edges import KINDS  # noqa: E402
+from sparring.store.lineage import history  # noqa: E402
+from sparring.store.questions import QUESTIONS, Question, answer  # noqa: E402
+from sparring.store.store import DuckStore  # noqa: E402
 
 WHOLE = ("runs", "judges", "prompts", "checkpoints", "rounds", "updates", "evaluations")
 BY_ROUND = ("completions", "judgements", "judge_calls", "outcomes", "pairs", "examples")

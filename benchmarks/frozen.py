@@ -12,21 +12,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from judges.reward.data import PairRow, Pairs, encode_pairs
-from judges.reward.encoding import Encoded, Encoding
-from judges.reward.facts import Facts
-from judges.reward.features import tensors_key
-from judges.reward.heads import make_head
-from judges.reward.model import RewardModel
-from judges.reward.options import RewardTraining
-from judges.reward.report import scores
-from judges.reward.tensors import collate
-from judges.reward.train import forget, train
-from loop.hardware import autocast, default_token_budget, fast_dtype
-from loop.learning.batches import micro_batches
-from loop.models import resolve_model
-from loop.preferences import read_preferences
-from loop.types import digest
+from sparring.judges.reward.encoding import Encoded, Encoding
+from sparring.judges.reward.facts import Facts
+from sparring.judges.reward.features import tensors_key
+from sparring.judges.reward.heads import make_head
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.options import RewardTraining
+from sparring.judges.reward.report import scores
+from sparring.judges.reward.rows import PairRow, Pairs, encode_pairs
+from sparring.judges.reward.tensors import collate
+from sparring.judges.reward.train import forget, train
+from sparring.loop.hardware import autocast, default_token_budget, fast_dtype
+from sparring.loop.labelled_pairs import read_preferences
+from sparring.loop.learning.batches import micro_batches
+from sparring.loop.models import resolve_model
+from sparring.loop.types import digest
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 ON_POOLED: dict[str, Any] = {"layer": 18, "pooling": "answer_mean", "weight_decay": 0.1}

@@ -54,7 +54,7 @@ evaluate: {{n: 2, gate: 0.0}}
 
 
 def prepare(folder: Path, method: str = "dpo", engine: str = "vllm") -> Path:
-    from tests.tiny import build_tiny_model
+    from tests.helpers.tiny import build_tiny_model
 
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model"
@@ -70,7 +70,7 @@ def prepare(folder: Path, method: str = "dpo", engine: str = "vllm") -> Path:
 
 
 def start(*arguments: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "flows.cli", *arguments, "--no-prefect"]
+    command = [sys.executable, "-m", "sparring.cli", *arguments, "--no-prefect"]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -84,7 +84,7 @@ def finish(*arguments: str) -> float:
 
 
 def contents(store: Path) -> dict[str, list[dict[str, Any]]]:
-    from store.db import Database, rows
+    from sparring.store.db import Database, rows
 
     with Database(store).read() as con:
         return {t: rows(con, f"SELECT {columns} FROM {t} ORDER BY ALL") for t, columns in TABLES.items()}

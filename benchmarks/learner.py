@@ -28,17 +28,17 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.hardware import describe  # noqa: E402
 from benchmarks.pairs import from_store, generated  # noqa: E402
-from loop.hardware import default_token_budget, device  # noqa: E402
-from loop.learning.batches import plan  # noqa: E402
-from loop.learning.checkpoint import load_model, weights_sha256  # noqa: E402
-from loop.learning.descent import Optimization  # noqa: E402
-from loop.learning.learner import TorchLearner  # noqa: E402
-from loop.learning.losses import bind  # noqa: E402
-from loop.learning.preference import Preference  # noqa: E402
-from loop.learning.preference_objectives import Terms  # noqa: E402
-from loop.models import BUNDLED, resolve_model  # noqa: E402
-from loop.tokens import Template  # noqa: E402
-from loop.types import Checkpoint, Round  # noqa: E402
+from sparring.loop.hardware import default_token_budget, device  # noqa: E402
+from sparring.loop.learning.batches import plan  # noqa: E402
+from sparring.loop.learning.checkpoint import load_model, weights_sha256  # noqa: E402
+from sparring.loop.learning.learner import TorchLearner  # noqa: E402
+from sparring.loop.learning.losses import bind  # noqa: E402
+from sparring.loop.learning.optimize import Optimization  # noqa: E402
+from sparring.loop.learning.preference_method import Preference  # noqa: E402
+from sparring.loop.learning.preference_terms import Terms  # noqa: E402
+from sparring.loop.models import BUNDLED, resolve_model  # noqa: E402
+from sparring.loop.tokens import Template  # noqa: E402
+from sparring.loop.types import Checkpoint, Round  # noqa: E402
 
 BATCH, LR, BETA, SEED, BUDGET = 8, 1e-6, 0.1, 0, default_token_budget()
 STEPS = Optimization(LR, BATCH, warmup=0.0, schedule="constant", token_budget=BUDGET, save_seconds=1e9)

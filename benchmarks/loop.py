@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.hardware import describe  # noqa: E402
-from flows.build import Loop, build, prepare  # noqa: E402
-from flows.config import Config, read_config  # noqa: E402
-from loop.types import Record  # noqa: E402
+from sparring.flows.compose.build import Loop, build, prepare  # noqa: E402
+from sparring.flows.config import Config, read_config  # noqa: E402
+from sparring.loop.types import Record  # noqa: E402
 
 
 class Clock:
@@ -74,8 +74,8 @@ def sampler_speed(loop: Loop, prompts: int, turns: int = 2) -> dict[str, float]:
     """Tokens a second of `sample` and of vLLM's own `generate`, one after the other, several times."""
     from vllm import SamplingParams
 
-    from loop.round import following
-    from loop.tokens import Template
+    from sparring.loop.round import following
+    from sparring.loop.tokens import Template
 
     rnd = following(loop.start, loop.start.policy, loop.parts)
     wanted = loop.parts.store.unsampled(rnd)[:prompts]
@@ -100,7 +100,7 @@ def sampler_speed(loop: Loop, prompts: int, turns: int = 2) -> dict[str, float]:
 
 def round_shares(loop: Loop, clock: Clock) -> dict[str, float]:
     """Play one round as the Prefect flow and say where its seconds went."""
-    from flows.self_play import self_play_flow
+    from sparring.flows.run.self_play import self_play_flow
 
     parts = replace(
         loop.parts,
@@ -136,7 +136,7 @@ def main() -> None:
 def measure(folder: Path, prompts: int) -> dict[str, float]:
     import os
 
-    from flows.prefect_run import QUIET, api_server
+    from sparring.flows.run.prefect_server import QUIET, api_server
 
     os.environ.update(QUIET | os.environ)
     with api_server() as wait:

@@ -1,4 +1,4 @@
-"""Pairs to measure a learner on, in the columns of store.lessons: a run's own, or random words."""
+"""Pairs to measure a learner on, in the columns of store.training_rows: a run's own, or random words."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from loop.tokens import Template
+from sparring.loop.tokens import Template
 
 WORDS = (
     "the",
@@ -28,7 +28,7 @@ WORDS = (
 
 
 def from_store(path: Path, run: str | None, n: int) -> pa.Table:
-    from store.store import DuckStore
+    from sparring.store.store import DuckStore
 
     store = DuckStore(path)
     info = store.run(run)

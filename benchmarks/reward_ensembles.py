@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frozen import Array, Frozen, Lines
-from judges.measure import accuracy, best_of_n, kl_best_of_n
-from judges.reward.data import PairRow, split_rows
-from judges.reward.encoding import Encoded
-from judges.reward.features import row_key
-from loop.aggregate import AGGREGATORS
-from loop.evaluator import mean_interval
-from loop.types import derive_seed, digest
+from sparring.judges.measure import accuracy, best_of_n, kl_best_of_n
+from sparring.judges.reward.encoding import Encoded
+from sparring.judges.reward.features import row_key
+from sparring.judges.reward.rows import PairRow, split_rows
+from sparring.loop.aggregate import AGGREGATORS
+from sparring.loop.evaluator import mean_interval
+from sparring.loop.types import derive_seed, digest
 
 HELD_OUT = 0.25
 Pools = Mapping[str, Sequence[Encoded]]  # by prompt

@@ -30,10 +30,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.frozen import ON_POOLED, Array, Frozen, Lines, portion  # noqa: E402
 from benchmarks.hardware import describe  # noqa: E402
 from benchmarks.reward_ensembles import ensembles  # noqa: E402
-from judges.measure import outcomes, paired_difference  # noqa: E402
-from judges.reward.data import PairRow, Pairs, split_rows  # noqa: E402
-from judges.reward.report import measured  # noqa: E402
-from loop.types import derive_seed, digest  # noqa: E402
+from sparring.judges.measure import outcomes, paired_difference  # noqa: E402
+from sparring.judges.reward.report import measured  # noqa: E402
+from sparring.judges.reward.rows import PairRow, Pairs, split_rows  # noqa: E402
+from sparring.loop.types import derive_seed, digest  # noqa: E402
 
 HELD_OUT, INNER = 0.25, 0.25
 

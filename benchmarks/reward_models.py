@@ -21,14 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.hardware import describe  # noqa: E402
-from judges.baselines import fit_words, longer_by  # noqa: E402
-from judges.measure import accuracy, length_controlled, outcomes, paired_difference  # noqa: E402
-from judges.reward.data import encode_pairs  # noqa: E402
-from judges.reward.encoding import Encoding  # noqa: E402
-from judges.reward.folds import out_of_fold  # noqa: E402
-from judges.reward.options import RewardTraining  # noqa: E402
-from loop.models import resolve_model  # noqa: E402
-from loop.preferences import Preference, folds, read_preferences  # noqa: E402
+from sparring.judges.baselines import fit_words, longer_by  # noqa: E402
+from sparring.judges.measure import accuracy, length_controlled, outcomes, paired_difference  # noqa: E402
+from sparring.judges.reward.encoding import Encoding  # noqa: E402
+from sparring.judges.reward.folds import out_of_fold  # noqa: E402
+from sparring.judges.reward.options import RewardTraining  # noqa: E402
+from sparring.judges.reward.rows import encode_pairs  # noqa: E402
+from sparring.loop.labelled_pairs import Preference, folds, read_preferences  # noqa: E402
+from sparring.loop.models import resolve_model  # noqa: E402
 
 OPTIONS = {"freeze": "backbone", "layer": 18, "pooling": "answer_mean", "epochs": 10, "weight_decay": 0.1}
 

@@ -13,13 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loop.learning.checkpoint import weights_sha256  # noqa: E402
-from loop.models import resolve_model  # noqa: E402
-from loop.preferences import read_preferences  # noqa: E402
-from loop.sampling.engine import Engine  # noqa: E402
-from loop.sampling.requests import Request  # noqa: E402
-from loop.tokens import Template  # noqa: E402
-from loop.types import Checkpoint, derive_seed, digest  # noqa: E402
+from sparring.loop.labelled_pairs import read_preferences  # noqa: E402
+from sparring.loop.learning.checkpoint import weights_sha256  # noqa: E402
+from sparring.loop.models import resolve_model  # noqa: E402
+from sparring.loop.sampling.requests import Request  # noqa: E402
+from sparring.loop.sampling.vllm_engine import Engine  # noqa: E402
+from sparring.loop.tokens import Template  # noqa: E402
+from sparring.loop.types import Checkpoint, derive_seed, digest  # noqa: E402
 
 AT_ONCE = 4  # prompts
 

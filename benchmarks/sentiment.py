@@ -86,8 +86,8 @@ def main() -> None:
 
 def prepare(options: argparse.Namespace, folder: Path) -> SentimentJudge:
     """Prompts, a policy that goes on from plain text, and the judge."""
-    from loop.models import resolve_model
-    from loop.prompts import read_rows
+    from sparring.loop.models import resolve_model
+    from sparring.loop.prompts import read_rows
 
     source = resolve_model(options.model)
     policy = folder / "policy"
@@ -106,7 +106,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> SentimentJudge:
 
 
 def point_config(method: str, point: dict[str, Any], options: argparse.Namespace, folder: Path) -> Any:
-    from flows.config import parse_config
+    from sparring.flows.config import parse_config
 
     learn = BASE["learn"] | point["learn"]
     if learn.get("algorithm"):
@@ -130,10 +130,10 @@ def point_config(method: str, point: dict[str, Any], options: argparse.Namespace
 
 def play(config: Any, judge: SentimentJudge) -> None:
     """The loop as `spar run` plays it, with the sentiment judge in the place of the config's."""
-    from flows.build import build, prepare
-    from flows.operate import operate
-    from loop.pairs import pairing
-    from store.store import DuckStore
+    from sparring.flows.compose.build import build, prepare
+    from sparring.flows.run.rounds import operate
+    from sparring.loop.pairing.pipeline import pairing
+    from sparring.store.store import DuckStore
 
     store = DuckStore(config.store)
     known = store.run(config.name) if store.db.path.exists() else None
@@ -152,7 +152,7 @@ def play(config: Any, judge: SentimentJudge) -> None:
 
 
 def points(folder: Path) -> Iterator[dict[str, Any]]:
-    from store.db import Database, rows
+    from sparring.store.db import Database, rows
 
     with Database(folder / "sentiment.duckdb").read() as con:
         yield from rows(

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loop.hardware import autocast, device, fast_dtype
-from loop.judging import Pointwise, score_id, unjudged
-from loop.learning.checkpoint import load_model
-from loop.tokens import Template
-from loop.types import Group, Judgement
+from sparring.loop.hardware import autocast, device, fast_dtype
+from sparring.loop.judgements import Pointwise, score_id, unjudged
+from sparring.loop.learning.checkpoint import load_model
+from sparring.loop.tokens import Template
+from sparring.loop.types import Group, Judgement
 
 LAYER = 18  # of SmolLM2's 30: the middle layers say most of a text's sentiment
 BATCH = 32

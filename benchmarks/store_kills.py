@@ -24,12 +24,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loop.types import Completion, Record  # noqa: E402
-from store.care.check import check  # noqa: E402
-from store.db import MIGRATIONS, Database  # noqa: E402
-from store.publish import publish, read_copy  # noqa: E402
-from store.store import DuckStore  # noqa: E402
-from tests.records import INFO, checkpoint, completion, judgement, prompt, round_of  # noqa: E402
+from sparring.loop.types import Completion, Record  # noqa: E402
+from sparring.store.db import MIGRATIONS, Database  # noqa: E402
+from sparring.store.maintenance.check import check  # noqa: E402
+from sparring.store.publish import publish, read_copy  # noqa: E402
+from sparring.store.store import DuckStore  # noqa: E402
+from tests.helpers.records import INFO, checkpoint, completion, judgement, prompt, round_of  # noqa: E402
 
 BIG, EVERY, FRESH = 2_000, 5, 8  # completions of a big chunk; one in so many is big; a new file every so many kills
 WRITER = "import sys; sys.path.insert(0, sys.argv[1]); from benchmarks.store_kills import write; write(sys.argv[2])"

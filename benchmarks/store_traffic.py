@@ -23,11 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import store  # noqa: E402
 from benchmarks.hardware import describe  # noqa: E402
-from loop.types import Completion, Judgement, Prompt  # noqa: E402
-from store.db import Database  # noqa: E402
-from store.store import DuckStore  # noqa: E402
+from sparring import store  # noqa: E402
+from sparring.loop.types import Completion, Judgement, Prompt  # noqa: E402
+from sparring.store.db import Database  # noqa: E402
+from sparring.store.store import DuckStore  # noqa: E402
 
 ROWS = 20  # completions a chunk, with as many judgements
 RESULTS = ROOT / "benchmarks" / "results" / "store-traffic.json"

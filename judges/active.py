@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from judges.choosing import CHOICES
-from judges.inner import Inner
-from loop.errors import ConfigError
-from loop.judging import EXPLORER, Reading
-from loop.options import nearest
-from loop.parts import Judge
-from loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
+from sparring.judges.choosing import CHOICES
+from sparring.judges.inner import Inner
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import EXPLORER, Reading
+from sparring.loop.options import nearest
+from sparring.loop.parts import Judge
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
 
 ORACLE = "oracle"
 Chunk = list[Judgement | JudgeCall]

@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from judges.asking import Asker, Asks, Question, Reply
-from judges.llm import asker_of
-from judges.templates import PromptFile, quoted
-from judges.verdicts import read_object, storable
-from loop.errors import ConfigError
-from loop.judging import Pointwise, score_id
-from loop.types import Completion, Group, JudgeCall, Judgement, digest, make_id
+from sparring.judges.llm import asker_of
+from sparring.judges.llm_client import Asker, Asks, Question, Reply
+from sparring.judges.templates import PromptFile, quoted
+from sparring.judges.verdicts import read_object, storable
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import Pointwise, score_id
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest, make_id
 
 OURS = Path(__file__).with_name("aspects.yaml")
 LOW, HIGH = 1, 5

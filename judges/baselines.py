@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from judges.measure import Array, sigma
-from loop.errors import DataError
-from loop.preferences import Preference, folds
+from sparring.judges.measure import Array, sigma
+from sparring.loop.errors import DataError
+from sparring.loop.labelled_pairs import Preference, folds
 
 Ints = npt.NDArray[np.int64]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from judges.baselines import longer_by
-from judges.cases import Case, Remember, Said, answer, ask, delta, forget, position
-from judges.measure import (
+from sparring.judges.baselines import longer_by
+from sparring.judges.cases import Case, Remember, Said, answer, ask, delta, forget, position
+from sparring.judges.measure import (
     Accuracy,
     Array,
     Estimate,
@@ -21,9 +21,9 @@ from judges.measure import (
     paired_difference,
     sigma,
 )
-from loop.parts import Judge
-from loop.preferences import Preference
-from loop.types import Judgement, Prompt, digest
+from sparring.loop.labelled_pairs import Preference
+from sparring.loop.parts import Judge
+from sparring.loop.types import Judgement, Prompt, digest
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from judges.cases import Case, Heard, Remember, Said, answer, ask, delta, forget, position
-from loop.parts import Judge
-from loop.types import Prompt, derive_seed
+from sparring.judges.cases import Case, Heard, Remember, Said, answer, ask, delta, forget, position
+from sparring.loop.parts import Judge
+from sparring.loop.types import Prompt, derive_seed
 
 BANK = Path(__file__).with_name("canaries.jsonl")
 RUN = "canary"

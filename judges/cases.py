@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from judges.measure import PositionBias, position_bias
-from loop.errors import StepError
-from loop.judging import NO_REPLY, PATIENCE, Reading
-from loop.parts import Judge
-from loop.types import Completion, Group, JudgeCall, Judgement, Prompt, Record, make_id
+from sparring.judges.measure import PositionBias, position_bias
+from sparring.loop.errors import StepError
+from sparring.loop.judgements import NO_REPLY, PATIENCE, Reading
+from sparring.loop.parts import Judge
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt, Record, make_id
 
 Said = Judgement | JudgeCall
 Remember = Callable[[Sequence[Record]], object]
@@ -111,7 +111,7 @@ def _about(completions: Iterable[str], said: dict[str, list[Judgement]]) -> tupl
 def delta(judge: Judge, reading: Reading, case: Case) -> float | None:
     """The verdict: above 0 where a wins (see judges.measure); None: no answer.
 
-    Equal texts that a judge of pairs was not asked about (see loop.judging.duels) are a tie.
+    Equal texts that a judge of pairs was not asked about (see loop.judgements.duels) are a tie.
     """
     if case.a.id == case.b.id:
         return 0.0

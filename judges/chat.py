@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from judges.asking import Question
-from judges.verdicts import ROUNDING, by_label, storable, unreadable
+from sparring.judges.llm_client import Question
+from sparring.judges.verdicts import ROUNDING, by_label, storable, unreadable
 
 TOP = 20  # the most log-probs a token that the protocol gives
 KEPT = 2000  # characters of a body that is no answer

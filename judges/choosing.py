@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import pvariance
 
-from loop.types import derive_seed
+from sparring.loop.types import derive_seed
 
 Scores = Sequence[Sequence[float]]
 Choose = Callable[[Scores, int], tuple[int, int]]

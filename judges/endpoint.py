@@ -11,12 +11,12 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from judges.asking import Question, Reply, call_id
-from judges.chat import Said, read, request
-from judges.verdicts import storable
-from loop.errors import ConfigError, EnvironmentProblem, StepError
-from loop.judging import NO_REPLY
-from loop.types import JudgeCall, derive_seed
+from sparring.judges.chat import Said, read, request
+from sparring.judges.llm_client import Question, Reply, call_id
+from sparring.judges.verdicts import storable
+from sparring.loop.errors import ConfigError, EnvironmentProblem, StepError
+from sparring.loop.judgements import NO_REPLY
+from sparring.loop.types import JudgeCall, derive_seed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -28,7 +28,7 @@ Finished = SimpleQueue[Reply | None]  # None: no more will come
 
 
 class Endpoint:
-    """An asker (see judges.asking). A question is asked up to `attempts` times, `concurrency` questions at a time.
+    """An asker (see judges.llm_client). A question is asked up to `attempts` times, `concurrency` questions at a time.
 
     Asked again, after `backoff` seconds doubled each time or what Retry-After says: what timed out (`timeout` seconds a
     call), a lost connection, status 408, 409, 429 and 5xx, and a reply that does not answer. 401, 403 and 404 raise

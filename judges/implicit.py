@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loop.errors import ConfigError, NotANumber
-from loop.judging import Pointwise, score_id, unjudged
-from loop.types import Completion, Group, Judgement, Prompt, digest
+from sparring.loop.errors import ConfigError, NotANumber
+from sparring.loop.judgements import Pointwise, score_id, unjudged
+from sparring.loop.types import Completion, Group, Judgement, Prompt, digest
 
 if TYPE_CHECKING:
-    from loop.learning.batches import Row
+    from sparring.loop.learning.batches import Row
 
 CHUNK = 64  # judgements a transaction
 
@@ -73,7 +73,7 @@ class ImplicitJudge(Pointwise):
 
     @cached_property
     def weights(self) -> Sequence[str]:  # hashed when first asked for
-        from loop.learning.checkpoint import weights_sha256
+        from sparring.loop.learning.checkpoint import weights_sha256
 
         return tuple(weights_sha256(folder) for folder in self._folders)
 
@@ -81,7 +81,7 @@ class ImplicitJudge(Pointwise):
         asked = [(g.prompt, c) for g in groups for c in unjudged(g)]
         if not asked:
             return
-        from loop.hardware import device
+        from sparring.loop.hardware import device
 
         models = self._models
         try:
@@ -96,7 +96,7 @@ class ImplicitJudge(Pointwise):
 
     @cached_property
     def _folders(self) -> tuple[Path, Path]:
-        from loop.models import resolve_model
+        from sparring.loop.models import resolve_model
 
         policy, reference = map(resolve_model, self._names)
         return policy, reference
@@ -105,8 +105,8 @@ class ImplicitJudge(Pointwise):
     def _models(self) -> _Models:
         import torch
 
-        from loop.learning.checkpoint import load_model
-        from loop.tokens import Template
+        from sparring.loop.learning.checkpoint import load_model
+        from sparring.loop.tokens import Template
 
         ours, theirs = (Template.of(str(folder)).tokenizer for folder in self._folders)
         if ours.get_vocab() != theirs.get_vocab():
@@ -119,8 +119,8 @@ class ImplicitJudge(Pointwise):
         return _Models(policy, reference, ours, context)
 
     def _judgements(self, asked: Sequence[tuple[Prompt, Completion]]) -> Iterator[Judgement]:
-        from loop.hardware import default_token_budget
-        from loop.learning.batches import micro_batches
+        from sparring.loop.hardware import default_token_budget
+        from sparring.loop.learning.batches import micro_batches
 
         rows: list[Row] = []
         completions: list[Completion] = []
@@ -138,8 +138,8 @@ class ImplicitJudge(Pointwise):
 
     def _row(self, prompt: Prompt, completion: Completion) -> "Row | str":
         """The tokens of a prompt and completion, or why they cannot be scored."""
-        from loop.learning.batches import Row
-        from loop.tokens import Template
+        from sparring.loop.learning.batches import Row
+        from sparring.loop.tokens import Template
 
         ids = Template.of(str(self._folders[0])).prompt_ids(prompt.messages)
         tokens = tokens_of(completion, self._models.tokenizer)
@@ -153,9 +153,9 @@ class ImplicitJudge(Pointwise):
         """Both models see one batch, so the same shapes: a policy that equals its reference scores 0 exactly."""
         import torch
 
-        from loop.hardware import autocast, device
-        from loop.learning.batches import collate
-        from loop.learning.logprobs import completion_logprobs
+        from sparring.loop.hardware import autocast, device
+        from sparring.loop.learning.batches import collate
+        from sparring.loop.learning.logprobs import completion_logprobs
 
         batch = collate(rows).to(device())
         with torch.no_grad(), autocast(self._dtype):

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from loop.judging import SEPARATOR, Reading
-from loop.parts import Judge
-from loop.types import Group, JudgeCall, Judgement, make_id
+from sparring.loop.judgements import SEPARATOR, Reading
+from sparring.loop.parts import Judge
+from sparring.loop.types import Group, JudgeCall, Judgement, make_id
 
 
 @dataclass(frozen=True)

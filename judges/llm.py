@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from judges.asking import Asker, Asks, Question, Reply
-from judges.templates import PromptFile, quoted
-from judges.verdicts import Verdict, json_score, json_verdict, label_verdict, score_schema, verdict_schema
-from loop.errors import ConfigError
-from loop.judging import Disagreement, Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
-from loop.options import check_options
-from loop.types import Completion, Group, JudgeCall, Judgement, Message, digest
+from sparring.judges.llm_client import Asker, Asks, Question, Reply
+from sparring.judges.templates import PromptFile, quoted
+from sparring.judges.verdicts import Verdict, json_score, json_verdict, label_verdict, score_schema, verdict_schema
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
+from sparring.loop.options import check_options
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Message, digest
 
 Form = Literal["pairwise", "pointwise"]
 Told = Literal["logprobs", "json"]
@@ -18,7 +18,7 @@ EXAMPLE: Message = {"role": "user", "content": "?"}
 
 
 class LLMJudge(Asks):
-    """Asks `asker` (see judges.asking); what comes back is read strictly (see judges.verdicts).
+    """Asks `asker` (see judges.llm_client); what comes back is read strictly (see judges.verdicts).
 
     pairwise: every duel in both orders, value = P(completion beats rival). `verdict` "logprobs" reads the log-probs of
     the labels as the next token, "json" a JSON verdict with its rationale. `labels` name the answer shown first, the
@@ -145,14 +145,14 @@ def asker_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mappi
     if engine is not None and endpoint is not None:
         raise ConfigError("a judge has both an engine and an endpoint; wanted one of them")
     if engine is not None:
-        from judges.local import EngineAsker
+        from sparring.judges.local import EngineAsker
 
         if isinstance(engine, str) and engine != "local":
             raise ConfigError(f"engine is {engine!r}; wanted local, or the options of a local engine")
         options = {} if isinstance(engine, str) else dict(engine)
         check_options("the engine of judge", model, EngineAsker, options, skip=1)
         return EngineAsker(model, **options)
-    from judges.endpoint import Endpoint
+    from sparring.judges.endpoint import Endpoint
 
     check_options("the endpoint of judge", model, Endpoint, endpoint or {}, skip=1)
     return Endpoint(model, **(endpoint or {}))

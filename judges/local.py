@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from judges.asking import Question, Reply, call_id
-from judges.verdicts import by_label, storable, unreadable
-from loop.errors import ConfigError
-from loop.types import Checkpoint, JudgeCall
+from sparring.judges.llm_client import Question, Reply, call_id
+from sparring.judges.verdicts import by_label, storable, unreadable
+from sparring.loop.errors import ConfigError
+from sparring.loop.types import Checkpoint, JudgeCall
 
 if TYPE_CHECKING:
-    from loop.sampling.requests import Inquiry, Told
+    from sparring.loop.sampling.requests import Inquiry, Told
 
 CHUNK = 32  # questions the engine gets at a time: what is stored at once, and what a crash can lose
 
 
 class Serves(Protocol):
-    """What an asker needs of an engine: loop.sampling.engine.Engine has it, and loop.sampling.plain."""
+    """What an asker needs of an engine; both engines of loop.sampling have it."""
 
     context: int
 
@@ -35,7 +35,7 @@ class Warms(Protocol):
 
 
 class LocalAsker(ABC):
-    """What askers (see judges.asking) with an engine in this process share.
+    """What askers (see judges.llm_client) with an engine in this process share.
 
     A question that is too long for its context gets no answer. Answers are greedy, so nothing is asked twice. Raises
     ConfigError for a label that is not one token.
@@ -76,7 +76,7 @@ class LocalAsker(ABC):
 
     @cached_property
     def _template(self) -> Any:
-        from loop.tokens import Template
+        from sparring.loop.tokens import Template
 
         return Template.of(self._checkpoint.path)
 
@@ -93,7 +93,7 @@ class LocalAsker(ABC):
         return [replies.get(question.id) or self._too_long(question, inquiry) for question, inquiry in asked]
 
     def _inquiry(self, question: Question) -> "Inquiry":
-        from loop.sampling.requests import Inquiry
+        from sparring.loop.sampling.requests import Inquiry
 
         ids = self._template.prompt_ids(question.messages)
         return Inquiry(
@@ -157,16 +157,16 @@ class EngineAsker(LocalAsker):
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        from loop.learning.checkpoint import weights_sha256
-        from loop.models import resolve_model
+        from sparring.loop.learning.checkpoint import weights_sha256
+        from sparring.loop.models import resolve_model
 
         folder = resolve_model(self._source)
         return Checkpoint("", "", str(folder), None, weights_sha256(folder))
 
     @cached_property
     def _engine(self) -> Any:
-        from loop.hardware import device
-        from loop.sampling.engine import Engine
+        from sparring.loop.hardware import device
+        from sparring.loop.sampling.vllm_engine import Engine
 
         return Engine(
             context=self._context,
@@ -178,7 +178,7 @@ class EngineAsker(LocalAsker):
 
     @cached_property
     def _context(self) -> int:
-        from loop.sampling.engine import positions
+        from sparring.loop.sampling.vllm_engine import positions
 
         return min(self._most, positions(self._checkpoint.path))
 
@@ -216,7 +216,7 @@ class PolicyAsker(LocalAsker):
 
     @property
     def _context(self) -> int:
-        from loop.sampling.engine import positions
+        from sparring.loop.sampling.vllm_engine import positions
 
         return min(self._engine.context, positions(self._policy.path))
 

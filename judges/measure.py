@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loop.evaluator import effective_n, wilson
+from sparring.loop.evaluator import effective_n, wilson
 
 Array = npt.NDArray[np.float64]
 Values = Sequence[float | None] | Array

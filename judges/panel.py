@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from judges.inner import Inner
-from loop.errors import ConfigError
-from loop.judging import SEPARATOR, Duel, Reading, duel_id, duel_scores, duels, from_duels
-from loop.parts import Judge
-from loop.types import Completion, Group, JudgeCall, Judgement, digest
+from sparring.judges.inner import Inner
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import SEPARATOR, Duel, Reading, duel_id, duel_scores, duels, from_duels
+from sparring.loop.parts import Judge
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
 
 class Panel:

@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from judges.asking import Asker, Asks, Question, Reply
-from judges.llm import asker_of
-from judges.templates import PromptFile, quoted
-from judges.verdicts import Verdict, label_verdict
-from loop.errors import ConfigError
-from loop.judging import Duel, Pairwise, Reading, duel_id, duels, from_duels
-from loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
+from sparring.judges.llm import asker_of
+from sparring.judges.llm_client import Asker, Asks, Question, Reply
+from sparring.judges.templates import PromptFile, quoted
+from sparring.judges.verdicts import Verdict, label_verdict
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import Duel, Pairwise, Reading, duel_id, duels, from_duels
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
 
 OURS = Path(__file__).with_name("principles.yaml")
 LABELS = ("A", "B")

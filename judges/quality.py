@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from judges.measure import Array, sigma
-from loop.errors import ConfigError, DataError
-from loop.preferences import Preference
+from sparring.judges.measure import Array, sigma
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.labelled_pairs import Preference
 
 Variant = Literal["flip", "margin", "flip_margin", "soft_margin"]
 

@@ -7,15 +7,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from loop.aggregate import AGGREGATORS, Scale, check_aggregator, members, standardised
-from loop.errors import ConfigError, DataError, NotANumber
-from loop.judging import Pointwise, Reading, mean_scores, score_id, unjudged
-from loop.options import option_names
-from loop.types import Completion, Group, Judgement, Prompt, digest
+from sparring.loop.aggregate import AGGREGATORS, Scale, check_aggregator, members, standardised
+from sparring.loop.errors import ConfigError, DataError, NotANumber
+from sparring.loop.judgements import Pointwise, Reading, mean_scores, score_id, unjudged
+from sparring.loop.options import option_names
+from sparring.loop.types import Completion, Group, Judgement, Prompt, digest
 
 if TYPE_CHECKING:
-    from judges.reward.encoding import Encoded, Encoding
-    from judges.reward.engines import Engine
+    from sparring.judges.reward.encoding import Encoded, Encoding
+    from sparring.judges.reward.engines import Engine
 
 CHUNK = 64  # completions a transaction
 
@@ -75,14 +75,14 @@ class RewardModelJudge(Pointwise):
     @cached_property
     def name(self) -> str:
         """ "reward-" and a digest of the models, their tokenizers and scales, and of the options that shape a score."""
-        from judges.reward.facts import folder_digest
+        from sparring.judges.reward.facts import folder_digest
 
         models = [[folder_digest(m.folder), m.encoding.max_length, m.engine] for m in self._models]
         return f"reward-{digest([models, self._scales, self._aggregate, self._options, self._dtype], 5)}"
 
     @cached_property
     def weights(self) -> Sequence[str]:
-        from loop.learning.checkpoint import weights_sha256
+        from sparring.loop.learning.checkpoint import weights_sha256
 
         return [weights_sha256(m.folder) for m in self._models]
 
@@ -121,9 +121,9 @@ class RewardModelJudge(Pointwise):
 
     @cached_property
     def _models(self) -> list[_Model]:
-        from judges.reward.encoding import Encoding
-        from judges.reward.facts import Facts, read_facts
-        from loop.models import resolve_model
+        from sparring.judges.reward.encoding import Encoding
+        from sparring.judges.reward.facts import Facts, read_facts
+        from sparring.loop.models import resolve_model
 
         found = []
         for folder in map(resolve_model, self._names):
@@ -134,8 +134,8 @@ class RewardModelJudge(Pointwise):
         return found
 
     def _chosen(self, folder: Path, encoding: "Encoding") -> str:
-        from judges.reward.engines import vllm_can
-        from loop.hardware import device
+        from sparring.judges.reward.engines import vllm_can
+        from sparring.loop.hardware import device
 
         able = vllm_can(folder, encoding.end)
         if self._engine == "vllm" and not able:
@@ -163,7 +163,7 @@ class RewardModelJudge(Pointwise):
 
     @cached_property
     def _engines(self) -> list["Engine"]:
-        from judges.reward.engines import TransformersEngine, VllmEngine
+        from sparring.judges.reward.engines import TransformersEngine, VllmEngine
 
         return [
             VllmEngine(m.folder, self._dtype, m.encoding.max_length)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from judges.ifeval import check_of
-from judges.maths import final_number, reference_number
-from loop.errors import ConfigError, DataError
-from loop.judging import Pointwise, unjudged
-from loop.types import Completion, Group, Judgement, Prompt, digest, make_id
+from sparring.judges.ifeval import check_of
+from sparring.judges.maths import final_number, reference_number
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.judgements import Pointwise, unjudged
+from sparring.loop.types import Completion, Group, Judgement, Prompt, digest, make_id
 
 CHUNK = 256  # judgements a transaction
 

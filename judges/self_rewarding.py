@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from judges.asking import Asker
-from judges.inner import Inner
-from judges.llm import LLMJudge
-from judges.templates import PromptFile
-from loop.judging import Pointwise, score_id, unjudged
-from loop.types import Completion, Group, JudgeCall, Judgement, digest
+from sparring.judges.inner import Inner
+from sparring.judges.llm import LLMJudge
+from sparring.judges.llm_client import Asker
+from sparring.judges.templates import PromptFile
+from sparring.loop.judgements import Pointwise, score_id, unjudged
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
 SCALE = (0, 5)
 START = ""  # stands for the policy that a run starts from

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loop.errors import ConfigError
-from loop.types import Message, digest
+from sparring.loop.errors import ConfigError
+from sparring.loop.types import Message, digest
 
 FOLDER = Path(__file__).parent / "prompts"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from judges.asking import Question
+from sparring.judges.llm_client import Question
 
 MIN_MASS = 0.5  # of the probability of the next token: with less on the labels, the model answers something else
 ROUNDING = 1e-3  # a log-prob may be above 0 by as much

@@ -12,11 +12,11 @@ from math import log
 
 import numpy as np
 
-from judges.baselines import words
-from judges.measure import Array, sigma
-from judges.quality import fit_temperature
-from loop.errors import DataError
-from loop.preferences import Preference
+from sparring.judges.baselines import words
+from sparring.judges.measure import Array, sigma
+from sparring.judges.quality import fit_temperature
+from sparring.loop.errors import DataError
+from sparring.loop.labelled_pairs import Preference
 
 Labeller = Callable[[str, str, str], int]  # (prompt, a, b) -> 1: a is better, -1: b is, 0: no opinion
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from statistics import fmean, pvariance
 
-from loop.errors import ConfigError
-from loop.judging import Reading
-from loop.options import check_options, nearest
-from loop.types import Judgement
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import Reading
+from sparring.loop.options import check_options, nearest
+from sparring.loop.types import Judgement
 
 Scale = tuple[float, float]  # mean and standard deviation of a member's scores on a fixed set
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from loop.errors import StepError
+from sparring.loop.errors import StepError
 
 
 @contextmanager

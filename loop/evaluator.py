@@ -6,9 +6,9 @@ from math import sqrt
 from statistics import fmean, variance
 from typing import Literal
 
-from loop.judging import Reading, mean_scores
-from loop.pairs import Read
-from loop.types import Evaluation, Experience, Round, make_id
+from sparring.loop.judgements import Reading, mean_scores
+from sparring.loop.pairing.pipeline import Read
+from sparring.loop.types import Evaluation, Experience, Round, make_id
 
 Z = 1.959963984540054  # two-sided 95 %
 

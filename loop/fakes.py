@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loop.judging import Pointwise, unjudged
-from loop.types import (
+from sparring.loop.judgements import Pointwise, unjudged
+from sparring.loop.types import (
     Checkpoint,
     Completion,
     Group,

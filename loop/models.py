@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from loop.errors import DataError, EnvironmentProblem
-from loop.learning.checkpoint import weight_files
+from sparring.loop.errors import DataError, EnvironmentProblem
+from sparring.loop.learning.checkpoint import weight_files
 
 BUNDLED = "bundled/smollm2-135m-instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from loop.errors import ConfigError
+from sparring.loop.errors import ConfigError
 
 
 def option_names(function: Callable[..., Any], skip: int = 0) -> list[str]:

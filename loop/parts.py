@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loop.judging import Reading
-from loop.types import (
+from sparring.loop.judgements import Reading
+from sparring.loop.types import (
     Checkpoint,
     Completion,
     Evaluation,
@@ -47,7 +47,7 @@ class Sampler(Protocol):
 
 
 class Judge(Protocol):
-    """Judgements are raw: one row a member, principle and order. What they come to, `read` says (see loop.judging)."""
+    """Judgements are raw: one row a member, principle and order. What they come to, `read` says."""
 
     @property
     def name(self) -> str:

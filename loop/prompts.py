@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loop.errors import DataError
-from loop.types import Message, Prompt, Split
+from sparring.loop.errors import DataError
+from sparring.loop.types import Message, Prompt, Split
 
 READERS = (".jsonl", ".parquet", ".csv")
 

@@ -7,10 +7,10 @@ the top: what was finished is no longer missing. So resuming is re-running, and 
 from dataclasses import replace
 from typing import Any
 
-from loop.errors import StepError
-from loop.judging import refuse_silence, to_judge
-from loop.parts import Judge, Parts, Run, Store, Watch, call, unwatched
-from loop.types import Checkpoint, Round
+from sparring.loop.errors import StepError
+from sparring.loop.judgements import refuse_silence, to_judge
+from sparring.loop.parts import Judge, Parts, Run, Store, Watch, call, unwatched
+from sparring.loop.types import Checkpoint, Round
 
 
 def sample(rnd: Round, parts: Parts) -> int:

@@ -6,7 +6,7 @@ decides afterwards (approve, reject, roll back) takes precedence over it.
 
 from collections.abc import Callable, Mapping
 
-from loop.types import Facts
+from sparring.loop.types import Facts
 
 Verdict = tuple[float, str]
 Rule = Callable[[Facts, float], Verdict | None]

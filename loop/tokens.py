@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from loop.errors import DataError
-from loop.types import Message
+from sparring.loop.errors import DataError
+from sparring.loop.types import Message
 
 
 class Template:

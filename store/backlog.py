@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from loop.types import Split
-from store.db import Database, rows
+from sparring.loop.types import Split
+from sparring.store.db import Database, rows
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from loop.errors import StoreBusy, StoreError, StoreTooNew
-from store.engine import attach, detach
-from store.parts import complete, parts_folder
-from store.sealed import open_sealed
+from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew
+from sparring.store.engine import attach, detach
+from sparring.store.parts import complete, parts_folder
+from sparring.store.sealed import open_sealed
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

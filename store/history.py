@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from loop.types import Checkpoint, Decision, Evaluation, Facts, Stop
-from store.db import Database, rows
-from store.records import to_record
+from sparring.loop.types import Checkpoint, Decision, Evaluation, Facts, Stop
+from sparring.store.db import Database, rows
+from sparring.store.records import to_record
 
 
 def rounds_settled(db: Database, run: str) -> int:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import duckdb
 
-from loop.errors import StoreError
-from store.db import table
-from store.edges import CAUSES, EFFECTS, KINDS, Edge
-from store.provenance import provenance
+from sparring.loop.errors import StoreError
+from sparring.store.db import table
+from sparring.store.edges import CAUSES, EFFECTS, KINDS, Edge
+from sparring.store.provenance import provenance
 
 Direction = Literal["causes", "effects"]
 EDGES: dict[Direction, Sequence[Edge]] = {"causes": CAUSES, "effects": EFFECTS}

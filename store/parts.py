@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from loop.errors import StoreError
+from sparring.loop.errors import StoreError
 
 
 def parts_folder(path: Path) -> Path:

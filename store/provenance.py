@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from store.db import rows
+from sparring.store.db import rows
 
 CHAIN = """WITH RECURSIVE chain AS (  -- from the checkpoint back to the initial one
     SELECT checkpoint_id, parent_id, 0 AS back FROM checkpoints WHERE checkpoint_id = $id

@@ -8,8 +8,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from loop.errors import StoreError
-from store.db import Database
+from sparring.loop.errors import StoreError
+from sparring.store.db import Database
 
 
 def read_copy(path: Path) -> Path:

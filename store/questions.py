@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from loop.errors import ConfigError
-from store.db import table
+from sparring.loop.errors import ConfigError
+from sparring.store.db import table
 
 
 @dataclass(frozen=True)

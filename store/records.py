@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from loop.types import (
+from sparring.loop.types import (
     Checkpoint,
     Completion,
     Decision,

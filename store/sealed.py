@@ -9,8 +9,8 @@ from pathlib import Path
 
 import duckdb
 
-from loop.errors import ConfigError
-from store.engine import MEMORY
+from sparring.loop.errors import ConfigError
+from sparring.store.engine import MEMORY
 
 SEALS = (
     "SET temp_directory = ''",  # nothing is spilled beside the store: a question that needs more memory fails

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from loop.types import (
+from sparring.loop.types import (
     Checkpoint,
     Completion,
     Evaluation,
@@ -21,12 +21,12 @@ from loop.types import (
     Round,
     RunInfo,
 )
-from store.care.tombstones import refuse_forgotten
-from store.db import Database, rows, table
-from store.history import rounds_settled
-from store.lessons import lessons
-from store.parts import parts_folder, write_parts
-from store.records import to_arrow, to_prompt, to_record
+from sparring.store.db import Database, rows, table
+from sparring.store.history import rounds_settled
+from sparring.store.maintenance.tombstones import refuse_forgotten
+from sparring.store.parts import parts_folder, write_parts
+from sparring.store.records import to_arrow, to_prompt, to_record
+from sparring.store.training_rows import lessons
 
 # A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
 # every source that its config names.
@@ -95,7 +95,7 @@ class DuckStore:
         return [to_record(Judgement, row) for row in found]
 
     def lessons(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
-        """What the update of a round learns from: see store.lessons."""
+        """What the update of a round learns from: see store.training_rows."""
         return lessons(self.db, rnd, references)
 
     def answers(self, rnd: Round) -> pa.Table:

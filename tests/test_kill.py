@@ -14,15 +14,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from loop.evaluator import RivalEvaluator
-from loop.fakes import FakeJudge, FakeLearner, FakeSampler
-from loop.pairs import pairing
-from loop.parts import Parts
-from loop.round import play, round_zero
-from loop.types import Checkpoint, Prompt, Record, Round
-from store.db import rows
-from store.store import DuckStore
-from tests.kept import KeptStore
+from sparring.loop.evaluator import RivalEvaluator
+from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
+from sparring.loop.pairing.pipeline import pairing
+from sparring.loop.parts import Parts
+from sparring.loop.round import play, round_zero
+from sparring.loop.types import Checkpoint, Prompt, Record, Round
+from sparring.store.db import rows
+from sparring.store.store import DuckStore
+from tests.helpers.kept_store import KeptStore
 
 RUN, ROUNDS = "run", 2
 TABLES = ("rounds", "prompts", "completions", "judgements", "outcomes", "pairs", "logprobs", "updates", "update_steps")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.kill_and_resume import contents, finish, prepare, trial
-from store.db import Database, rows
+from sparring.store.db import Database, rows
 
 KEPT = (
     "critic/model.safetensors",

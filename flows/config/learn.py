@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from flows.config.base import Named, Section, WithOptions
-from loop.learning.recipes import STEPS
+from sparring.flows.config.base import Named, Section, WithOptions
+from sparring.loop.learning.recipes import STEPS
 
 ReferenceKind = Literal["none", "initial", "previous", "ema", "sync", "mixture"]
 

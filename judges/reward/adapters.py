@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loop.errors import EnvironmentProblem
-from loop.options import check_options
-from loop.types import derive_seed
+from sparring.loop.errors import EnvironmentProblem
+from sparring.loop.options import check_options
+from sparring.loop.types import derive_seed
 
 
 def lora_options(

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from judges.reward.encoding import is_encoder
-from loop.errors import ConfigError, DataError
-from loop.learning.checkpoint import weight_files
+from sparring.judges.reward.encoding import is_encoder
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.learning.checkpoint import weight_files
 
 CLASSIFIER = "ForSequenceClassification"
 

@@ -7,8 +7,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from loop.errors import ConfigError, DataError
-from loop.types import Message
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.types import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import torch
 
-from judges.reward.backbone import classifies, read_config
-from judges.reward.encoding import Encoded, is_encoder
-from judges.reward.facts import read_facts
-from judges.reward.model import HEAD, RewardModel
-from loop.errors import EnvironmentProblem
-from loop.hardware import default_token_budget, device, vllm_environment
-from loop.learning.batches import micro_batches
+from sparring.judges.reward.backbone import classifies, read_config
+from sparring.judges.reward.encoding import Encoded, is_encoder
+from sparring.judges.reward.facts import read_facts
+from sparring.judges.reward.model import HEAD, RewardModel
+from sparring.loop.errors import EnvironmentProblem
+from sparring.loop.hardware import default_token_budget, device, vllm_environment
+from sparring.loop.learning.batches import micro_batches
 
 
 class Engine(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from loop.errors import DataError
-from loop.types import digest
+from sparring.loop.errors import DataError
+from sparring.loop.types import digest
 
 FILE = "reward.json"
 # The last token; the mean of all tokens; the mean of the answer's; the model's own forward, of a third party's model.
@@ -53,7 +53,7 @@ def read_facts(folder: Path) -> Facts | None:
 
 def folder_digest(folder: Path) -> str:
     """Names all in a model's folder that shapes a score: weights, reward.json, tokenizer and template."""
-    from loop.learning.checkpoint import COMPANIONS, weights_sha256
+    from sparring.loop.learning.checkpoint import COMPANIONS, weights_sha256
 
     beside = sorted({path for pattern in (*COMPANIONS, FILE, "config.json") for path in folder.glob(pattern)})
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in beside}

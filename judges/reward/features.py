@@ -15,11 +15,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from judges.reward.encoding import Encoded
-from judges.reward.model import RewardModel
-from loop.hardware import autocast, default_token_budget, fast_dtype
-from loop.learning.batches import micro_batches
-from loop.types import digest
+from sparring.judges.reward.encoding import Encoded
+from sparring.judges.reward.model import RewardModel
+from sparring.loop.hardware import autocast, default_token_budget, fast_dtype
+from sparring.loop.learning.batches import micro_batches
+from sparring.loop.types import digest
 
 CHUNK = 64  # rows a file: what a kill can lose
 KEY = 16  # bytes of a row's name

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from judges.reward.data import encoding_of
-from judges.reward.features import Progress, silent
-from judges.reward.model import RewardModel
-from judges.reward.options import RewardTraining
-from judges.reward.report import scores
-from judges.reward.train import create, forget, train
-from loop.preferences import Preference, folds
+from sparring.judges.reward.features import Progress, silent
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.options import RewardTraining
+from sparring.judges.reward.report import scores
+from sparring.judges.reward.rows import encoding_of
+from sparring.judges.reward.train import create, forget, train
+from sparring.loop.labelled_pairs import Preference, folds
 
 Array = npt.NDArray[np.float64]
 

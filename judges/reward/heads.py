@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from judges.reward.base import Head, seeded_linear
-from judges.reward.prototypes import PrototypeHead
-from judges.reward.token_prototypes import TokenPrototypeHead
-from loop.errors import ConfigError
-from loop.options import check_options, nearest
-from loop.types import derive_seed
+from sparring.judges.reward.base import Head, seeded_linear
+from sparring.judges.reward.prototypes import PrototypeHead
+from sparring.judges.reward.token_prototypes import TokenPrototypeHead
+from sparring.loop.errors import ConfigError
+from sparring.loop.options import check_options, nearest
+from sparring.loop.types import derive_seed
 
 
 class LinearHead(Head):

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from judges.reward.adapters import add_adapters, split_state, use_adapter
-from judges.reward.backbone import as_classification, classifies, load_backbone, load_foreign
-from judges.reward.base import Head
-from judges.reward.encoding import Encoded, Encoding, is_encoder
-from judges.reward.facts import Facts, Pooling, read_facts
-from judges.reward.heads import LinearHead, OwnHead, make_head
-from judges.reward.tensors import Batch, answer_logprobs, collate, pool
-from judges.reward.token_prototypes import TokenPrototypeHead
-from loop.errors import ConfigError, DataError
-from loop.learning.checkpoint import save_model
+from sparring.judges.reward.adapters import add_adapters, split_state, use_adapter
+from sparring.judges.reward.backbone import as_classification, classifies, load_backbone, load_foreign
+from sparring.judges.reward.base import Head
+from sparring.judges.reward.encoding import Encoded, Encoding, is_encoder
+from sparring.judges.reward.facts import Facts, Pooling, read_facts
+from sparring.judges.reward.heads import LinearHead, OwnHead, make_head
+from sparring.judges.reward.tensors import Batch, answer_logprobs, collate, pool
+from sparring.judges.reward.token_prototypes import TokenPrototypeHead
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.learning.checkpoint import save_model
 
 FOREIGN = "foreign"  # the head of a third party's model
 HEAD, ADAPTERS = "head.safetensors", "adapters.safetensors"

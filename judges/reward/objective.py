@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from judges.reward.data import PairRow
-from judges.reward.losses import bradley_terry, centering, contrastive, direct_reward, sft, token_bradley_terry
-from judges.reward.options import RewardTraining
-from judges.reward.scorers import Scored
+from sparring.judges.reward.losses import bradley_terry, centering, contrastive, direct_reward, sft, token_bradley_terry
+from sparring.judges.reward.options import RewardTraining
+from sparring.judges.reward.rows import PairRow
+from sparring.judges.reward.scorers import Scored
 
 
 @dataclass(frozen=True)

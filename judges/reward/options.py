@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loop.errors import ConfigError
+from sparring.loop.errors import ConfigError
 
 Freeze = Literal["none", "backbone", "lora"]
 LR: Mapping[str, float] = {"none": 1e-5, "backbone": 3e-3, "lora": 5e-5}  # 2310.02743; ours; 2401.16635 section 4

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from judges.reward.base import Head, seeded_linear
-from loop.errors import ConfigError, DataError
-from loop.types import derive_seed
+from sparring.judges.reward.base import Head, seeded_linear
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.types import derive_seed
 
 CHOSEN, REJECTED = 0, 1
 N = 2  # examples a prototype starts from

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from judges.measure import accuracy, calibration, length_controlled
-from judges.reward.data import Pairs, pairs_of
-from judges.reward.encoding import Encoded
-from judges.reward.features import Progress, features, row_key, silent
-from judges.reward.model import RewardModel
-from loop.errors import DataError
-from loop.hardware import autocast, default_token_budget, fast_dtype
-from loop.learning.batches import micro_batches
-from loop.preferences import Preference
+from sparring.judges.measure import accuracy, calibration, length_controlled
+from sparring.judges.reward.encoding import Encoded
+from sparring.judges.reward.features import Progress, features, row_key, silent
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.rows import Pairs, pairs_of
+from sparring.loop.errors import DataError
+from sparring.loop.hardware import autocast, default_token_budget, fast_dtype
+from sparring.loop.labelled_pairs import Preference
+from sparring.loop.learning.batches import micro_batches
 
 Array = npt.NDArray[np.float64]
 Metric = dict[str, Any]

@@ -10,14 +10,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from judges.reward.data import PairRow
-from judges.reward.encoding import Encoded
-from judges.reward.features import Progress, features, row_key
-from judges.reward.losses import divergence_mask
-from judges.reward.model import RewardModel
-from judges.reward.token_prototypes import TokenPrototypeHead
-from loop.hardware import autocast
-from loop.types import derive_seed
+from sparring.judges.reward.encoding import Encoded
+from sparring.judges.reward.features import Progress, features, row_key
+from sparring.judges.reward.losses import divergence_mask
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.rows import PairRow
+from sparring.judges.reward.token_prototypes import TokenPrototypeHead
+from sparring.loop.hardware import autocast
+from sparring.loop.types import derive_seed
 
 Group = Sequence[Encoded]
 

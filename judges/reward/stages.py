@@ -7,10 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from judges.reward.data import PairRow
-from judges.reward.objective import Targets
-from judges.reward.scorers import Group, Scored
-from loop.learning.batches import Plan
+from sparring.judges.reward.objective import Targets
+from sparring.judges.reward.rows import PairRow
+from sparring.judges.reward.scorers import Group, Scored
+from sparring.loop.learning.batches import Plan
 
 
 @dataclass(frozen=True)

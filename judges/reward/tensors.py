@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from judges.reward.encoding import Encoded
-from judges.reward.facts import Pooling
-from loop.errors import ConfigError
+from sparring.judges.reward.encoding import Encoded
+from sparring.judges.reward.facts import Pooling
+from sparring.loop.errors import ConfigError
 
 
 class Batch(TypedDict):

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from judges.reward.base import seeded_linear
-from judges.reward.prototypes import CHOSEN, REJECTED, Prototypes, Settings
-from loop.errors import ConfigError
+from sparring.judges.reward.base import seeded_linear
+from sparring.judges.reward.prototypes import CHOSEN, REJECTED, Prototypes, Settings
+from sparring.loop.errors import ConfigError
 
 NEIGHBOURS = 19  # that vote on the class of an answer whose class is not known
 

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from judges.reward.data import (
+from sparring.judges.reward.features import Progress, silent, tensors_key
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.optimize import Descent
+from sparring.judges.reward.options import RewardTraining
+from sparring.judges.reward.rows import (
     PairRow,
     Pairs,
     encode_groups,
@@ -14,17 +18,13 @@ from judges.reward.data import (
     refuse_unlearnable,
     split_rows,
 )
-from judges.reward.descent import Descent
-from judges.reward.features import Progress, silent, tensors_key
-from judges.reward.model import RewardModel
-from judges.reward.options import RewardTraining
-from judges.reward.scorers import CachedScorer, Group, LiveScorer, Scorer, start_learning
-from judges.reward.stages import Stage, Stream
-from loop.errors import ConfigError
-from loop.hardware import default_token_budget, device, fast_dtype
-from loop.learning.batches import Plan
-from loop.preferences import Preference
-from loop.types import digest
+from sparring.judges.reward.scorers import CachedScorer, Group, LiveScorer, Scorer, start_learning
+from sparring.judges.reward.stages import Stage, Stream
+from sparring.loop.errors import ConfigError
+from sparring.loop.hardware import default_token_budget, device, fast_dtype
+from sparring.loop.labelled_pairs import Preference
+from sparring.loop.learning.batches import Plan
+from sparring.loop.types import digest
 
 
 def create(folder: str | Path, options: RewardTraining) -> RewardModel:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from loop.errors import ConfigError, StepError
+from sparring.loop.errors import ConfigError, StepError
 
 KlEstimator = Literal["k1", "k2", "k3"]
 FAR = 20.0  # nats; e^20 is what a log-ratio further out counts as, so that no exponential overflows

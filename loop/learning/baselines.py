@@ -5,12 +5,12 @@ from typing import Any, Protocol
 
 import torch
 
-from loop.errors import ConfigError
-from loop.hardware import autocast, device
-from loop.learning.batches import Row, collate
-from loop.learning.lessons import Lessons
-from loop.learning.logprobs import completion_logprobs
-from loop.learning.objectives import History
+from sparring.loop.errors import ConfigError
+from sparring.loop.hardware import autocast, device
+from sparring.loop.learning.batches import Row, collate
+from sparring.loop.learning.logprobs import completion_logprobs
+from sparring.loop.learning.objectives import History
+from sparring.loop.learning.training_rows import Lessons
 
 
 class Baseline(Protocol):

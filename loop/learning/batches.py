@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loop.errors import DataError
+from sparring.loop.errors import DataError
 
 TokenIds = Sequence[int]
 

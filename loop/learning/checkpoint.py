@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from loop.disk import writing
-from loop.errors import DataError
+from sparring.loop.disk import writing
+from sparring.loop.errors import DataError
 
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
 

@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loop.errors import DataError
-from loop.learning.batches import Batch
-from loop.learning.checkpoint import weight_files
-from loop.learning.logprobs import predicting
+from sparring.loop.errors import DataError
+from sparring.loop.learning.batches import Batch
+from sparring.loop.learning.checkpoint import weight_files
+from sparring.loop.learning.logprobs import predicting
 
 FOLDER = "critic"  # below a checkpoint: at its top vLLM would read the weights
 HEAD = "value_head.safetensors"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from loop.errors import ConfigError
-from loop.learning import advantages as estimators
-from loop.learning.advantages import gae, kl_estimate, missing_eos, token_counts, token_rewards, whiten
-from loop.learning.policy_gradient import (
+from sparring.loop.errors import ConfigError
+from sparring.loop.learning import advantages as estimators
+from sparring.loop.learning.advantages import gae, kl_estimate, missing_eos, token_counts, token_rewards, whiten
+from sparring.loop.learning.policy_gradient import (
     Totals,
     importance_weights,
     mismatch,
@@ -18,7 +18,7 @@ from loop.learning.policy_gradient import (
     policy_metrics,
     value_losses,
 )
-from loop.learning.policy_options import PPO, PolicyGradient
+from sparring.loop.learning.policy_options import PPO, PolicyGradient
 
 
 @dataclass(frozen=True)

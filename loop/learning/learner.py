@@ -11,17 +11,17 @@ from typing import Any, Protocol
 import pyarrow as pa
 import torch
 
-from loop.errors import StepError
-from loop.hardware import autocast, default_token_budget, device, fast_dtype
-from loop.learning.batches import Plan, collate, micro_batches, plan
-from loop.learning.checkpoint import load_model, save_model
-from loop.learning.descent import Optimization, Progress
-from loop.learning.lessons import Lessons
-from loop.learning.logprobs import token_logprobs
-from loop.learning.lora import Adapted, Lora
-from loop.learning.probing import write_probe
-from loop.learning.references import Reference, average
-from loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
+from sparring.loop.errors import StepError
+from sparring.loop.hardware import autocast, default_token_budget, device, fast_dtype
+from sparring.loop.learning.batches import Plan, collate, micro_batches, plan
+from sparring.loop.learning.checkpoint import load_model, save_model
+from sparring.loop.learning.logprobs import token_logprobs
+from sparring.loop.learning.lora import Adapted, Lora
+from sparring.loop.learning.optimize import Optimization, Progress
+from sparring.loop.learning.probing import write_probe
+from sparring.loop.learning.references import Reference, average
+from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
 
 CHUNK = 64  # log-probs that are stored at once
 
@@ -68,7 +68,7 @@ class Method(Protocol):
 
 
 class TorchLearner:
-    """Learns by any method (see loop.learning.preference, loop.learning.online).
+    """Learns by any method (see loop.learning.preference_method, loop.learning.policy_gradient_method).
 
     Checkpoints go to `folder`/round-NNNN. `progress(done, total, loss)` is called each step.
     """

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loop.learning.batches import Batch
+from sparring.loop.learning.batches import Batch
 
 
 def completion_logprobs(model: Any, batch: Batch) -> Tensor:

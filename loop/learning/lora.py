@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from loop.types import derive_seed
+from sparring.loop.types import derive_seed
 
 FOLDER = "adapter"  # of a checkpoint: the round's adapter alone, for whoever wants the difference
 

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from loop.errors import ConfigError
-from loop.learning.advantages import FAR, kl_estimate, token_counts
+from sparring.loop.errors import ConfigError
+from sparring.loop.learning.advantages import FAR, kl_estimate, token_counts
 
 Level = Literal["token", "sequence"]
 Normalisation = Literal["token", "sequence", "constant", "sum"]

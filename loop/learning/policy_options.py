@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from loop.errors import ConfigError
-from loop.learning.advantages import KlEstimator
-from loop.learning.policy_gradient import Clipping, Level, Normalisation, TisMode
-from loop.options import check_options, nearest
+from sparring.loop.errors import ConfigError
+from sparring.loop.learning.advantages import KlEstimator
+from sparring.loop.learning.policy_gradient import Clipping, Level, Normalisation, TisMode
+from sparring.loop.options import check_options, nearest
 
 Estimator = Literal["gae", "rloo", "group_norm", "group_mean", "moving_average", "none"]
 CHOICES = {

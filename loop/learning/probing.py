@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from loop.hardware import device
-from loop.learning.batches import Row, collate
-from loop.learning.checkpoint import load_model
-from loop.learning.logprobs import token_logprobs
-from loop.tokens import Template
+from sparring.loop.hardware import device
+from sparring.loop.learning.batches import Row, collate
+from sparring.loop.learning.checkpoint import load_model
+from sparring.loop.learning.logprobs import token_logprobs
+from sparring.loop.tokens import Template
 
 TEXTS = (
     "The lighthouse keeper wrote one short letter every evening, and every morning the sea had taken it away.",

@@ -2,10 +2,10 @@
 
 import json
 
-from loop.errors import DataError
-from loop.learning.batches import Row
-from loop.learning.lessons import Lessons
-from loop.tokens import Template
+from sparring.loop.errors import DataError
+from sparring.loop.learning.batches import Row
+from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.tokens import Template
 
 ASKED = """{question}
 

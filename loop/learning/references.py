@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loop.errors import ConfigError
-from loop.types import Checkpoint, Round
+from sparring.loop.errors import ConfigError
+from sparring.loop.types import Checkpoint, Round
 
 Kind = Literal["none", "initial", "previous", "ema", "sync", "mixture"]
 ONE_OF_A_MIXTURE = ("previous", "initial")

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loop.disk import writing
+from sparring.loop.disk import writing
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 Parameters = Sequence[Tensor]

@@ -1,4 +1,4 @@
-"""Who is paired with whom, and what is left out: builders and filters by name. `loop.pairs` puts them together.
+"""Who is paired with whom, and what is left out: builders and filters by name. `pipeline` puts them together.
 
 Pure and light: no model, no database, standard library only. Options are keyword arguments, their defaults a builder's
 or filter's own; a value that cannot be is a ConfigError, raised before anything is looked at.
@@ -6,15 +6,15 @@ or filter's own; a value that cannot be is a ConfigError, raised before anything
 
 from collections.abc import Mapping
 
-from loop.pairing.asked import sql
-from loop.pairing.dedup import dedup
-from loop.pairing.examples import group, threshold
-from loop.pairing.filters import length, margin, pass_rate
-from loop.pairing.given import dataset, gold
-from loop.pairing.ranking import all_margin, best_random, best_worst, contrast, ranked
-from loop.pairing.strength import strength
-from loop.pairing.trees import siblings
-from loop.pairing.types import Builder, Candidates, Choice, Dropped, Filter, Named, Pick, Row, Scored, Unpaired
+from sparring.loop.pairing.dataset_builders import dataset, gold
+from sparring.loop.pairing.dedup import dedup
+from sparring.loop.pairing.examples import group, threshold
+from sparring.loop.pairing.filters import length, margin, pass_rate
+from sparring.loop.pairing.ranking import all_margin, best_random, best_worst, contrast, ranked
+from sparring.loop.pairing.sql_builder import sql
+from sparring.loop.pairing.strength import strength
+from sparring.loop.pairing.trees import siblings
+from sparring.loop.pairing.types import Builder, Candidates, Choice, Dropped, Filter, Named, Pick, Row, Scored, Unpaired
 
 BUILDERS: Mapping[str, Builder] = {
     "best_worst": best_worst,

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loop.errors import ConfigError
-from loop.judging import Reading
-from loop.options import check_options, nearest
-from loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, PAIR_FILTERS, SCORE_FILTERS, UNSCORED, Candidates
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import Reading
+from sparring.loop.options import check_options, nearest
+from sparring.loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, PAIR_FILTERS, SCORE_FILTERS, UNSCORED, Candidates
 
 
 def check_pairing(kind: str, options: Mapping[str, Any]) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from math import ceil
 
-from loop.pairing.filters import choice_of
-from loop.pairing.types import Dropped, Row
-from loop.pairing.values import number
-from loop.types import Completion
+from sparring.loop.pairing.filters import choice_of
+from sparring.loop.pairing.types import Dropped, Row
+from sparring.loop.pairing.values import number
+from sparring.loop.types import Completion
 
 Element = tuple[int, int]  # a token id, and the how many-th of its answer it is: makes a set of a multiset
 

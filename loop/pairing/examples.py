@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from loop.errors import ConfigError
-from loop.pairing.types import Candidates, Pick, Unpaired
-from loop.pairing.values import number, switch, whole
+from sparring.loop.errors import ConfigError
+from sparring.loop.pairing.types import Candidates, Pick, Unpaired
+from sparring.loop.pairing.values import number, switch, whole
 
 
 def threshold(candidates: Candidates, *, at: float, below: float | None = None) -> Sequence[Pick] | Unpaired:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from math import inf
 
-from loop.pairing.types import Candidates, Choice, Dropped, Row
-from loop.pairing.values import band, number
+from sparring.loop.pairing.types import Candidates, Choice, Dropped, Row
+from sparring.loop.pairing.values import band, number
 
 
 def margin(rows: Sequence[Row], *, low: float = 0.0, high: float | None = None) -> list[Row | Dropped]:

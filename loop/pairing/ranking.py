@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from loop.errors import ConfigError
-from loop.pairing.types import Candidates, Choice, Scored, Unpaired
-from loop.pairing.values import number, one_of, whole
-from loop.types import derive_seed
+from sparring.loop.errors import ConfigError
+from sparring.loop.pairing.types import Candidates, Choice, Scored, Unpaired
+from sparring.loop.pairing.values import number, one_of, whole
+from sparring.loop.types import derive_seed
 
 
 def best_worst(candidates: Candidates, *, per_prompt: int = 1, min_margin: float = 0.0) -> Sequence[Choice] | Unpaired:

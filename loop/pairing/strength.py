@@ -7,10 +7,10 @@ from math import sqrt
 from statistics import fmean
 from typing import Literal
 
-from loop.errors import ConfigError
-from loop.pairing.filters import choice_of
-from loop.pairing.types import Candidates, Choice, Dropped, Row, Scored
-from loop.pairing.values import one_of, switch
+from sparring.loop.errors import ConfigError
+from sparring.loop.pairing.filters import choice_of
+from sparring.loop.pairing.types import Candidates, Choice, Dropped, Row, Scored
+from sparring.loop.pairing.values import one_of, switch
 
 Differences = Mapping[str, float]  # of each member: its score of chosen less its score of rejected
 

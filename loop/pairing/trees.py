@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from loop.pairing.types import Candidates, Choice, Scored, Unpaired
-from loop.pairing.values import number, switch
-from loop.types import Completion
+from sparring.loop.pairing.types import Candidates, Choice, Scored, Unpaired
+from sparring.loop.pairing.values import number, switch
+from sparring.loop.types import Completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loop.judging import Reading, full_answers
-from loop.types import Completion, Judgement, Outcome
+from sparring.loop.judgements import Reading, full_answers
+from sparring.loop.types import Completion, Judgement, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from math import inf, isnan
 
-from loop.errors import ConfigError
+from sparring.loop.errors import ConfigError
 
 
 def number(name: str, value: float, low: float = -inf, high: float = inf) -> None:

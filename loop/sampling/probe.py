@@ -8,9 +8,9 @@ arrive? The second compares along the direction in which the update moved the lo
 from collections.abc import Sequence
 from math import sqrt
 
-from loop.errors import ProbeError
-from loop.sampling.requests import Writes
-from loop.types import Checkpoint
+from sparring.loop.errors import ProbeError
+from sparring.loop.sampling.requests import Writes
+from sparring.loop.types import Checkpoint
 
 # Mean absolute difference of token log-probs, in nats: about twice the rounding seen (docs/loop.md).
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from loop.types import Checkpoint
+from sparring.loop.types import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Told:
 
 
 class Writes(Protocol):
-    """What the sampler needs of an engine: Engine has it, and loop.sampling.plain."""
+    """What the sampler needs of an engine: Engine has it, and loop.sampling.transformers_engine."""
 
     context: int
     dtype: str

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loop.learning.probing import sequences, wanted_logprobs
-from loop.pairs import outcome_of
-from loop.sampling.probe import probe
-from loop.sampling.requests import Answer, Request, Writes
-from loop.sampling.sources import Source, from_dataset, policy_of, source_of
-from loop.tokens import Template
-from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
+from sparring.loop.learning.probing import sequences, wanted_logprobs
+from sparring.loop.pairing.pipeline import outcome_of
+from sparring.loop.sampling.probe import probe
+from sparring.loop.sampling.requests import Answer, Request, Writes
+from sparring.loop.sampling.sources import Source, from_dataset, policy_of, source_of
+from sparring.loop.tokens import Template
+from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
 
 
 @dataclass(frozen=True)

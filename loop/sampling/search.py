@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from loop.errors import ConfigError
-from loop.parts import Judge
-from loop.sampling.requests import Answer, Request, Writes
-from loop.sampling.sampler import EngineSampler, Sampling, completion_id, completion_of
-from loop.sampling.sources import Source
-from loop.sampling.tree import Cut, Leaf, Search, Step, after, every, expand, select
-from loop.tokens import Template
-from loop.types import Completion, Group, Judgement, Prompt, Round, derive_seed
+from sparring.loop.errors import ConfigError
+from sparring.loop.parts import Judge
+from sparring.loop.sampling.requests import Answer, Request, Writes
+from sparring.loop.sampling.sampler import EngineSampler, Sampling, completion_id, completion_of
+from sparring.loop.sampling.sources import Source
+from sparring.loop.sampling.tree import Cut, Leaf, Search, Step, after, every, expand, select
+from sparring.loop.tokens import Template
+from sparring.loop.types import Completion, Group, Judgement, Prompt, Round, derive_seed
 
 log = logging.getLogger("sparring.search")
 

@@ -4,9 +4,9 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from loop.errors import ConfigError, DataError
-from loop.tokens import Template
-from loop.types import Checkpoint, Completion, Prompt, Round, make_id
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.tokens import Template
+from sparring.loop.types import Checkpoint, Completion, Prompt, Round, make_id
 
 ROLES = ("reference", "initial", "opponent", "dataset")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import exp, sqrt
 from statistics import fmean
 
-from loop.types import Completion
+from sparring.loop.types import Completion
 
 Cut = Callable[[Sequence[int], int], int]  # the tokens of an answer, and where a step begins -> where it ends
 

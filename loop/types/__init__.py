@@ -6,9 +6,8 @@ Records are frozen and name their causes by id, so any row can be walked back to
 gives one row. Standard library only: this package imports in milliseconds.
 """
 
-from loop.types.ids import derive_seed, digest, make_id
-from loop.types.operations import Decision, Facts, QueryInfo, Removal, RunInfo, Stop
-from loop.types.records import (
+from sparring.loop.types.ids import derive_seed, digest, make_id
+from sparring.loop.types.records import (
     Checkpoint,
     Completion,
     Evaluation,
@@ -28,7 +27,8 @@ from loop.types.records import (
     UpdatePair,
     UpdateStep,
 )
-from loop.types.views import Experience, Group, Round
+from sparring.loop.types.runs import Decision, Facts, QueryInfo, Removal, RunInfo, Stop
+from sparring.loop.types.views import Experience, Group, Round
 
 Record = (
     Prompt

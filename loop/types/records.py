@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loop.types.ids import make_id
+from sparring.loop.types.ids import make_id
 
 Message = Mapping[str, str]
 Split = Literal["train", "eval"]

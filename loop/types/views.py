@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from loop.types.ids import make_id
-from loop.types.records import Checkpoint, Completion, Judgement, Origin, Prompt, Split
+from sparring.loop.types.ids import make_id
+from sparring.loop.types.records import Checkpoint, Completion, Judgement, Origin, Prompt, Split
 
 
 @dataclass(frozen=True, slots=True)

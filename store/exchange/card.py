@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from loop.types import Split
-from store.db import Database, rows
-from store.exchange.formats import What
-from store.exchange.writing import MARK
+from sparring.loop.types import Split
+from sparring.store.db import Database, rows
+from sparring.store.exchange.formats import What
+from sparring.store.exchange.writing import MARK
 
 if TYPE_CHECKING:
-    from store.exchange.exporting import Exported
+    from sparring.store.exchange.exporting import Exported
 
 # The hub's names of licences, by what people write.
 LICENCES = {

@@ -10,14 +10,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loop.errors import ConfigError, StoreError
-from loop.types import Split
-from store.db import rows
-from store.exchange.card import card
-from store.exchange.formats import Style, Text, What, unfit
-from store.exchange.queries import UNITS, UNITS_AT, query
-from store.exchange.writing import CARD, Sink, check_target, sink, written
-from store.store import DuckStore
+from sparring.loop.errors import ConfigError, StoreError
+from sparring.loop.types import Split
+from sparring.store.db import rows
+from sparring.store.exchange.card import card
+from sparring.store.exchange.export_sql import UNITS, UNITS_AT, query
+from sparring.store.exchange.formats import Style, Text, What, unfit
+from sparring.store.exchange.writing import CARD, Sink, check_target, sink, written
+from sparring.store.store import DuckStore
 
 BATCH = 20_000  # rows in memory at once
 

@@ -11,15 +11,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from loop.errors import ConfigError, DataError
-from loop.types import JudgeInfo, Origin, RunInfo, Split, digest, make_id
-from store.db import rows
-from store.exchange.making import COUNTS, Import, chunks
-from store.exchange.overlap import refuse_overlap
-from store.exchange.reading import Source, open_source
-from store.exchange.shapes import Shape, shape_of
-from store.exchange.staging import scratch, stage
-from store.store import DuckStore
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.types import JudgeInfo, Origin, RunInfo, Split, digest, make_id
+from sparring.store.db import rows
+from sparring.store.exchange.making import COUNTS, Import, chunks
+from sparring.store.exchange.overlap import refuse_overlap
+from sparring.store.exchange.shapes import Shape, shape_of
+from sparring.store.exchange.sources import Source, open_source
+from sparring.store.exchange.staging import scratch, stage
+from sparring.store.store import DuckStore
 
 KIND = "import"
 SHOWN = 5  # refused rows that an error names

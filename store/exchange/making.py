@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from loop.types import Origin, Split
-from store.db import table
+from sparring.loop.types import Origin, Split
+from sparring.store.db import table
 
 CHUNK = 20_000  # rows of a file in one transaction
 BUILDER = "import"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import duckdb
 
-from loop.errors import DataError
-from loop.types import Split
-from store.db import rows, table
-from store.store import DuckStore
+from sparring.loop.errors import DataError
+from sparring.loop.types import Split
+from sparring.store.db import rows, table
+from sparring.store.store import DuckStore
 
 # Those of reward models' trainings alone do not count: each holds out its own share of the same pairs.
 OTHERS = """

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
-from loop.errors import ConfigError, DataError
-from store.exchange.turns import Turns, prompt_of, text_of, transcript, turns_of
+from sparring.loop.errors import ConfigError, DataError
+from sparring.store.exchange.turns import Turns, prompt_of, text_of, transcript, turns_of
 
 # What a column may be called, the usual name first.
 NAMES: Mapping[str, tuple[str, ...]] = {

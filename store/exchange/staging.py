@@ -10,9 +10,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from loop.types import Split, make_id
-from store.exchange.reading import Source
-from store.exchange.shapes import Given, Refused, Shape
+from sparring.loop.types import Split, make_id
+from sparring.store.exchange.shapes import Given, Refused, Shape
+from sparring.store.exchange.sources import Source
 
 TEXT, REAL = pa.string(), pa.float64()
 COLUMNS = pa.schema(

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from loop.errors import ConfigError
+from sparring.loop.errors import ConfigError
 
 SUFFIXES = (".parquet", ".jsonl", "")  # "": a folder
 SHARD = 200_000  # rows of a file in a folder

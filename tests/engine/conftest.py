@@ -5,7 +5,7 @@ Torch reads its number of threads when it is imported, which is before this: the
 
 import os
 
-from tests.engine.cores import CORES, one_core
+from tests.helpers.cores import CORES, one_core
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...
     os.environ |= one_core(CORES[int(worker.removeprefix("gw")) % len(CORES)])

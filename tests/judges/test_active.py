@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from judges.active import ActiveJudge
-from judges.panel import Panel
-from loop.errors import ConfigError, StepError
-from loop.judging import PATIENCE, refuse_silence, to_judge
-from loop.pairing import Candidates, Unpaired, best_worst
-from loop.parts import Judge
-from loop.types import Completion, Experience, Group, JudgeCall, Judgement, Prompt
-from tests.judges.scouts import Scouts
+from sparring.judges.active import ActiveJudge
+from sparring.judges.panel import Panel
+from sparring.loop.errors import ConfigError, StepError
+from sparring.loop.judgements import PATIENCE, refuse_silence, to_judge
+from sparring.loop.pairing import Candidates, Unpaired, best_worst
+from sparring.loop.parts import Judge
+from sparring.loop.types import Completion, Experience, Group, JudgeCall, Judgement, Prompt
+from tests.helpers.scouts import Scouts
 from tests.judges.test_panel import Decider, Scorer
 
 PROMPT = Prompt.make([{"role": "user", "content": "Say something."}], "train", "test", {})

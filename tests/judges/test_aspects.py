@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from judges import aspects
-from judges.asking import Question
-from judges.aspects import OURS, AspectsJudge, aspects_judge, read_aspects
-from loop.errors import ConfigError, StepError
-from loop.types import Completion, Group, JudgeCall, Judgement, Prompt
-from tests.judges.fake_asker import Answer, FakeAsker
+from sparring.judges import aspects
+from sparring.judges.aspects import OURS, AspectsJudge, aspects_judge, read_aspects
+from sparring.judges.llm_client import Question
+from sparring.loop.errors import ConfigError, StepError
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
+from tests.helpers.fake_asker import Answer, FakeAsker
 
 PLAIN, MATHS = "Tell me a story.", "What is 2 + 2?"
 

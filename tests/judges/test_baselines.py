@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from judges.baselines import BagOfWords, fit_words, longer_by, words
-from judges.measure import accuracy
-from loop.errors import DataError
-from loop.preferences import Preference, read_preferences, split_by_prompt
+from sparring.judges.baselines import BagOfWords, fit_words, longer_by, words
+from sparring.judges.measure import accuracy
+from sparring.loop.errors import DataError
+from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 
 DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_hh_harmless_human.parquet"

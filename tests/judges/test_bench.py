@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from judges.bench import Agreement, agreement, bench, cases_of
-from loop.errors import StepError
-from loop.judging import NO_REPLY, PATIENCE
-from loop.preferences import Preference, read_preferences
-from loop.types import Completion, JudgeCall, Judgement, Prompt, Record
-from tests.told import Duels, Scores
+from sparring.judges.bench import Agreement, agreement, bench, cases_of
+from sparring.loop.errors import StepError
+from sparring.loop.judgements import NO_REPLY, PATIENCE
+from sparring.loop.labelled_pairs import Preference, read_preferences
+from sparring.loop.types import Completion, JudgeCall, Judgement, Prompt, Record
+from tests.helpers.scripted_judges import Duels, Scores
 
 DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_pandalm_human.parquet"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from judges.canary import BLANK, CONSTANT, INJECTIONS, CanaryReport, canaries, read_bank, run_canaries
-from judges.rules import RulesJudge
-from loop.fakes import FakeJudge
-from loop.parts import Judge
-from tests.told import Duels, Scores
+from sparring.judges.canary import BLANK, CONSTANT, INJECTIONS, CanaryReport, canaries, read_bank, run_canaries
+from sparring.judges.rules import RulesJudge
+from sparring.loop.fakes import FakeJudge
+from sparring.loop.parts import Judge
+from tests.helpers.scripted_judges import Duels, Scores
 
 GOOD = {good for _, good in read_bank()}
 

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from judges.choosing import CHOICES, best_vs_uncertain, thompson, uncertainty
+from sparring.judges.choosing import CHOICES, best_vs_uncertain, thompson, uncertainty
 
 # Three answers (rows), two members (columns). Differences over members: 0-1: -1, -3; 0-2: -5, -4; 1-2: -4, -1.
 BY_HAND = [[0.0, 0.0], [1.0, 3.0], [5.0, 4.0]]

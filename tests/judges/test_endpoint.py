@@ -16,16 +16,26 @@ from typing import Any
 
 import pytest
 
-from judges.asking import Question, Reply
-from judges.endpoint import Endpoint, retry_after
-from judges.llm import LLMJudge, llm_judge
-from judges.verdicts import verdict_schema
-from loop.errors import ConfigError, EnvironmentProblem, StepError
-from loop.judging import NO_REPLY
-from loop.types import JudgeCall, Judgement
-from store.db import rows
-from store.store import DuckStore
-from tests.judges.flaky import IN_FLIGHT, P_RIGHT, P_WRONG, FlakyServer, endpoint, groups, judge_into, merit, seeded
+from sparring.judges.endpoint import Endpoint, retry_after
+from sparring.judges.llm import LLMJudge, llm_judge
+from sparring.judges.llm_client import Question, Reply
+from sparring.judges.verdicts import verdict_schema
+from sparring.loop.errors import ConfigError, EnvironmentProblem, StepError
+from sparring.loop.judgements import NO_REPLY
+from sparring.loop.types import JudgeCall, Judgement
+from sparring.store.db import rows
+from sparring.store.store import DuckStore
+from tests.helpers.flaky_server import (
+    IN_FLIGHT,
+    P_RIGHT,
+    P_WRONG,
+    FlakyServer,
+    endpoint,
+    groups,
+    judge_into,
+    merit,
+    seeded,
+)
 
 ROOT = Path(__file__).parents[2]
 VERDICT = verdict_schema(("A", "B"))
@@ -116,7 +126,7 @@ def test_killed_half_way_it_repeats_no_stored_verdict(tmp_path: Path) -> None:
     ids = asked_by_text(count, verdict="json")
     store = DuckStore(tmp_path / "store.duckdb")
     with FlakyServer(seeded(0.3, seed=1), delay=0.02) as server:
-        command = [sys.executable, "-m", "tests.judges.flaky", server.url, str(store.db.path), str(count)]
+        command = [sys.executable, "-m", "tests.helpers.flaky_server", server.url, str(store.db.path), str(count)]
         process = subprocess.Popen(command, cwd=ROOT)
         while len(server.calls) < count and process.poll() is None:
             time.sleep(0.005)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.build import read_all_prompts
-from flows.config import read_config
-from judges.rules import RulesJudge
-from loop.types import Group
-from tests.records import checkpoint, completion, round_of
+from sparring.flows.compose.build import read_all_prompts
+from sparring.flows.config import read_config
+from sparring.judges.rules import RulesJudge
+from sparring.loop.types import Group
+from tests.helpers.records import checkpoint, completion, round_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("SPARRING_TEST_DATA", ROOT.parent / "shared" / "data"))

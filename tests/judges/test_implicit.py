@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from judges.implicit import ImplicitJudge
-from loop.errors import ConfigError
-from loop.learning.checkpoint import weights_sha256
-from loop.tokens import Template
-from loop.types import Completion, Group, Judgement, Prompt
-from tests.tiny import build_tiny_model
+from sparring.judges.implicit import ImplicitJudge
+from sparring.loop.errors import ConfigError
+from sparring.loop.learning.checkpoint import weights_sha256
+from sparring.loop.tokens import Template
+from sparring.loop.types import Completion, Group, Judgement, Prompt
+from tests.helpers.tiny import build_tiny_model
 
 TEXTS = ("Yes.", "No, I do not think so at all.", "Perhaps", "")
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from judges.asking import Question, Reply
-from judges.endpoint import Endpoint
-from judges.llm import LLMJudge, asker_of, llm_judge
-from loop.errors import ConfigError
-from loop.judging import NO_REPLY, duel_id, score_id
-from loop.options import check_options
-from loop.pairing import Candidates, Unpaired, best_worst
-from loop.types import Group, JudgeCall, Judgement
-from tests.experience import completion
-from tests.judges.flaky import FlakyServer, endpoint, groups, merit
+from sparring.judges.endpoint import Endpoint
+from sparring.judges.llm import LLMJudge, asker_of, llm_judge
+from sparring.judges.llm_client import Question, Reply
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import NO_REPLY, duel_id, score_id
+from sparring.loop.options import check_options
+from sparring.loop.pairing import Candidates, Unpaired, best_worst
+from sparring.loop.types import Group, JudgeCall, Judgement
+from tests.helpers.experience import completion
+from tests.helpers.flaky_server import FlakyServer, endpoint, groups, merit
 
 
 class Says:

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from judges.maths import final_number, reference_number
+from sparring.judges.maths import final_number, reference_number
 
 ANSWERS = [
     ("The answer is 42.", "42"),

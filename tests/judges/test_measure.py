@@ -6,7 +6,7 @@ from math import comb, log, sqrt
 import numpy as np
 import pytest
 
-from judges.measure import (
+from sparring.judges.measure import (
     accuracy,
     best_of_n,
     calibration,
@@ -18,7 +18,7 @@ from judges.measure import (
     position_bias,
     share,
 )
-from loop.evaluator import wilson
+from sparring.loop.evaluator import wilson
 
 
 def test_outcomes_of_every_kind() -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from judges.panel import Panel
-from loop.errors import ConfigError, StepError
-from loop.judging import Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
-from loop.types import Completion, Group, JudgeCall, Judgement, Prompt
+from sparring.judges.panel import Panel
+from sparring.loop.errors import ConfigError, StepError
+from sparring.loop.judgements import Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
 
 
 class Scorer(Pointwise):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from judges.asking import Question
-from judges.principles import (
+from sparring.judges.llm_client import Question
+from sparring.judges.principles import (
     OURS,
     Principle,
     PrinciplesJudge,
@@ -21,9 +21,9 @@ from judges.principles import (
     strongest_principle,
     truncated_geometric,
 )
-from loop.errors import ConfigError, StepError
-from loop.types import Completion, Group, JudgeCall, Judgement, Prompt
-from tests.judges.fake_asker import Answer, FakeAsker
+from sparring.loop.errors import ConfigError, StepError
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
+from tests.helpers.fake_asker import Answer, FakeAsker
 
 PROMPT = Prompt.make([{"role": "user", "content": "Say something."}], "train", "test", {})
 

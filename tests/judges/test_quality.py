@@ -5,7 +5,7 @@ from math import log
 import numpy as np
 import pytest
 
-from judges.quality import (
+from sparring.judges.quality import (
     Strength,
     Variant,
     answer_probabilities,
@@ -17,8 +17,8 @@ from judges.quality import (
     self_evolved,
     strength,
 )
-from loop.errors import ConfigError, DataError
-from loop.preferences import Preference
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.labelled_pairs import Preference
 
 
 def pair(name: str, p_a: float, **fields: float) -> Preference:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from judges.reward.encoding import Encoding
-from judges.reward.model import RewardModel
-from judges.reward_model import RewardModelJudge
-from loop.errors import ConfigError, NotANumber
-from loop.types import Group, Judgement, Prompt
-from tests.experience import completion
-from tests.judges.reward.models import build_foreign, build_tiny_encoder
+from sparring.judges.reward.encoding import Encoding
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward_model import RewardModelJudge
+from sparring.loop.errors import ConfigError, NotANumber
+from sparring.loop.types import Group, Judgement, Prompt
+from tests.helpers.experience import completion
+from tests.helpers.reward_backbones import build_foreign, build_tiny_encoder
 
 TEXTS = ["yes", "no, never, not in a hundred years!", "what?", "it is so"]
 
@@ -233,7 +233,7 @@ def test_vllm_is_for_models_that_it_reads_right(folders: dict[str, Path], tmp_pa
 
 def test_nothing_to_judge_loads_nothing(folders: dict[str, Path]) -> None:
     script = (
-        "import sys; from judges.reward_model import RewardModelJudge\n"
+        "import sys; from sparring.judges.reward_model import RewardModelJudge\n"
         "assert list(RewardModelJudge(model='nowhere').judge([])) == []\n"
         "print(*sys.modules)"
     )

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import pytest
 
-from judges.ifeval import check_of
-from judges.rules import CHUNK, RulesJudge, check_prompt
-from loop.errors import ConfigError, DataError
-from loop.types import Completion, Group, Judgement, Prompt
+from sparring.judges.ifeval import check_of
+from sparring.judges.rules import CHUNK, RulesJudge, check_prompt
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.types import Completion, Group, Judgement, Prompt
 
 DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 GOLDEN = DATA / "verifier_ifeval_gpt4_verdicts.jsonl"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from judges.asking import Question
-from judges.self_rewarding import START, SelfJudge
-from loop.errors import ConfigError, StepError
-from loop.judging import score_id
-from loop.types import Completion, Group, JudgeCall, Judgement, Origin, Prompt
-from tests.judges.fake_asker import FakeAsker
+from sparring.judges.llm_client import Question
+from sparring.judges.self_rewarding import START, SelfJudge
+from sparring.loop.errors import ConfigError, StepError
+from sparring.loop.judgements import score_id
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Origin, Prompt
+from tests.helpers.fake_asker import FakeAsker
 
 PROMPT = Prompt.make([{"role": "user", "content": "Say something."}], "train", "test", {})
 

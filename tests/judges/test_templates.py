@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judges.templates import FOLDER, PromptFile, quote, quoted
-from loop.errors import ConfigError
-from loop.tokens import Template
+from sparring.judges.templates import FOLDER, PromptFile, quote, quoted
+from sparring.loop.errors import ConfigError
+from sparring.loop.tokens import Template
 
 USER = [{"role": "user", "content": "What is 2 + 2?"}]
 LABELS = {"label_first": "A", "label_second": "B", "label_tie": ""}

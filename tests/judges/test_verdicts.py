@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judges.asking import Question
-from judges.chat import KEPT, read, request
-from judges.verdicts import by_label, json_score, json_verdict, label_verdict, score_schema, unreadable, verdict_schema
+from sparring.judges.chat import KEPT, read, request
+from sparring.judges.llm_client import Question
+from sparring.judges.verdicts import (
+    by_label,
+    json_score,
+    json_verdict,
+    label_verdict,
+    score_schema,
+    unreadable,
+    verdict_schema,
+)
 
 AB, ABT = ("A", "B"), ("A", "B", "tie")
 WHOLE = '{"rationale": "B is wrong.", "verdict": "A"}'

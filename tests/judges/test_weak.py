@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from judges.measure import accuracy, calibration
-from judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels
-from loop.errors import DataError
-from loop.preferences import Preference, read_preferences, split_by_prompt
+from sparring.judges.measure import accuracy, calibration
+from sparring.judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels
+from sparring.loop.errors import DataError
+from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 
 DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_pandalm_human.parquet"

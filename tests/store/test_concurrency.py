@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import store_kills
-from loop.errors import StoreBusy
-from store.reading import Reader
-from store.store import DuckStore
-from tests.records import prompt
+from sparring.loop.errors import StoreBusy
+from sparring.store.reader import Reader
+from sparring.store.store import DuckStore
+from tests.helpers.records import prompt
 
 ROOT = Path(__file__).parents[2]
 WRITERS, CHUNKS = 4, 5
@@ -29,10 +29,10 @@ con.close()
 # Writes 0.2 MB a chunk until the store refuses; then says why, and what is there.
 FILLER = """
 import random, resource, sys
-from loop.errors import StoreError
-from store.publish import publish
-from store.store import DuckStore
-from tests.records import prompt
+from sparring.loop.errors import StoreError
+from sparring.store.publish import publish
+from sparring.store.store import DuckStore
+from tests.helpers.records import prompt
 store, noise, acknowledged = DuckStore(sys.argv[1]), random.Random(0), 0
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -6,11 +6,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from loop.errors import StoreBusy, StoreError
-from store.db import Database
-from store.engine import attach, detach
-from store.store import DuckStore
-from tests.records import prompt
+from sparring.loop.errors import StoreBusy, StoreError
+from sparring.store.db import Database
+from sparring.store.engine import attach, detach
+from sparring.store.store import DuckStore
+from tests.helpers.records import prompt
 
 
 def open_files(folder: Path) -> set[str]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from loop.judging import duel_id
-from loop.types import Completion, JudgeCall, JudgeInfo, Judgement
-from store.db import rows
-from store.lineage import walk
-from store.store import DuckStore
-from tests.records import checkpoint, completion, filled_store, judgement, prompt, round_of
+from sparring.loop.judgements import duel_id
+from sparring.loop.types import Completion, JudgeCall, JudgeInfo, Judgement
+from sparring.store.db import rows
+from sparring.store.lineage import walk
+from sparring.store.store import DuckStore
+from tests.helpers.records import checkpoint, completion, filled_store, judgement, prompt, round_of
 
 
 def ask(store: DuckStore, sql: str) -> list[dict[str, Any]]:

@@ -1,18 +1,18 @@
-"""Where rows come from and what came of them, on the run of tests/records.py and on rows made by hand."""
+"""Where rows come from and what came of them, on the run of tests/helpers/records.py and on rows made by hand."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loop.errors import StoreError
-from loop.types import Example, JudgeInfo, Judgement, Round
-from store.edges import CAUSES, EFFECTS, KINDS
-from store.lineage import Direction, kind_of, walk
-from store.provenance import provenance
-from store.records import TABLES
-from store.store import DuckStore
-from tests.records import JUDGE, Filled, completion, filled_store, judgement, pair, prompt, round_of, update
+from sparring.loop.errors import StoreError
+from sparring.loop.types import Example, JudgeInfo, Judgement, Round
+from sparring.store.edges import CAUSES, EFFECTS, KINDS
+from sparring.store.lineage import Direction, kind_of, walk
+from sparring.store.provenance import provenance
+from sparring.store.records import TABLES
+from sparring.store.store import DuckStore
+from tests.helpers.records import JUDGE, Filled, completion, filled_store, judgement, pair, prompt, round_of, update
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ from pathlib import Path
 import duckdb
 import pytest
 
-import store
-from loop.errors import StoreError
-from store.care.check import check
-from store.care.copying import backup, compact
-from store.engine import FORMAT
-from store.publish import publish, read_copy
-from store.store import DuckStore
-from tests.records import RUN, prompt
-from tests.spar import ROOT, environment, project
+from sparring import store
+from sparring.loop.errors import StoreError
+from sparring.store.engine import FORMAT
+from sparring.store.maintenance.check import check
+from sparring.store.maintenance.copies import backup, compact
+from sparring.store.publish import publish, read_copy
+from sparring.store.store import DuckStore
+from tests.helpers.records import RUN, prompt
+from tests.helpers.spar import ROOT, environment, project
 
 # Everything a person can do to a store, in one process that tells each time Python opens its file, by whatever name.
 WATCHED = """
@@ -39,7 +39,7 @@ def watch(event, args):
 NAMES = ("preferences.duckdb", "preferences.duckdb.wal")
 done = "imports"
 sys.addaudithook(watch)
-from flows.cli import main
+from sparring.cli import main
 codes = {}
 for words in json.load(sys.stdin):
     done = " ".join(words)

@@ -10,13 +10,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from loop.types import Checkpoint, RunInfo
-from store import history
-from store.care.check import check
-from store.care.migrating import migrate_file
-from store.care.rebuild import rebuild
-from store.db import Database, migrations
-from store.store import DuckStore
+from sparring.loop.types import Checkpoint, RunInfo
+from sparring.store import history
+from sparring.store.db import Database, migrations
+from sparring.store.maintenance.check import check
+from sparring.store.maintenance.migrate import migrate_file
+from sparring.store.maintenance.rebuild import rebuild
+from sparring.store.store import DuckStore
 
 SCHEMAS = Path(__file__).parent / "schemas"
 VERSIONS = (1, 2, 3, 4)

@@ -7,12 +7,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from loop.errors import DataError, StoreError
-from store.db import Database, migrate
-from store.parts import parts_folder
-from store.publish import publish, read_copy
-from store.store import DuckStore
-from tests.records import INFO, RUN, completion, filled_store, judgement, prompt
+from sparring.loop.errors import DataError, StoreError
+from sparring.store.db import Database, migrate
+from sparring.store.parts import parts_folder
+from sparring.store.publish import publish, read_copy
+from sparring.store.store import DuckStore
+from tests.helpers.records import INFO, RUN, completion, filled_store, judgement, prompt
 
 Row = tuple[Any, ...]
 OPEN = """

@@ -8,18 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from loop.errors import ConfigError
-from loop.types import (
+from sparring.loop.errors import ConfigError
+from sparring.loop.types import (
     Example,
     PromptOutcome,
     Update,
     UpdatePair,
 )
-from store.questions import QUESTIONS, answer
-from store.store import DuckStore
-from tests.kept import KeptStore
-from tests.questions import asked, begin, measured, prompts
-from tests.records import (
+from sparring.store.questions import QUESTIONS, answer
+from sparring.store.store import DuckStore
+from tests.helpers.kept_store import KeptStore
+from tests.helpers.questions import asked, begin, measured, prompts
+from tests.helpers.records import (
     RUN,
     completion,
     filled_store,

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from loop.judging import duel_id
-from loop.types import Checkpoint, Completion, JudgeInfo, Judgement, Prompt, Record, RunInfo, Update
-from store.questions import answer
-from store.store import DuckStore
-from tests.kept import KeptStore
-from tests.records import checkpoint, completion, judgement, prompt, round_of
+from sparring.loop.judgements import duel_id
+from sparring.loop.types import Checkpoint, Completion, JudgeInfo, Judgement, Prompt, Record, RunInfo, Update
+from sparring.store.questions import answer
+from sparring.store.store import DuckStore
+from tests.helpers.kept_store import KeptStore
+from tests.helpers.records import checkpoint, completion, judgement, prompt, round_of
 
 SCORES = {"reward": ((0.1, 0.2, 0.3), (0.2, 0.4, 0.6))}  # changes 0.1, 0.2, 0.3: mean 0.2, standard deviation 0.1
 HALF = 1.96 * 0.1 / sqrt(3)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from loop.types import (
+from sparring.loop.types import (
     JudgeCall,
     Judgement,
 )
-from store.store import DuckStore
-from tests.kept import KeptStore
-from tests.questions import asked, begin, prompts, told
-from tests.records import (
+from sparring.store.store import DuckStore
+from tests.helpers.kept_store import KeptStore
+from tests.helpers.questions import asked, begin, prompts, told
+from tests.helpers.records import (
     RUN,
     completion,
     filled_store,

@@ -12,18 +12,18 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from loop.errors import ConfigError
-from store.db import Database
-from store.reading import answer
-from store.sealed import check_question, seal, statements
-from tests.attacks import ANSWERED, FILES, NETWORK, OWN_FILES, PASSWORD, REFUSED, SECRET, WRITES
-from tests.records import filled_store
-from tests.spar import ROOT
+from sparring.loop.errors import ConfigError
+from sparring.store.db import Database
+from sparring.store.reader import answer
+from sparring.store.sealed import check_question, seal, statements
+from tests.helpers.attacks import ANSWERED, FILES, NETWORK, OWN_FILES, PASSWORD, REFUSED, SECRET, WRITES
+from tests.helpers.records import filled_store
+from tests.helpers.spar import ROOT
 
 # A writer that dies between its commit and the end: what it wrote is in the write-ahead log alone.
 DIES = """
 import os, sys
-from store.db import Database
+from sparring.store.db import Database
 with Database(sys.argv[1]).write() as con:
     con.execute("UPDATE prompts SET source = 'written'")
     con.execute("COMMIT")

@@ -6,11 +6,11 @@ import duckdb
 import numpy as np
 import pytest
 
-from loop.errors import StoreError, StoreTooNew
-from loop.types import Prompt, PromptOutcome
-from store.db import Database, migrations
-from store.store import DuckStore
-from tests.records import (
+from sparring.loop.errors import StoreError, StoreTooNew
+from sparring.loop.types import Prompt, PromptOutcome
+from sparring.store.db import Database, migrations
+from sparring.store.store import DuckStore
+from tests.helpers.records import (
     JUDGE,
     RUN,
     Filled,

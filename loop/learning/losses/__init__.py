@@ -8,9 +8,9 @@
 All are chosen by name and take their options by keyword. To add one, write the function and name it in `registry`.
 """
 
-from loop.learning.losses.logps import Groups, Logps
-from loop.learning.losses.metrics import mean_loss, metrics
-from loop.learning.losses.registry import (
+from sparring.loop.learning.losses.logps import Groups, Logps
+from sparring.loop.learning.losses.metrics import mean_loss, metrics
+from sparring.loop.learning.losses.registry import (
     BATCH_DEPENDENT,
     GROUP_LOSSES,
     LOSSES,

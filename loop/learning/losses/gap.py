@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loop.learning.losses.logps import Logps
-from loop.learning.losses.ranges import Noise, NotNegative, Positive, Smoothing, UpToOne
-from loop.learning.losses.scores import (
+from sparring.loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.ranges import Noise, NotNegative, Positive, Smoothing, UpToOne
+from sparring.loop.learning.losses.scores import (
     bernoulli_kl,
     difference,
     expected,

@@ -8,11 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from loop.errors import DataError
-from loop.learning.losses.logps import Groups
-from loop.learning.losses.pointwise import kto_term, nca_term
-from loop.learning.losses.ranges import NotNegative, Positive
-from loop.learning.losses.scores import logistic
+from sparring.loop.errors import DataError
+from sparring.loop.learning.losses.logps import Groups
+from sparring.loop.learning.losses.pointwise import kto_term, nca_term
+from sparring.loop.learning.losses.ranges import NotNegative, Positive
+from sparring.loop.learning.losses.scores import logistic
 
 
 def rpo_nv_group(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loop.errors import DataError
+from sparring.loop.errors import DataError
 
 
 def _zero() -> Tensor:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from loop.learning.losses.logps import Logps
-from loop.learning.losses.scores import means
+from sparring.loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.scores import means
 
 
 def mean_loss(values: Tensor, weight: Tensor, n: int) -> Tensor:

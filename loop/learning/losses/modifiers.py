@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loop.learning.losses.logps import Logps
-from loop.learning.losses.ranges import Inside, NotNegative, Positive
+from sparring.loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.ranges import Inside, NotNegative, Positive
 
 STEEPEST = 30.0  # e^30 squared, and times a log-ratio, is still a float32
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loop.learning.losses.logps import Logps
-from loop.learning.losses.ranges import NotNegative, Positive
-from loop.learning.losses.scores import each, expected, logistic, ratios
+from sparring.loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.ranges import NotNegative, Positive
+from sparring.loop.learning.losses.scores import each, expected, logistic, ratios
 
 
 def kto(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from loop.errors import ConfigError
+from sparring.loop.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ asft stays with the answer that is called chosen.
 
 from torch import Tensor
 
-from loop.learning.losses.logps import Logps
-from loop.learning.losses.ranges import NotNegative, Positive, Smoothing
-from loop.learning.losses.scores import difference, each, log_odds, logistic, means, nll_chosen, smoothed, sums
+from sparring.loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.ranges import NotNegative, Positive, Smoothing
+from sparring.loop.learning.losses.scores import difference, each, log_odds, logistic, means, nll_chosen, smoothed, sums
 
 
 def simpo(logps: Logps, *, beta: Positive = 2.0, gamma: NotNegative = 1.0, label_smoothing: Smoothing = 0.0) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loop.errors import ConfigError
-from loop.learning.losses import gap, groups, modifiers, pointwise, reference_free, regularisers
-from loop.learning.losses.logps import Groups, Logps
-from loop.learning.losses.ranges import NotNegative, check_value, check_values
-from loop.options import check_options, nearest
+from sparring.loop.errors import ConfigError
+from sparring.loop.learning.losses import gap, groups, modifiers, pointwise, reference_free, regularisers
+from sparring.loop.learning.losses.logps import Groups, Logps
+from sparring.loop.learning.losses.ranges import NotNegative, check_value, check_values
+from sparring.loop.options import check_options, nearest
 
 Loss = Callable[[Logps], Tensor]
 GroupLoss = Callable[[Groups], Tensor]
@@ -49,7 +49,7 @@ NEEDS_BASELINE: Mapping[str, str] = {
     "bco_unpaired": "running",
 }
 NEEDS_SAMPLE = frozenset({"optimism"})
-# What is learned beside a pair: see loop.learning.preference.ASIDES.
+# What is learned beside a pair: see loop.learning.preference_method.ASIDES.
 NEEDS_ASIDE: Mapping[str, str] = {"nll_rationale": "rationale", "degree_ce": "degree"}
 # Losses of a difference of log-ratios, which f-DPO is derived for.
 OF_DIFFERENCE = frozenset(

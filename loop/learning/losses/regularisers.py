@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from loop.errors import DataError
-from loop.learning.losses.logps import Logps
-from loop.learning.losses.ranges import NotNegative
-from loop.learning.losses.scores import nll_chosen as mean_nll
+from sparring.loop.errors import DataError
+from sparring.loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.ranges import NotNegative
+from sparring.loop.learning.losses.scores import nll_chosen as mean_nll
 
 
 def nll_chosen(logps: Logps, *, weight: NotNegative, reduce: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -38,7 +38,7 @@ def nll_rationale(logps: Logps, *, weight: NotNegative) -> Tensor:
 def degree_ce(logps: Logps, *, weight: NotNegative) -> Tensor:
     """How much is missing from an answer (SPO, arXiv:2409.17791): -weight log P(degree | prompt, what is left of it).
 
-    Cross-entropy over the vocabulary, of the one digit that is right: our reading, see loop.learning.degrees. Raises
+    Cross-entropy over the vocabulary, of the one digit that is right: our reading, see loop.learning.spo. Raises
     DataError where nothing was removed from any answer.
     """
     found, tokens = logps.policy_degree, logps.degree_tokens

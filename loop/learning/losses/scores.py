@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loop.learning.losses.logps import Logps
+from sparring.loop.learning.losses.logps import Logps
 
 Sides = tuple[Tensor, Tensor]
 CERTAIN = -1e-6  # a mean log-prob above this is taken for this: log(1 - P) needs P < 1

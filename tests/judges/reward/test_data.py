@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from judges.reward.data import Pairs, encode_groups, encode_pairs, pair_plan, refuse_unlearnable, split_rows
-from judges.reward.encoding import Encoding
-from loop.errors import DataError
-from loop.preferences import Preference
-from tests.judges.reward.pairs import pairs, prompt
+from sparring.judges.reward.encoding import Encoding
+from sparring.judges.reward.rows import Pairs, encode_groups, encode_pairs, pair_plan, refuse_unlearnable, split_rows
+from sparring.loop.errors import DataError
+from sparring.loop.labelled_pairs import Preference
+from tests.helpers.reward_pairs import pairs, prompt
 
 Q = prompt("q")
 

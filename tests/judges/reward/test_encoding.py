@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from judges.reward.encoding import Encoding
-from loop.errors import ConfigError, DataError
-from tests.judges.reward.models import build_tiny_encoder
-from tests.tiny import build_tiny_model
+from sparring.judges.reward.encoding import Encoding
+from sparring.loop.errors import ConfigError, DataError
+from tests.helpers.reward_backbones import build_tiny_encoder
+from tests.helpers.tiny import build_tiny_model
 
 ASK = [{"role": "user", "content": "hi"}]
 END = 257

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from judges.reward.encoding import Encoded, Encoding
-from judges.reward.features import CHUNK, features
-from judges.reward.model import RewardModel
-from tests.judges.reward.pairs import pairs, prompt
-from tests.tiny import build_tiny_model
+from sparring.judges.reward.encoding import Encoded, Encoding
+from sparring.judges.reward.features import CHUNK, features
+from sparring.judges.reward.model import RewardModel
+from tests.helpers.reward_pairs import pairs, prompt
+from tests.helpers.tiny import build_tiny_model
 
 
 class Killed(Exception):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from judges.reward.heads import HEADS, make_head
-from loop.errors import ConfigError
+from sparring.judges.reward.heads import HEADS, make_head
+from sparring.loop.errors import ConfigError
 
 FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
 SMALL = {"proto": {"count": 2, "dim": 4, "growth": 1}, "proto_tokens": {"count": 2, "length": 9, "growth": 1}}

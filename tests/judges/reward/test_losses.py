@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from judges.reward import losses
+from sparring.judges.reward import losses
 
 RANDOM = np.random.default_rng(7)
 DELTA = RANDOM.normal(0, 3, 40)

@@ -17,13 +17,13 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from judges.reward.encoding import Encoded
-from judges.reward.losses import bradley_terry
-from judges.reward.model import RewardModel
-from loop.errors import ConfigError, DataError
-from loop.learning.checkpoint import weights_sha256
-from tests.judges.reward.models import ANSWERS, build_foreign, build_tiny_encoder, encoded
-from tests.tiny import build_tiny_model
+from sparring.judges.reward.encoding import Encoded
+from sparring.judges.reward.losses import bradley_terry
+from sparring.judges.reward.model import RewardModel
+from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.learning.checkpoint import weights_sha256
+from tests.helpers.reward_backbones import ANSWERS, build_foreign, build_tiny_encoder, encoded
+from tests.helpers.tiny import build_tiny_model
 
 Kind = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 KINDS: list[Kind] = [

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from judges.reward.prototypes import CHOSEN, REJECTED, PrototypeHead
-from judges.reward.token_prototypes import TokenPrototypeHead, segment_means
-from loop.errors import DataError
+from sparring.judges.reward.prototypes import CHOSEN, REJECTED, PrototypeHead
+from sparring.judges.reward.token_prototypes import TokenPrototypeHead, segment_means
+from sparring.loop.errors import DataError
 
 D, DIM = 6, 4
 RANDOM = np.random.default_rng(3)

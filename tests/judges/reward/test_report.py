@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from judges.reward.data import encode_pairs, pairs_of
-from judges.reward.encoding import Encoding
-from judges.reward.features import features
-from judges.reward.model import RewardModel
-from judges.reward.report import evaluate, measured, scale, scores
-from loop.errors import DataError
-from loop.evaluator import wilson
-from loop.preferences import Preference
-from tests.judges.reward.pairs import pairs, prompt
+from sparring.judges.reward.encoding import Encoding
+from sparring.judges.reward.features import features
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.report import evaluate, measured, scale, scores
+from sparring.judges.reward.rows import encode_pairs, pairs_of
+from sparring.loop.errors import DataError
+from sparring.loop.evaluator import wilson
+from sparring.loop.labelled_pairs import Preference
+from tests.helpers.reward_pairs import pairs, prompt
 
 
 def make(number: int, a: str, b: str, p_a: float) -> Preference:

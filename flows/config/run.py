@@ -1,0 +1,47 @@
+"""The sections on how a run is operated; they shape no row."""
+
+from pydantic import Field
+
+from sparring.flows.config.base import Section
+
+
+class Stop(Section):
+    """After which round a run stops, and says why; a rule without a number is off. See loop/stopping.py."""
+
+    win_rate: float | None = Field(None, ge=0, le=1, description="stop when the whole win-rate interval lies below")
+    kl: float | None = Field(None, gt=0, description="stop when KL from the initial policy, in nats, is above")
+    length_growth: float | None = Field(
+        None, gt=0, description="stop when held-out answers are more than so many times as long as the initial ones"
+    )
+    abstained: float | None = Field(
+        None, ge=0, le=1, description="stop when the judge left a larger share of the prompts without an answer"
+    )
+    chosen_fall: float | None = Field(
+        None, gt=0, description="stop when an update lowered log P(chosen) by more nats, a mean over its last quarter"
+    )
+    query: str | None = Field(
+        None, description="SQL, or a .sql file: a row with found, bound and message stops the run, see docs/queries.md"
+    )
+
+
+class Step(Section):
+    timeout: float | None = Field(None, gt=0, description="seconds after which the step is ended, with its children")
+    retries: int = Field(2, ge=0, description="times that a step which failed is called again (under Prefect)")
+
+
+class Steps(Section):
+    stall: float | None = Field(3600, gt=0, description="seconds without any progress after which a step is ended")
+    backoff: float = Field(2, gt=0, description="seconds before the first retry; each further one waits twice as long")
+    sample: Step = Field(default_factory=Step)
+    judge: Step = Field(default_factory=lambda: Step(retries=3))
+    pair: Step = Field(default_factory=lambda: Step(retries=0))
+    score: Step = Field(default_factory=lambda: Step(retries=1))
+    learn: Step = Field(default_factory=lambda: Step(retries=1))
+    evaluate: Step = Field(default_factory=Step)
+
+
+class Keep(Section):
+    checkpoints: int | None = Field(
+        None, ge=1, description="newest checkpoints whose files are kept, beside those a run still needs; null: all"
+    )
+    read_copy: bool = Field(True, description="after every step, bring the store's read copy up to date")

@@ -1,0 +1,76 @@
+"""The sections on what is sampled, judged and paired."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sparring.flows.config.base import Named, Section, WithOptions
+
+
+class Policy(Section):
+    model: str = Field(
+        description="a local folder, a hub id, bundled/smollm2-135m-instruct, or run:NAME, the policy that another run "
+        "of the store ended with"
+    )
+
+
+class Prompts(Section):
+    train: str = Field(description="JSONL, Parquet or CSV file, a saved dataset's folder, or a hub dataset id[:split]")
+    eval: str = Field(description="held-out prompts, as train; none of them may be among the train prompts")
+    per_round: int | None = Field(None, ge=1, description="train prompts a round plays; all of them when not given")
+    query: str | None = Field(
+        None, description="SQL, or a .sql file: the prompt_id of those that a round plays first, see docs/queries.md"
+    )
+
+
+class Source(Section):
+    """Who answers the train prompts beside the policy."""
+
+    of: str = Field(description="reference, initial, opponent, dataset, or a model's folder or hub id")
+    n: int = Field(1, ge=1, description="completions a prompt; a dataset has one")
+    temperature: float | None = Field(None, ge=0, description="0: greedily, as SELM does; as the policy if not given")
+    field: str = Field("response", description="of a dataset: the field of a prompt's row that has its answer")
+
+
+class Tree(Section):
+    """Search a tree of partial answers to each train prompt (MCTS-DPO), see docs/methods.md."""
+
+    depth: int = Field(3, ge=1, description="steps; after the last one an answer is not cut any more")
+    actions: int = Field(2, ge=2, description="answers that are sampled where the search goes on")
+    step: str = Field("\n\n", min_length=1, description="the text that ends a step")
+    step_tokens: int | None = Field(None, ge=1, description="steps of so many tokens, in place of step")
+    iterations: int = Field(16, ge=1, description="how often the search goes on from some step, a prompt")
+    exploration: float = Field(1.0, ge=0, description="how much likely and little tried steps are preferred")
+    rollouts: int = Field(1, ge=1, description="full answers that a new step gets")
+    value: Named = Field(
+        default_factory=lambda: Named(kind="rules"), description="who values answers in the search: rules, its options"
+    )
+
+
+class Sample(Section):
+    n: int = Field(8, ge=0, description="completions a prompt by the policy; 0: only others answer (see extra)")
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1)
+    chunk: int = Field(64, ge=1, description="prompts that are sampled and stored at once")
+    context: int = Field(2048, ge=16, description="most tokens of a prompt and its answer together")
+    max_seqs: int = Field(128, ge=1, description="sequences that the engine computes side by side")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: what the hardware does fastest")
+    engine: Literal["vllm", "transformers"] = Field(
+        "vllm", description="transformers: slow, for tiny models and for machines without vLLM"
+    )
+    extra: list[Source] = Field(default_factory=list, description="who answers the train prompts beside the policy")
+    tree: Tree | None = Field(None, description="search for answers to train prompts step by step, in place of n")
+
+
+class JudgeConfig(WithOptions):
+    kind: str = Field("rules", description="rules, reward_model, llm, ...: see docs/judges.md; options stand beside it")
+    max_abstain: float = Field(0.5, ge=0, le=1, description="share of questions without an answer that stops a round")
+    canaries: Literal["refuse", "skip"] = Field(
+        "refuse", description="refuse: a judge that is a model must pass its canaries before a run starts"
+    )
+
+
+class PairConfig(WithOptions):
+    kind: str = Field("best_worst", description="best_worst, ranked, group, ...: see docs/methods.md; with its options")
+    filters: list[Named] = Field(default_factory=list, description="margin, pass_rate, ...: each with its options")

@@ -1,0 +1,131 @@
+"""From what a person asks to deploy to a plan: the config is read and checked as the command line does it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparring.flows.deployment.deploy import Plan
+from sparring.loop.errors import ConfigError
+from sparring.store import DEFAULT_PATH
+
+if TYPE_CHECKING:
+    from prefect.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`rounds` is how many a run plays; `overrides` are as those of --set."""
+
+    config: Path
+    name: str | None = None
+    rounds: int = 1
+    overrides: Sequence[str] = ()
+    store: str | None = None
+
+    def settings(self) -> list[str]:
+        return [*self.overrides, *([f"store={self.store}"] if self.store else [])]
+
+
+def self_play(asked: Asked) -> list[Plan]:
+    """The loop; and beside it, when its rounds await a person, the deployment by which one decides."""
+    from sparring.flows.compose.build import prepare
+    from sparring.flows.config import read_config
+
+    config = read_config(asked.config, asked.settings())
+    prepare(config)
+    name = asked.name or config.name
+    parameters = {"config": config.resolved(), "rounds": asked.rounds}
+    plans = [Plan(name, "sparring.scheduled.self_play", parameters, config.store)]
+    if config.approve:
+        given = {"store": config.store, "run": config.name}
+        plans.append(Plan(name, "sparring.scheduled.decide", given, config.store))
+    return plans
+
+
+def reward_model(asked: Asked) -> list[Plan]:
+    from sparring.flows.config.reward import read_reward_config
+    from sparring.flows.run.reward import prepare_reward
+
+    config = read_reward_config(asked.config, asked.settings())
+    prepare_reward(config)
+    parameters = {"config": config.model_dump(mode="json")}
+    return [Plan(asked.name or config.name, "sparring.scheduled.reward_model", parameters, config.store)]
+
+
+def evaluate(asked: Asked) -> list[Plan]:
+    """The config's current policy against its initial one; a run may name others."""
+    from sparring.flows.compose.build import check_labels, read_all_prompts
+    from sparring.flows.config import read_config
+
+    config = read_config(asked.config, asked.settings())
+    check_labels(config)
+    read_all_prompts(config)
+    parameters = {"config": config.resolved()}
+    return [Plan(asked.name or config.name, "sparring.scheduled.evaluate", parameters, config.store)]
+
+
+def label(asked: Asked) -> list[Plan]:
+    """A judge over all that the store holds when a run starts. The config is a judge's, as for spar judge label."""
+    from sparring.flows.run.judge_trials import read_judge
+
+    if asked.overrides:
+        raise ConfigError("--set is for configs of a loop or of a reward model; change the judge's file instead")
+    judge = read_judge(asked.config)
+    store = asked.store or DEFAULT_PATH
+    parameters = {"judge": judge.model_dump(mode="json"), "store": store}
+    return [Plan(asked.name or asked.config.stem, "sparring.scheduled.label", parameters, store)]
+
+
+PLANS: dict[str, Callable[[Asked], list[Plan]]] = {
+    "self-play": self_play,
+    "reward-model": reward_model,
+    "evaluate": evaluate,
+    "label": label,
+}
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def schedule(
+    cron: str | None, interval: str | None, rrule: str | None, timezone: str, active: bool
+) -> "list[Schedule]":
+    """At most one of the three. Raises ConfigError."""
+    given = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} were given; a deployment made here has one schedule")
+    from prefect.schedules import Cron, Interval, RRule
+
+    try:
+        if cron:
+            made = Cron(cron, timezone=timezone, active=active)
+        elif interval:
+            made = Interval(seconds(interval), timezone=timezone, active=active)
+        elif rrule:
+            made = RRule(rrule, timezone=timezone, active=active)
+        else:
+            return []
+        _check(made)
+    except ValueError as error:
+        raise ConfigError(f"{given[0]} {cron or interval or rrule!r} with --timezone {timezone}: {error}") from error
+    return [made]
+
+
+def _check(made: "Schedule") -> None:
+    """Prefect checks a schedule only when it is sent. Raises ValueError."""
+    from prefect.client.schemas.schedules import construct_schedule
+    from pydantic import ValidationError
+
+    try:
+        construct_schedule(cron=made.cron, interval=made.interval, rrule=made.rrule, timezone=made.timezone)
+    except ValidationError as error:
+        raise ValueError("; ".join(problem["msg"] for problem in error.errors())) from error
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `15m`, `12h` or `1d` in seconds. Raises ValueError."""
+    number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, 1)
+    found = float(number) * unit
+    if not found > 0:
+        raise ValueError("an interval is longer than nothing")
+    return found

@@ -1,0 +1,201 @@
+"""The flows that a deployment runs. A worker imports them as objects of `sparring.scheduled`.
+
+One run of `self_play` finishes a round that was interrupted, or plays the next one: a nightly schedule goes on where
+last night stopped, and so does a retry of a run that failed. What is done is in the store, not in Prefect.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import Flow, flow, runtime
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
+from prefect.states import Completed, Failed
+
+from sparring.flows.compose.build import Loop
+from sparring.flows.config import Config, JudgeConfig
+from sparring.flows.config.reward import RewardConfig
+from sparring.flows.deployment.artifacts import (
+    WriteReport,
+    publish_metrics,
+    publish_note,
+    publish_report,
+    publish_round,
+)
+from sparring.flows.run.backlog import label_backlog
+from sparring.flows.run.decisions import Stopped, awaited
+from sparring.flows.run.decisions import decide as decide_now
+from sparring.flows.run.evaluate import evaluate_checkpoint
+from sparring.flows.run.reward import prepare_reward, train_reward
+from sparring.flows.run.rounds import error_file, rounds_done
+from sparring.flows.run.self_play import as_task, play_as_tasks
+from sparring.flows.supervise.guard import Guard
+from sparring.loop.errors import SparError, StoreBusy
+from sparring.loop.parts import Run
+from sparring.loop.types import Round, RunInfo
+from sparring.store.history import rounds_settled
+from sparring.store.store import DuckStore
+
+AWAITING = "AwaitingApproval"  # the name of the state of a run that plays nothing until a person has decided
+PATIENCE = 120.0  # seconds that a run waits for another process to let go of its loop
+
+
+def scheduled_flow(make: Callable[[Config], Loop], write: WriteReport) -> Flow[[Config, int], State[Any]]:
+    """The flow of a deployment: `rounds` further rounds of the loop that `make` makes, whatever `config.rounds` says.
+
+    It ends Completed; Completed with the name AwaitingApproval while a round awaits a person; or Failed, with the
+    message that the command line would print.
+    """
+
+    @flow(name="self-play", persist_result=False)
+    def self_play(config: Config, rounds: int = 1) -> State[Any]:
+        """Finish the round that was interrupted, or play the next rounds of this loop.
+
+        Args:
+            config: the loop, as in its YAML file
+            rounds: how many rounds one run plays
+        """
+        store = DuckStore(config.store)
+        known = store.run(config.name) if store.db.path.exists() else None
+        return _told(lambda: _play(config, known, make, rounds, write), error_file(store, known.id) if known else None)
+
+    return self_play
+
+
+def _told(work: Callable[[], State[Any]], error_file: Path | None = None) -> State[Any]:
+    """Nothing that the run started outlives it, and Prefect hears of its death; see flows.supervise.guard.
+
+    An error that a person can act on is the message of the failed run, without a traceback before it.
+    """
+    try:
+        with Guard(error_file=error_file, flow_run=_here()):
+            return work()
+    except SparError as error:
+        get_run_logger().error(str(error))
+        return Failed(message=str(error))
+
+
+def _here() -> tuple[str, str] | None:
+    """Prefect's API and the id of this flow run."""
+    url, flow_run_id = get_current_settings().api.url, runtime.flow_run.id
+    return (url, flow_run_id) if url and flow_run_id else None
+
+
+def _play(
+    config: Config, known: RunInfo | None, make: Callable[[Config], Loop], rounds: int, write: WriteReport
+) -> State[Any]:
+    if known is not None and (why := awaited(DuckStore(config.store), known.id, config)):
+        return Completed(name=AWAITING, message=why)  # before any model is loaded
+    loop = _patiently(lambda: make(config))
+    try:
+        return _play_on(loop, rounds, write)
+    finally:
+        loop.close()
+
+
+def _patiently(made: Callable[[], Loop]) -> Loop:
+    """A run that was cancelled may still be closing its engine when the next one starts; wait for it a while."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return made()
+        except StoreBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def _play_on(loop: Loop, rounds: int, write: WriteReport) -> State[Any]:
+    store, info = loop.store, loop.info
+    settled = rounds_settled(store.db, info.id)
+
+    def each(following: Round) -> None:
+        if following.index - 1 > settled:  # the last finished round is played again, and finds nothing missing
+            publish_round(store, info, following.index - 1)
+
+    try:
+        ended = play_as_tasks(loop, rounds_done(store, info.id) + rounds, each)
+    except Stopped as stop:
+        publish_report(store, info, write)
+        publish_note(info, "Stopped", str(stop))
+        raise
+    publish_report(store, info, write)
+    if ended.waiting is not None:
+        publish_note(info, "A decision is awaited", ended.waiting)
+        return Completed(name=AWAITING, message=ended.waiting)
+    return Completed(message=f"{info.id}: {rounds_done(store, info.id)} rounds are done")
+
+
+@flow(name="reward-model", persist_result=False)
+def reward_model(config: RewardConfig) -> State[Any]:
+    """Train a reward model, measure it on held-out pairs, and store it.
+
+    Args:
+        config: the training, as in its YAML file
+    """
+
+    def trained() -> State[Any]:
+        made = train_reward(prepare_reward(config))
+        return Completed(message=f"{made.id} is in {made.path}")
+
+    return _told(trained)
+
+
+@flow(name="decide", persist_result=False)
+def decide(store: str, run: str, decision: Literal["approve", "reject"], reason: str = "") -> State[Any]:
+    """Approve or reject the last round of a run that awaits it.
+
+    Args:
+        store: the DuckDB file
+        run: name or id of the run
+        decision: approve goes on from what the gate said; reject goes on from the policy before the round
+        reason: why; kept in the store
+    """
+
+    def decided() -> State[Any]:
+        made = decide_now(DuckStore(store), run, decision, reason=reason, by="Prefect")
+        return Completed(message=f"{made.kind} of round {made.round} of {made.run}: it goes on from {made.policy_id}")
+
+    return _told(decided)
+
+
+@flow(name="evaluate", persist_result=False)
+def evaluate(config: Config, checkpoint: str | None = None, rival: str | None = None) -> State[Any]:
+    """Measure a checkpoint against a rival on held-out prompts, beside the loop.
+
+    Args:
+        config: the loop, as in its YAML file
+        checkpoint: an id in the store, a model's folder or a hub id; the loop's current policy when not given
+        rival: as checkpoint; the loop's initial policy when not given
+    """
+
+    def run(step: Run, *args: Any) -> Any:
+        return as_task(config.steps, step, *args)
+
+    def evaluated() -> State[Any]:
+        found = [e for e in evaluate_checkpoint(config, checkpoint, rival, run=run) if e.round]
+        publish_metrics(found)
+        return Completed(message=", ".join(f"{e.metric} {e.value:.3f}" for e in found))
+
+    return _told(evaluated)
+
+
+@flow(name="label", persist_result=False)
+def label(judge: JudgeConfig, store: str, run: str | None = None) -> State[Any]:
+    """Have a judge judge all that is in the store and that it has not judged.
+
+    Args:
+        judge: the judge, as in a config
+        store: the DuckDB file
+        run: name or id of a run; every run when not given
+    """
+
+    def labelled() -> State[Any]:
+        found = label_backlog(judge, store, run)
+        made, silent = sum(each.made for each in found), sum(each.silent for each in found)
+        return Completed(message=f"{made} judgements were made, {silent} of them without an answer")
+
+    return _told(labelled)

@@ -1,0 +1,207 @@
+"""Measure any checkpoint against any rival on a config's held-out prompts, as a run of its own beside the loop's.
+
+Round 0 measures the rival, round 1 the candidate, by the step with which a loop measures (loop.round.evaluate). Nothing
+it makes is a row of the loop: the run's id stands for both models' weights, the prompts, the sampling and the judge.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sparring.flows.compose.build import log, make_evaluator, read_all_prompts, versions
+from sparring.flows.compose.checkpoints import (
+    current_policy,
+    initial_policy,
+    loop_of,
+    named_checkpoint,
+    refuse_unusable,
+)
+from sparring.flows.compose.families import FamilySampler, same_tokens
+from sparring.flows.compose.judge_factory import check_examiner, judge_info
+from sparring.flows.compose.learner import make_learner
+from sparring.flows.compose.sampler import make_sampler
+from sparring.flows.config import Config, JudgeConfig, sha256
+from sparring.flows.run.judge_trials import opened, refuse_failing
+from sparring.flows.run.rounds import error_file, last_error
+from sparring.flows.supervise.device_lock import hold_devices
+from sparring.flows.supervise.guard import guarding
+from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.step_limits import beating, limited
+from sparring.loop.pairing.pipeline import pairing
+from sparring.loop.parts import Judge, Parts, Run, Sampler, Watch, call, unwatched
+from sparring.loop.round import evaluate, round_zero
+from sparring.loop.types import Checkpoint, Evaluation, Prompt, Round, RunInfo, make_id
+from sparring.store.store import DuckStore
+
+KIND = "evaluate"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A candidate and a rival that passed every check that needs no model, and the run that measures them."""
+
+    config: Config
+    info: RunInfo
+    candidate: Checkpoint
+    rival: Checkpoint
+    held_out: list[Prompt]
+    section: JudgeConfig
+    judge: Judge
+    store: DuckStore
+
+    @property
+    def folder(self) -> Path:
+        return self.store.db.path.parent / "runs" / self.info.id
+
+    @property
+    def done(self) -> bool:
+        return self.store.complete(self.info.id, 1)
+
+    @property
+    def rounds(self) -> tuple[Round, Round]:
+        """The rival is the policy of both: in round 0 it is measured, in round 1 the candidate meets it."""
+        zeroth = round_zero(self.info.id, self.rival)
+        return zeroth, replace(zeroth, index=1)
+
+    def found(self) -> list[Evaluation]:
+        """What is known of the rival (round 0) and of the candidate (round 1)."""
+        zeroth, first = self.rounds
+        return [e for rnd in (zeroth, replace(first, policy=self.candidate)) for e in self.store.evaluated(rnd)]
+
+
+def evaluate_checkpoint(
+    config: Config,
+    checkpoint: str | None = None,
+    rival: str | None = None,
+    *,
+    run: Run = call,
+    watch: Watch = unwatched,
+) -> list[Evaluation]:
+    """Every metric of the rival (round 0) and of the candidate (round 1); what the store knows is not made again.
+
+    `checkpoint` and `rival` are ids in the store, model folders or hub ids; by default the current policy of the
+    config's run and its initial policy. `run` calls a step (twice `loop.round.evaluate`), `watch` sees chunks on their
+    way into the store. Raises ConfigError, DataError, StoreError; StoreBusy where another process measures the same.
+    """
+    with prepared(config, checkpoint, rival) as ready:
+        return measure(ready, run, watch)
+
+
+@contextmanager
+def prepared(config: Config, checkpoint: str | None = None, rival: str | None = None) -> Iterator[Measurement]:
+    """Check everything that needs no model, and name the run. The judge is closed at the end."""
+    section = config.evaluate.judge or config.judge
+    check_examiner(section)
+    with opened(section) as judge:
+        _, held_out = read_all_prompts(config)
+        store = DuckStore(config.store)
+        loop = loop_of(store, config)
+        one = named_checkpoint(store, checkpoint) if checkpoint else current_policy(store, config, loop)
+        other = named_checkpoint(store, rival) if rival else initial_policy(store, config, loop)
+        info = _describe(config, one, other, held_out, judge, loop)
+        yield Measurement(config, info, _owned(one, info), _owned(other, info), held_out, section, judge, store)
+
+
+def measure(ready: Measurement, run: Run = call, watch: Watch = unwatched) -> list[Evaluation]:
+    """See `evaluate_checkpoint`."""
+    if not ready.done:
+        for checkpoint in (ready.rival, ready.candidate):
+            if checkpoint.run != ready.info.id:  # a model from outside was read just now
+                refuse_unusable(ready.store, checkpoint)
+        file = error_file(ready.store, ready.info.id)
+        with ExitStack() as held:
+            held.callback(hold(ready.folder).release)
+            guard = held.enter_context(guarding(file))
+            held.callback(hold_devices(say=log.warning).release)
+            held.enter_context(last_error(file))
+            _measure(ready, limited(guard, ready.config.steps, run), beating(watch))
+    return ready.found()
+
+
+def _measure(ready: Measurement, run: Run, watch: Watch) -> None:
+    refuse_failing(ready.section, ready.judge, ready.store)
+    family = _family(ready)
+    sampler = FamilySampler(lambda: make_sampler(ready.config, ready.info.id, ready.folder), family)
+    kin = family(ready.rival) == family(ready.candidate) or same_tokens(ready.rival, ready.candidate)
+    try:
+        play_measurement(ready, parts_of(ready, sampler, watch), run, kl=kin)
+    finally:
+        sampler.close()
+
+
+def parts_of(ready: Measurement, sampler: Sampler, watch: Watch) -> Parts:
+    """The parts of the loop that measuring takes; nothing is paired or learned."""
+    config, judge = ready.config, ready.judge
+    return Parts(
+        store=ready.store,
+        sampler=sampler,
+        judge=judge,
+        max_abstain=ready.section.max_abstain,
+        pairing=pairing("best_worst", judge.read),
+        learner=make_learner(config, ready.folder),
+        evaluator=make_evaluator(config.evaluate.model_copy(update={"rival": "previous"}), judge),
+        train=(),
+        held_out=tuple(p.id for p in ready.held_out),
+        per_round=0,
+        watch=watch,
+    )
+
+
+def play_measurement(ready: Measurement, parts: Parts, run: Run = call, *, kl: bool = True) -> None:
+    """Measure the rival, then the candidate against it. KL is from the rival; without `kl` there is none."""
+    zeroth, first = ready.rounds
+    known = judge_info(ready.section, ready.judge)
+    parts.store.add([[ready.info, ready.rival, ready.candidate, *ready.held_out, known]])
+    run(evaluate, zeroth, ready.rival, parts)
+    parts.store.add([[first]])
+    # The step measures KL from the round's initial policy, and leaves out that of a policy from itself.
+    run(evaluate, first if kl else replace(first, initial=ready.candidate), ready.candidate, parts)
+
+
+def _family(ready: Measurement) -> Callable[[Checkpoint], str]:
+    """The checkpoints of one loop are a family; a model from outside is its own."""
+
+    def family(checkpoint: Checkpoint) -> str:
+        made_by = ready.store.run(checkpoint.run)
+        return checkpoint.run if made_by is not None and "kind" not in made_by.config else checkpoint.id
+
+    return family
+
+
+def _describe(
+    config: Config,
+    candidate: Checkpoint,
+    rival: Checkpoint,
+    held_out: Sequence[Prompt],
+    judge: Judge,
+    loop: RunInfo | None,
+) -> RunInfo:
+    """The run that measures; its id is also its name, so that it never takes the name of a loop."""
+    shape: dict[str, Any] = {
+        "candidate": _cause(candidate),
+        "rival": _cause(rival),
+        "prompts": {"eval": sha256([p.id for p in held_out])},
+        "seed": config.seed,
+        "sample": config.sample.model_dump(mode="json", exclude={"n", "extra", "tree"}),
+        "evaluate": config.evaluate.model_dump(mode="json", include={"n", "gate", "pass_at"}),
+        "judge": judge.name,
+        "score": config.learn.model_dump(mode="json", include={"dtype", "token_budget", "batch_size"}),  # rounds KL
+    }
+    digest = sha256(shape)
+    name = f"{config.name}-{KIND}-{digest[:8]}"
+    kept = {"kind": KIND, "rounds": 1, "loop": loop.id if loop else None, "shape": shape, "folder": str(Path.cwd())}
+    return RunInfo(name, name, config.seed, kept, digest, versions())
+
+
+def _cause(checkpoint: Checkpoint) -> dict[str, str]:
+    return {"checkpoint": checkpoint.id, "weights": checkpoint.weights_sha256}
+
+
+def _owned(checkpoint: Checkpoint, info: RunInfo) -> Checkpoint:
+    """A checkpoint of the store as it is, with its lineage; a model from outside as one of this run."""
+    if checkpoint.run:
+        return checkpoint
+    made = make_id("checkpoint", run=info.id, weights=checkpoint.weights_sha256)
+    return replace(checkpoint, id=made, run=info.id)

@@ -1,0 +1,38 @@
+"""Forget prompts everywhere: in the store, and in what the runs that had them keep on disk."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparring.flows.supervise.run_lock import hold
+from sparring.store.maintenance.copies import remove_durably
+from sparring.store.maintenance.forget import Plan, forget
+from sparring.store.store import DuckStore
+
+# What quotes answers (reports, errors, an engine's log), or was half learned from them. Whole checkpoints stay.
+QUOTING = ("report.html", "error.txt", "engine.log", "update_*", "training")
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    plan: Plan
+    files: tuple[str, ...]  # and folders, that were removed
+
+
+def files_of(store: DuckStore, run_ids: Sequence[str]) -> list[Path]:
+    """What runs keep that may quote a prompt or its answers."""
+    folders = [store.db.path.parent / "runs" / run for run in run_ids]
+    return [path for folder in folders for pattern in QUOTING for path in sorted(folder.glob(pattern))]
+
+
+def forget_everywhere(store: DuckStore, plan: Plan, reason: str, by: str) -> Forgotten:
+    """Forget the prompts of a plan. Raises StoreBusy while one of their runs is being played."""
+    with ExitStack() as held:
+        for run in plan.run_ids:
+            folder = store.db.path.parent / "runs" / run
+            if folder.is_dir():
+                held.callback(hold(folder).release)
+        removed = remove_durably(files_of(store, plan.run_ids))
+        done = forget(store.db, [*plan.prompt_ids, *plan.again], reason, by)
+    return Forgotten(done, tuple(map(str, removed)))

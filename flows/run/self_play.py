@@ -1,0 +1,90 @@
+"""The loop as a Prefect flow. Take the decorators away and it still runs: see `flows.run.rounds`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from sparring.flows.compose.build import Loop, Prepared, build, prepare
+from sparring.flows.config import Config, Steps
+from sparring.flows.run.prefect_server import quiet_server
+from sparring.flows.run.rounds import Ended, operate
+from sparring.loop.parts import Run, call
+from sparring.loop.types import Record, Round
+
+
+def as_task(steps: Steps, step: Run, *args: Any, inside: Run = call) -> Any:
+    """Call a step as a Prefect task. The store remembers what is done: a second memory in Prefect could disagree.
+
+    A step that failed is run again from what the store has; errors that a person must act on are not retried.
+    """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    def closed() -> Any:  # no parameters: Prefect would walk through them, and they hold the engine
+        return inside(step, *args)
+
+    retries = getattr(steps, step.__name__).retries
+    settings: dict[str, Any] = {
+        "name": f"{step.__name__}-{args[0].index}",
+        "retries": retries,
+        "retry_delay_seconds": [steps.backoff * 2**i for i in range(retries)],
+        "retry_condition_fn": _retriable,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+    }
+    return task(closed, **settings)()
+
+
+def play_as_tasks(
+    loop: Loop, until: int, each: Callable[[Round], None] = lambda rnd: None, inside: Run = call
+) -> Ended:
+    """Within a flow: play up to round `until`, each step a task of the flow."""
+
+    def run(step: Run, *args: Any) -> Any:
+        return as_task(loop.config.steps, step, *args, inside=inside)
+
+    return operate(loop, until, run, each)
+
+
+def _retriable(task: Any, run: Any, state: Any) -> bool:
+    from sparring.loop.errors import SparError
+
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, Exception) and not isinstance(error, SparError)
+
+
+def self_play_flow(
+    make: Callable[[Config], Loop] = lambda config: build(prepare(config)),
+    each: Callable[[Round], None] = lambda rnd: None,
+    inside: Run = call,
+) -> Any:
+    """The flow of `spar run`. `make` makes the parts, `inside` calls a step in its task: both let a display watch."""
+    from prefect import flow
+
+    @flow(name="self-play", persist_result=False)
+    def self_play(config: Config) -> Ended:
+        loop = make(config)
+        try:
+            return play_as_tasks(loop, config.rounds, each, inside)
+        finally:
+            loop.close()
+
+    return self_play
+
+
+class Display(Protocol):
+    """What shows a person how far a run is."""
+
+    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]: ...
+    def learning(self, done: int, total: int, loss: float) -> None: ...
+    def call(self, step: Run, *args: Any) -> Any: ...
+    def round_done(self, following: Round) -> None: ...
+
+
+def run_as_flow(ready: Prepared, display: Display) -> Ended:
+    """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
+    with quiet_server() as wait:
+        loop = build(ready, watch=display.watch, progress=display.learning)
+        loop.warm()
+        wait()
+        ended: Ended = self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
+        return ended

@@ -1,0 +1,93 @@
+"""One process at a time on an accelerator: two engines that each take most of its memory end both."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sparring.flows.supervise.processes import describe, openers
+from sparring.loop.errors import EnvironmentProblem
+
+LOOK = 1.0  # seconds between tries
+REPEAT = 300.0  # seconds between words to who waits
+
+
+class Devices:
+    """Locks that are held, until `release` or the end of the process, whatever ends it."""
+
+    def __init__(self, locks: Sequence[FileLock] = ()) -> None:
+        self._locks = locks
+
+    def release(self) -> None:
+        for lock in self._locks:
+            lock.release()
+
+
+def hold_devices(
+    names: Sequence[str] | None = None, *, folder: Path | None = None, say: Callable[[str], None] = lambda text: None
+) -> Devices:
+    """Take the accelerators that this process sees, waiting for who has them; on a CPU there is nothing to take.
+
+    They are taken in one order everywhere, so that two processes never wait for each other. `say` hears whom it waits
+    for. The locks are files of this user: who else uses the machine is kept apart by a scheduler.
+    """
+    wanted = visible_devices() if names is None else names
+    folder = locks_folder() if folder is None else folder
+    held: list[FileLock] = []
+    try:
+        for path in sorted({lock_path(folder, name) for name in wanted}):
+            held.append(_wait_for(path, say))
+    except BaseException:
+        Devices(held).release()
+        raise
+    return Devices(held)
+
+
+def visible_devices() -> list[str]:
+    """The UUIDs of the accelerators that CUDA_VISIBLE_DEVICES leaves to this process, as PyTorch sees them."""
+    import torch
+
+    from sparring.loop.hardware import device
+
+    if device().type != "cuda":
+        return []
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def locks_folder() -> Path:
+    """Not the run-time folder, which goes with a log-out, nor the one for temporary files, which is tidied by age."""
+    import platformdirs
+
+    return platformdirs.user_state_path("sparring") / "devices"
+
+
+def lock_path(folder: Path, name: str) -> Path:
+    return folder / (re.sub(r"[^A-Za-z0-9.-]", "-", name) + ".lock")
+
+
+def _wait_for(path: Path, say: Callable[[str], None]) -> FileLock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(path))
+        said = float("-inf")
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                return lock
+            except Timeout:
+                if time.monotonic() - said > REPEAT:
+                    said = time.monotonic()
+                    say(f"waiting for accelerator {path.stem}: {_holder(path)} has it")
+                time.sleep(LOOK)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"the lock of accelerator {path.stem} cannot be used ({error}); make {path.parent} writable, or set "
+            "XDG_STATE_HOME to a folder that is"
+        ) from error
+
+
+def _holder(path: Path) -> str:
+    holder = openers([path]).get(path)
+    return describe(holder) if holder else "a process that cannot be seen from here"

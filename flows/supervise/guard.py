@@ -1,0 +1,201 @@
+"""Limits that really end a step, and nothing left behind when a run ends, however it ends.
+
+    with Guard() as guard:
+        with guard.limit("sample", timeout=600, stall=60):
+            ...
+
+A companion process (companion.py) keeps the clock. When a limit passes it sends SIGALRM, which raises in the
+main thread and unwinds the step. Code that hangs where no signal reaches it is killed `grace` seconds later, with every
+process it started. When the process of the run dies, by whatever signal, the companion ends what it started and tells
+Prefect. What a run starts inherits a mark in its environment, by which it is found in any session.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, Self
+
+import psutil
+
+from sparring.flows.supervise.processes import GUARD, OWNER, PASSES, PATIENCE, descendants, end, mark_of
+from sparring.loop.errors import EnvironmentProblem, StepTimeout
+
+HELD_BACK = 1.0  # most seconds between two beats that are told
+MACHINERY = (__file__, contextmanager.__code__.co_filename)  # the code between a limit and its block
+
+
+class Alarm(KeyboardInterrupt):
+    """A limit has passed. A KeyboardInterrupt, for what swallows exceptions (asyncio, retries) lets that one pass."""
+
+
+class Guard:
+    """One a process, entered before anything it is to guard is started.
+
+    Entered in another thread than the main one, no signal reaches the step: a limit that passes is a kill, after
+    `grace` seconds more. `error_file` gets the reason of a kill; `flow_run` is (URL of Prefect's API, id of the run).
+    Raises EnvironmentProblem on Windows, which has neither these signals nor this kind of pipe.
+    """
+
+    _open: ClassVar["Guard | None"] = None
+    _pid: int
+
+    def __init__(
+        self, grace: float = 30.0, error_file: Path | None = None, flow_run: tuple[str, str] | None = None
+    ) -> None:
+        self.grace, self.error_file, self.flow_run = grace, error_file, flow_run
+        self._active: int | None = None  # the number of the limit that holds
+        self._passed: str | None = None  # what to say of it, when it has passed
+        self._number = 0
+        self._told, self._hold_back = 0.0, HELD_BACK
+
+    def __enter__(self) -> Self:
+        if sys.platform == "win32":
+            raise EnvironmentProblem("limits of steps need Linux or macOS; on Windows, run inside WSL")
+        if Guard._open is not None and Guard._open._pid == os.getpid():
+            raise RuntimeError("this process has a Guard already; pass that one on")
+        Guard._open = self
+        self._pid, self._mark = os.getpid(), mark_of(os.getpid())
+        self._companion = self._start()
+        self._inherited = os.environ.get(OWNER)
+        os.environ[OWNER] = self._mark
+        self._in_main = threading.current_thread() is threading.main_thread()
+        if self._in_main:
+            self._handler = signal.signal(signal.SIGALRM, self._on_alarm)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what was started and is still there, and the companion. Closing twice does nothing."""
+        if Guard._open is not self or self._pid != os.getpid():
+            return
+        self._stop()
+        if self._in_main:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if self._handler is None else self._handler)
+        if self._inherited is None:
+            os.environ.pop(OWNER, None)
+        else:
+            os.environ[OWNER] = self._inherited
+        Guard._open = None
+
+    @contextmanager
+    def limit(self, what: str, *, timeout: float | None, stall: float | None) -> Iterator[None]:
+        """Raises StepTimeout when the block takes more than `timeout` seconds, or `stall` pass without a beat.
+
+        What the block started and did not end is ended then. Limits do not nest: evaluating samples within its own.
+        """
+        if self._active is not None:
+            raise RuntimeError(f"the limit of {what} would begin within another")
+        before = self._children()
+        try:
+            try:
+                self._enter(what, timeout, stall)
+                yield
+            finally:
+                self._active = None
+        except BaseException as error:
+            if self._passed is None or not isinstance(error, Alarm | Exception):
+                raise
+            end(lambda: self._children() - before)
+            raise StepTimeout(self._passed) from (None if isinstance(error, Alarm) else error)
+        finally:
+            with suppress(OSError):  # the next limit tells that the companion is gone
+                self._tell("leave")
+
+    def beat(self) -> None:
+        """The step makes progress. Cheap: most beats are not told."""
+        now = time.monotonic()
+        if self._active is not None and now - self._told >= self._hold_back:
+            self._told = now
+            with suppress(OSError):
+                self._tell("beat")
+
+    def _enter(self, what: str, timeout: float | None, stall: float | None) -> None:
+        self._passed, self._number = None, self._number + 1
+        self._told, self._hold_back = time.monotonic(), min(HELD_BACK, stall / 4 if stall else HELD_BACK)
+        self._active = self._number
+        heard = self._in_main and threading.current_thread() is threading.main_thread()
+        limit = {"number": self._number, "what": what, "timeout": timeout, "stall": stall}
+        try:
+            self._tell("enter", limit | {"slack": self._hold_back, "heard": heard})
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"the process that keeps the limits of this run (pid {self._companion.pid}) is gone: {error}. It may "
+                "have been killed when memory ran out; see what dmesg says, and go on with: spar resume"
+            ) from error
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        """Raise Alarm when it is ours, and meant for the limit that holds now; other alarms go where they went.
+
+        Not on the way into a block or out of it, where it would pass by the limit: what is over is over, what begins
+        is told again.
+        """
+        assert self._companion.stdout is not None
+        said = self._companion.stdout.read() or b""
+        for limit, text in map(json.loads, said.splitlines()):
+            if limit == self._active:
+                self._passed = text
+                if frame is None or frame.f_code.co_filename not in MACHINERY:
+                    raise Alarm(text)
+        if not said and callable(self._handler):
+            self._handler(number, frame)
+
+    def _children(self) -> set[psutil.Process]:
+        return descendants(psutil.Process(), self._mark)
+
+    def _tell(self, *words: Any) -> None:
+        """Raises OSError when the companion is gone, or does not listen."""
+        assert self._companion.stdin is not None
+        os.write(self._companion.stdin.fileno(), json.dumps(words).encode() + b"\n")
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        environment = {name: value for name, value in os.environ.items() if name != OWNER}
+        settings = [self._mark, self.grace, str(self.error_file.resolve()) if self.error_file else None, self.flow_run]
+        environment[GUARD] = json.dumps(settings)
+        # A session of its own: Ctrl-C is for the run.
+        command = [sys.executable, "-m", "sparring.flows.supervise.companion"]
+        pipe = subprocess.PIPE
+        started = subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, bufsize=0, start_new_session=True, cwd="/"
+        )
+        assert started.stdin is not None and started.stdout is not None
+        for end_of_pipe in (started.stdin, started.stdout):
+            os.set_blocking(end_of_pipe.fileno(), False)
+        return started
+
+    def _stop(self) -> None:
+        with suppress(OSError):
+            self._tell("bye")
+        try:
+            self._companion.wait(PASSES * 2 * PATIENCE + 5)
+        except subprocess.TimeoutExpired:
+            self._companion.kill()
+            self._companion.wait()
+        for end_of_pipe in (self._companion.stdin, self._companion.stdout):
+            assert end_of_pipe is not None
+            end_of_pipe.close()
+
+
+@contextmanager
+def guarding(error_file: Path) -> Iterator[Guard]:
+    """The guard of this process: the one that is open, else one for this block."""
+    if Guard._open is not None and Guard._open._pid == os.getpid():
+        yield Guard._open
+        return
+    with Guard(error_file=error_file) as guard:
+        yield guard
+
+
+def beat() -> None:
+    """Tell the guard of this process, where there is one, that the step makes progress."""
+    if Guard._open is not None and Guard._open._pid == os.getpid():
+        Guard._open.beat()

@@ -1,0 +1,42 @@
+"""Each step of a round within its own limit."""
+
+from collections.abc import Iterator, Sequence
+from functools import wraps
+from typing import Any
+
+from sparring.flows.config import Step, Steps
+from sparring.flows.supervise.guard import Guard, beat
+from sparring.loop.parts import Run, Watch, call
+from sparring.loop.types import Record
+
+
+def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
+    """A `run` for loop.round.play under which each attempt at a step has its limit; StepTimeout where that passes."""
+
+    def within(step: Run, *args: Any) -> Any:
+        limits: Step = getattr(steps, step.__name__)
+
+        @wraps(step)
+        def timed(*args: Any) -> Any:
+            with guard.limit(step.__name__, timeout=limits.timeout, stall=steps.stall):
+                return step(*args)
+
+        return run(timed, *args)
+
+    return within
+
+
+def beating(watch: Watch) -> Watch:
+    """A `watch` under which every chunk is progress: when it is made, and when it is stored."""
+
+    def watching(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+        return _beat(watch(step, total, chunks))
+
+    return watching
+
+
+def _beat(chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    for chunk in chunks:
+        beat()
+        yield chunk
+        beat()

@@ -1,0 +1,72 @@
+"""What an LLM judge asks and gets back, whoever answers: an endpoint, a local engine, a fake."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+from sparring.loop.types import JudgeCall, Message, make_id
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question. With `labels`, the answer is one token, and the log-prob of each label is wanted;
+    with `schema`, the answer is a JSON object under that JSON schema; with neither, it is text.
+    """
+
+    id: str  # the id of the judgement that the answer becomes
+    judge: str
+    messages: tuple[Message, ...]
+    labels: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `text` None: there is no answer, `error` says why. `calls` are what was paid for it.
+
+    An error begins with loop.judgements.NO_REPLY where nothing came back, so that the question is still open.
+    """
+
+    question: Question
+    text: str | None
+    logprobs: Mapping[str, float]  # label -> log-prob, of the labels that the model gave one
+    error: str = ""
+    calls: tuple[JudgeCall, ...] = ()
+
+
+def call_id(question: Question, attempt: int) -> str:
+    """A new id each time: calls are a log of what was paid for, and a question that is asked again is paid again."""
+    return make_id("call", judgement=question.id, attempt=attempt, once=uuid4().hex)
+
+
+class Asker(Protocol):
+    @property
+    def model(self) -> str:
+        """What answers; part of the judge's name."""
+        ...
+
+    @property
+    def weights(self) -> Sequence[str]:
+        """The hash of the model that it runs itself, if it does."""
+        ...
+
+    def close(self) -> None: ...
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[Sequence[Reply]]:
+        """Every question gets one reply, in chunks as they come: a chunk is stored before more are awaited."""
+        ...
+
+
+class Asks:
+    """What judges that have an asker share."""
+
+    asker: Asker
+
+    @property
+    def weights(self) -> Sequence[str]:
+        return self.asker.weights
+
+    def close(self) -> None:
+        self.asker.close()

@@ -1,0 +1,229 @@
+"""Learning from pairs, or from groups of scored answers: the objectives of every preference loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.loop.errors import ConfigError
+from sparring.loop.hardware import autocast, device
+from sparring.loop.learning.advantages import KlEstimator, kl_estimate
+from sparring.loop.learning.baselines import Baseline
+from sparring.loop.learning.batches import Batch, Row, collate
+from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
+from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, mean_loss, metrics
+from sparring.loop.learning.objectives import History, Plain
+from sparring.loop.learning.reference_logps import Compared
+from sparring.loop.learning.references import sums
+from sparring.loop.learning.training_rows import Lessons
+
+Modifier = Callable[[Logps], Logps]
+KL: tuple[KlEstimator, ...] = ("k1", "k2", "k3")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a pair's loss is made of: modifiers change its log-probs, regularisers are added to its loss."""
+
+    loss: Loss
+    modifiers: Sequence[Modifier] = ()
+    regularisers: Sequence[Loss] = ()
+    beta: float = 0.1  # scales the implicit rewards that are reported
+    ld_alpha: float = 1.0  # weight of the tokens beyond the shorter answer's length (LD-DPO, arXiv:2409.06411)
+    whole_batch: bool = False  # the loss looks at all pairs of a batch at once
+    asides: frozenset[str] = frozenset()  # what regularisers learn beside a pair: rationale, degree
+
+
+class _Preference(Plain):
+    """The forward pass that pairs and groups share."""
+
+    def __init__(self, lessons: Lessons, compared: Compared, baseline: Baseline, dtype: str) -> None:
+        self.lessons, self.compared, self.baseline, self.dtype = lessons, compared, baseline, dtype
+
+    def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
+        super().begin(model, batch, history)
+        self.micro_batches = len(batch)
+        self.level = self.baseline.of(model, batch, history)
+
+    def stepped(self, model: Any, step: int) -> None:
+        self.compared.stepped(model, step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.compared.tensors()
+
+    def _forward(self, model: Any, rows: Sequence[int], ld_alpha: float = 1.0) -> "_Answers":
+        batch = collate([self.lessons.rows[i] for i in rows]).to(device())
+        with autocast(self.dtype):
+            policy = token_logprobs(model, batch)
+        reference = self.compared.tokens(batch, rows)
+        weights = _token_weights(batch, self.lessons, rows, ld_alpha)
+        return _Answers(
+            batch,
+            sums(policy * weights, batch.completion, len(batch.lengths)),
+            self.compared.sums(reference, weights, batch, rows),
+            _kl(policy.detach(), reference, batch) if reference is not None else {},
+        )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The S completions of a micro-batch."""
+
+    batch: Batch
+    policy: Tensor  # (S,)
+    reference: Tensor  # (S,)
+    kl: Mapping[str, Tensor]  # (S,) estimates, each summed over tokens
+
+
+class PairObjective(_Preference):
+    """A pairwise loss over the pairs of a table (see store.training_rows)."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        lessons: Lessons,
+        compared: Compared,
+        baseline: Baseline,
+        dtype: str,
+        asides: Mapping[str, Sequence[Row | None]],
+    ) -> None:
+        super().__init__(lessons, compared, baseline, dtype)
+        self.terms, self.asides, where = terms, asides, device()
+        self.p, self.margin, self.weight = (lessons.column(name, where) for name in ("p_chosen", "margin", "weight"))
+        self.has_sample = lessons.table["has_sample"].to_pylist()
+        self.place = lessons.table["sample_place"].to_pylist()
+
+    def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        if self.terms.whole_batch and self.micro_batches > 1:
+            raise ConfigError(
+                "this loss sorts all pairs of a batch, and the batch does not fit one pass; lower learn.batch_size or "
+                "raise learn.token_budget"
+            )
+        answers = self._forward(model, rows, self.terms.ld_alpha)
+        logps = self._beside(model, self._logps(answers, rows), rows)
+        changed = logps
+        for modify in self.terms.modifiers:
+            changed = modify(changed)
+        values = self.terms.loss(changed)
+        for regularise in self.terms.regularisers:
+            values = values + regularise(logps)
+        found = metrics(logps, values, self.terms.beta) | _pair_kl(answers, self._first(rows))
+        return mean_loss(values, changed.weight, self.n), {name: float(v) / self.n for name, v in found.items()}
+
+    def _beside(self, model: Any, logps: Logps, rows: Sequence[int]) -> Logps:
+        """With log P of what is learned beside the pairs; a pair that has none of it adds nothing to its loss."""
+        for name, asides in self.asides.items():
+            found, tokens = self._aside(model, logps, [asides[i] for i in rows])
+            logps = replace(logps, **{f"policy_{name}": found, f"{name}_tokens": tokens})
+        return logps
+
+    def _aside(self, model: Any, logps: Logps, asides: Sequence[Row | None]) -> tuple[Tensor, Tensor]:
+        here = [(k, row) for k, row in enumerate(asides) if row is not None]
+        policy, tokens = torch.zeros_like(logps.policy_chosen), torch.ones_like(logps.chosen_tokens)
+        if here:
+            batch = collate([row for _, row in here]).to(device())
+            with autocast(self.dtype):
+                found = completion_logprobs(model, batch)
+            place = torch.tensor([k for k, _ in here], device=policy.device)
+            policy, tokens = policy.index_add(0, place, found), tokens.index_copy(0, place, batch.lengths)
+        return policy, tokens
+
+    def _first(self, rows: Sequence[int]) -> Tensor:
+        counts = [0, *(len(self.lessons.rows[i].completions) for i in rows)]
+        return torch.tensor(counts, device=device()).cumsum(0)[:-1]
+
+    def _logps(self, answers: _Answers, rows: Sequence[int]) -> Logps:
+        chosen = self._first(rows)
+        rejected = chosen + 1
+        lengths = answers.batch.lengths
+        sample = chosen + torch.tensor([self.place[i] if self.has_sample[i] else 0 for i in rows], device=chosen.device)
+        has_sample = all(self.has_sample[i] for i in rows)
+        return Logps(
+            answers.policy[chosen],
+            answers.policy[rejected],
+            answers.reference[chosen],
+            answers.reference[rejected],
+            lengths[chosen],
+            lengths[rejected],
+            self.p[rows],
+            self.margin[rows],
+            self.weight[rows],
+            policy_sample=answers.policy[sample] if has_sample else None,
+            reference_sample=answers.reference[sample] if has_sample else None,
+            sample_tokens=lengths[sample] if has_sample else None,
+            baseline=torch.full_like(self.p[rows], self.level),
+        )
+
+
+class GroupObjective(_Preference):
+    """A loss over groups of answers with rewards or labels."""
+
+    def __init__(
+        self, loss: GroupLoss, beta: float, lessons: Lessons, compared: Compared, baseline: Baseline, dtype: str
+    ) -> None:
+        super().__init__(lessons, compared, baseline, dtype)
+        self.loss, self.beta = loss, beta
+        self.rewards, self.weights = lessons.flat("rewards"), lessons.flat("weights")
+
+    def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        answers = self._forward(model, rows)
+        groups = self._groups(answers, rows)
+        values = self.loss(groups)
+        return values.sum() / self.n, {k: float(v) / self.n for k, v in self._metrics(groups, values, answers).items()}
+
+    def _groups(self, answers: _Answers, rows: Sequence[int]) -> Groups:
+        where = answers.policy.device
+        sizes = torch.tensor([len(self.rewards[i]) for i in rows], device=where)
+        reward, weight = (
+            torch.cat([torch.from_numpy(column[i]) for i in rows]).to(where) for column in (self.rewards, self.weights)
+        )
+        return Groups(
+            answers.policy,
+            answers.reference,
+            answers.batch.lengths,
+            reward,
+            weight,
+            torch.arange(len(rows), device=where).repeat_interleave(sizes),
+            torch.full_like(reward, self.level),
+        )
+
+    def _metrics(self, groups: Groups, values: Tensor, answers: _Answers) -> dict[str, Tensor]:
+        """Sums over groups of their means."""
+        ratio = (groups.policy - groups.reference).detach()
+        size = torch.bincount(groups.group).to(ratio)
+        share = 1 / size[groups.group]
+        better = groups.reward > sums(groups.reward * share, groups.group, len(size))[groups.group]
+        return {
+            "loss": values.detach().sum(),
+            "reward": (groups.reward * share).sum(),
+            "answers": size.sum(),
+            "ratio": (ratio * share).sum(),
+            "better_ratio": (ratio * share * better).sum(),
+            "logp": (groups.policy.detach() * share).sum(),
+            "tokens": (groups.tokens * share).sum(),
+            **{f"kl_{kind}": (value * share).sum() for kind, value in answers.kl.items()},
+        }
+
+
+def _token_weights(batch: Batch, lessons: Lessons, rows: Sequence[int], ld_alpha: float) -> Tensor:
+    """(N,): 1, but `ld_alpha` for the tokens of a completion beyond the length of its row's shortest."""
+    if ld_alpha == 1.0:
+        return torch.ones((), device=batch.target.device)
+    counts = torch.tensor([len(lessons.rows[i].completions) for i in rows])
+    shortest = torch.tensor([min(map(len, lessons.rows[i].completions[:2])) for i in rows])
+    limit = shortest.repeat_interleave(counts).to(batch.target.device)
+    starts = batch.lengths.cumsum(0) - batch.lengths
+    place = torch.arange(len(batch.target), device=batch.target.device) - starts[batch.completion]
+    return torch.where(place < limit[batch.completion], 1.0, ld_alpha)
+
+
+def _kl(policy: Tensor, reference: Tensor, batch: Batch) -> dict[str, Tensor]:
+    n = len(batch.lengths)
+    return {kind: sums(kl_estimate(policy, reference, kind), batch.completion, n) for kind in KL}
+
+
+def _pair_kl(answers: _Answers, chosen: Tensor) -> dict[str, Tensor]:
+    """Estimates of KL(policy || reference) from both answers of each pair, as if the policy had just written them."""
+    return {f"kl_{kind}": (v[chosen] + v[chosen + 1]).sum() / 2 for kind, v in answers.kl.items()}

@@ -1,0 +1,110 @@
+"""What completions of a micro-batch are compared with: sums of reference log-probs, however the reference is kept."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sparring.loop.hardware import autocast
+from sparring.loop.learning.batches import Batch
+from sparring.loop.learning.logprobs import token_logprobs
+from sparring.loop.learning.references import Reference, mix, row_sums, sums
+from sparring.loop.learning.training_rows import Lessons
+
+
+class Compared(Protocol):
+    def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
+        """(N,) log-probs of the completion tokens under the reference; None: there are none a token."""
+        ...
+
+    def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
+        """(S,) sums a completion, each token weighted."""
+        ...
+
+    def stepped(self, model: Any, step: int) -> None: ...
+    def tensors(self) -> dict[str, Tensor]: ...
+
+
+def compared(reference: Reference, lessons: Lessons, model: Any, dtype: str) -> Compared:
+    """`model` is the policy at the start of the update."""
+    if reference.kind == "sync":
+        return Synced(model, lessons, dtype, reference)
+    if reference.kind == "mixture":
+        return Mixed(lessons, reference)
+    return Uncompared() if reference.kind == "none" else Known(lessons)
+
+
+class Still:
+    """A reference that an update does not move."""
+
+    def stepped(self, model: Any, step: int) -> None:
+        pass
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
+class Known(Still):
+    """One reference, whose log-probs are in the store."""
+
+    def __init__(self, lessons: Lessons) -> None:
+        self.lessons = lessons
+
+    def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
+        return self.lessons.reference_tokens(rows, 0, batch.target.device)
+
+    def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
+        assert tokens is not None
+        return sums(tokens * weights, batch.completion, len(batch.lengths))
+
+
+class Uncompared(Still):
+    """No reference: all its log-probs are 0."""
+
+    def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
+        return None
+
+    def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
+        return torch.zeros(len(batch.lengths), device=batch.target.device)
+
+
+class Mixed(Uncompared):
+    """A mixture of references: it is one of whole completions, so there is no log-prob a token."""
+
+    def __init__(self, lessons: Lessons, reference: Reference) -> None:
+        lengths = [[len(tokens) for tokens in row.completions] for row in lessons.rows]
+        width = max(map(len, lengths))
+        padded = [[*row, *([0] * (width - len(row)))] for row in lengths]
+        every = torch.stack(
+            [row_sums([tokens[k] for tokens in lessons.references], padded) for k in range(len(lessons.references[0]))]
+        )
+        pairs = "p_chosen" in lessons.table.column_names
+        self.mixed = mix(every, pairs, reference.weights, reference.clip)
+        self.counts = [len(row) for row in lengths]
+
+    def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
+        found = [self.mixed[i, : self.counts[i]] for i in rows]
+        return torch.cat(found).to(batch.target.device)
+
+
+class Synced(Known):
+    """TR-DPO, arXiv:2404.09656: the reference follows the policy, so its log-probs are computed as the update goes."""
+
+    def __init__(self, model: Any, lessons: Lessons, dtype: str, reference: Reference) -> None:
+        super().__init__(lessons)
+        self.model, self.dtype, self.reference = copy.deepcopy(model).requires_grad_(False), dtype, reference
+
+    def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
+        with torch.no_grad(), autocast(self.dtype):
+            return token_logprobs(self.model, batch)
+
+    def stepped(self, model: Any, step: int) -> None:
+        if step % self.reference.every == 0:
+            with torch.no_grad():
+                for mine, new in zip(self.model.parameters(), model.parameters(), strict=True):
+                    mine.lerp_(new, self.reference.alpha)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"reference.{i}": p for i, p in enumerate(self.model.parameters())}

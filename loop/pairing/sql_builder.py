@@ -1,0 +1,56 @@
+"""A builder whose pairs somebody else names: a query to the store."""
+
+from collections.abc import Sequence
+from math import isnan, nan
+
+from sparring.loop.errors import ConfigError, StepError
+from sparring.loop.judgements import Reading
+from sparring.loop.pairing.ranking import rankable
+from sparring.loop.pairing.types import Candidates, Choice, Named, Scored, Unpaired
+from sparring.loop.types import Completion
+
+
+def sql(candidates: Candidates, *, query: str) -> Sequence[Choice] | Unpaired:
+    """The pairs that `query` names (see store.plug_points.PAIRS), its margins and probabilities, else the judge's.
+
+    A prompt of which it names none is filtered, unless there was nothing to pair. Raises StepError for a pair of other
+    answers than this prompt's.
+    """
+    if not isinstance(query, str) or not query.strip():
+        raise ConfigError(f"query is {query!r}; wanted SQL, or the name of a .sql file")
+    if not candidates.named:
+        found = rankable(candidates)
+        return found if isinstance(found, Unpaired) else Unpaired("filtered", "the query names no pair of its answers")
+    answers = {c.id: c for c in candidates.full}
+    return [_choice(named, answers, candidates.reading) for named in candidates.named]
+
+
+def _choice(named: Named, answers: dict[str, Completion], reading: Reading) -> Choice:
+    chosen, rejected = (_answer(id, answers) for id in (named.chosen_id, named.rejected_id))
+    if chosen.text == rejected.text:
+        raise StepError(
+            f"pair.query prefers {chosen.id} to {rejected.id}, and both say the same; leave such pairs out: WHERE"
+        )
+    sample = None if named.reference_sample_id is None else _answer(named.reference_sample_id, answers)
+    high, low = (Scored(_score(c, named, reading), c) for c in (chosen, rejected))
+    weight = 1.0 if named.weight is None else named.weight
+    return Choice(high, low, sample, named.p_chosen, weight, named.margin)
+
+
+def _score(answer: Completion, named: Named, reading: Reading) -> float:
+    found = reading.scores.get(answer.id, nan)
+    if isnan(found) and named.margin is None:
+        raise StepError(
+            f"pair.query names {answer.id}, which the judge gave no score, and no margin; leave such answers out, or "
+            "give a margin of its own"
+        )
+    return found
+
+
+def _answer(id: str, answers: dict[str, Completion]) -> Completion:
+    if id not in answers:
+        raise StepError(
+            f"pair.query names {id} in a pair of a prompt whose answers are {', '.join(answers)}; name two whole "
+            "answers of one prompt, of the round that it is asked for: WHERE run_id = $run AND round = $round"
+        )
+    return answers[id]

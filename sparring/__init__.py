@@ -1,0 +1,1 @@
+"""sparring: an online self-play alignment loop for language models."""

@@ -1,0 +1,68 @@
+"""The command line. Heavy modules load inside commands: `spar --help` imports none of torch, vllm and prefect."""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import typer
+
+from sparring.cli import ask, decide, deploy, evaluate, look, play, report, reward, setup, sql
+from sparring.cli import backlog as label
+from sparring.cli import exchange as data
+from sparring.cli import judge_trials as judge
+from sparring.cli import maintenance as care
+from sparring.loop.errors import SparError
+
+app = typer.Typer(
+    name="spar",
+    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and go on with the better policy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for module in (play, decide, look, data, judge, report, reward, setup, evaluate, label, deploy, care, sql, ask):
+    module.register(app)
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 1 a step failed, 2 usage or config, 3 store busy, 4 environment, 130/143."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if {"vllm", "sparring.loop.sampling.transformers_engine"} & sys.modules.keys():  # an engine was there
+        # Everything is committed and closed. Taking vLLM, torch and DuckDB down object by object can last a minute
+        # and ends in complaints of their bindings about each other.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        app()
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except SparError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted; go on with: spar resume")
+        return 130
+    except Exception as error:
+        _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; the same command goes on from there")
+        if os.environ.get("SPARRING_TRACEBACK"):
+            traceback.print_exception(error)
+        else:
+            _say("(for the traceback, set SPARRING_TRACEBACK=1)")
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"spar: {text}", file=sys.stderr)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    _say("terminated; go on with: spar resume")
+    sys.exit(128 + number)

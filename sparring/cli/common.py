@@ -1,0 +1,44 @@
+"""What the commands share."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sparring.store import DEFAULT_PATH
+
+PATIENCE = 0.5  # seconds that a completion waits for the store: someone is typing
+Store = Annotated[
+    str | None, typer.Option(envvar="SPARRING_STORE", help=f"The DuckDB file; {DEFAULT_PATH} when not given.")
+]
+Format = Literal["table", "csv", "json", "jsonl"]
+AnyFormat = Literal["table", "csv", "json", "jsonl", "parquet", "arrow"]
+
+
+def say(text: str) -> None:
+    """To stderr: stdout is for data."""
+    print(text, file=sys.stderr)
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of the runs in the store that a half-typed command means; none where there is no store to ask."""
+    path = Path(ctx.params.get("store") or os.environ.get("SPARRING_STORE") or DEFAULT_PATH)
+    if not path.is_file():
+        return []
+    from sparring.loop.errors import SparError
+    from sparring.store.db import Database, rows
+
+    try:
+        with Database(path, wait=PATIENCE).read() as con:
+            found = rows(con, "SELECT DISTINCT name FROM runs WHERE starts_with(name, ?) ORDER BY name", [incomplete])
+    except SparError:  # busy, or another kind of file: whoever presses Tab wants no message
+        return []
+    return [str(row["name"]) for row in found]
+
+
+Run = Annotated[
+    str | None,
+    typer.Argument(help="Name or id of a run; the latest when not given.", autocompletion=complete_run),
+]

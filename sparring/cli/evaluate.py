@@ -1,0 +1,98 @@
+"""`spar evaluate`: any checkpoint against any rival, on a config's held-out prompts."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparring.cli.common import Store, say
+
+if TYPE_CHECKING:
+    from sparring.flows.run.evaluate import Measurement
+    from sparring.loop.types import Evaluation
+
+WHICH = "An id in the store, a model's folder, or a hub id"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(evaluate)
+
+
+def evaluate(
+    config: Annotated[Path, typer.Argument(help="A YAML config of a loop: its held-out prompts and its judge.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help=f"{WHICH}; the current policy of the config's run when not given.")
+    ] = None,
+    rival: Annotated[str | None, typer.Option(help=f"{WHICH}; the initial policy when not given.")] = None,
+    store: Store = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. evaluate.n=16")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Measure a checkpoint against a rival, beside the loop; the same command goes on where it was stopped."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from sparring.flows.config import read_config
+    from sparring.flows.run.evaluate import prepared
+
+    loaded = read_config(config, [*(set_ or []), *([f"store={store}"] if store else [])])
+    with prepared(loaded, checkpoint, rival) as ready:
+        if ready.done:
+            say(f"{ready.info.id} in {ready.store.db.path}: measured before")
+            found = ready.found()
+        else:
+            say(f"{ready.info.id} in {ready.store.db.path}: round 0 measures the rival, round 1 the candidate")
+            found = _measure(ready)
+        if as_json:
+            print(json.dumps(_everything(ready, found), indent=2))
+        else:
+            _print(ready, found)
+
+
+def _measure(ready: "Measurement") -> "list[Evaluation]":
+    from sparring.cli.progress import Display, Work
+    from sparring.flows.run.evaluate import measure
+
+    class Measuring(Display):
+        def headings(self, work: Work | None) -> list[str]:
+            who = "candidate" if self._round and self._round.index else "rival"
+            return [f"measuring the {who}", work.what if work else ""]
+
+    with Measuring(ready.store, ready.info.id) as display:
+        return measure(ready, display.call, display.watch)
+
+
+def _everything(ready: "Measurement", found: "list[Evaluation]") -> dict[str, Any]:
+    rows = [asdict(e) | {"of": "candidate" if e.round else "rival"} for e in found]
+    return {
+        "run_id": ready.info.id,
+        "judge": ready.judge.name,
+        "candidate": asdict(ready.candidate),
+        "rival": asdict(ready.rival),
+        "metrics": [{key: row[key] for key in ("of", "metric", "value", "low", "high", "n")} for row in rows],
+    }
+
+
+def _print(ready: "Measurement", found: "list[Evaluation]") -> None:
+    from sparring.cli.tables import print_rows
+
+    of = {(e.round, e.metric): e for e in found}
+    metrics = [e.metric for e in found if e.round and e.metric != "accepted"]
+    rows = [
+        {"metric": m, "candidate": _cell(of.get((1, m))), "rival": _cell(of.get((0, m))), "n": of[1, m].n}
+        for m in metrics
+    ]
+    print_rows(rows, ["metric", "candidate", "rival", "n"], "table")
+    for name, checkpoint in (("candidate", ready.candidate), ("rival", ready.rival)):
+        say(f"{name} {checkpoint.id} in {checkpoint.path}")
+    gate = ready.config.evaluate.gate
+    if gate is not None:
+        say(f"the gate of {gate:g} would {'accept' if of[1, 'accepted'].value else 'reject'} the candidate")
+
+
+def _cell(e: "Evaluation | None") -> str:
+    """The win rate of the rival over itself says nothing."""
+    if e is None or (e.round == 0 and e.metric == "win_rate"):
+        return "-"
+    return f"{e.value:.3f}" + ("" if e.low is None else f" [{e.low:.3f}, {e.high:.3f}]")

@@ -1,0 +1,176 @@
+"""`spar judge bench`, `agreement` and `canary`: can a judge be trusted? And `people`, who are judges too."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparring.cli.common import say
+from sparring.cli.people import people
+from sparring.loop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sparring.flows.run.judge_trials import Show
+    from sparring.judges.bench import BenchReport, BenchRow
+    from sparring.judges.canary import CanaryReport
+    from sparring.judges.measure import Estimate
+    from sparring.store.store import DuckStore
+
+judge_app = typer.Typer(
+    help="Judges: measure, compare and try them before a loop learns from them.", no_args_is_help=True
+)
+
+JudgeFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML: a loop's config, or its judge section alone.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Judge this many of the pairs, drawn by the seed.")]
+Seed = Annotated[int, typer.Option(help="Draws the pairs, and the order in which answers are shown.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Kept = Annotated[
+    str | None,
+    typer.Option(envvar="SPARRING_STORE", help="A DuckDB file: keeps verdicts, and has known ones not asked again."),
+]
+FEW = 20  # pairs below which a subset is not in the table
+
+
+def register(app: typer.Typer) -> None:
+    judge_app.command()(people)
+    app.add_typer(judge_app, name="judge")
+
+
+@judge_app.command()
+def bench(
+    config: JudgeFile,
+    pairs: Annotated[str, typer.Argument(help="Labelled pairs: a file, a saved dataset's folder or a hub dataset id.")],
+    limit: Limit = None,
+    seed: Seed = 0,
+    store: Kept = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy against labelled pairs, beside that of the longer answer, with 95 % intervals; and what it cost."""
+    from sparring.flows.run.judge_trials import bench_judge, read_judge, some_pairs
+
+    section, chosen = read_judge(config), some_pairs(pairs, limit, seed)
+    with _bars() as show:
+        report = bench_judge(section, chosen, pairs, seed=seed, store=_store(store), show=show)
+    if as_json:
+        print(json.dumps(asdict(report), indent=2))
+    else:
+        _print_bench(report)
+
+
+@judge_app.command()
+def agreement(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Two YAML files or more, as for bench.")],
+    pairs: Annotated[str, typer.Option(help="Pairs of answers, as for bench; the labels are not used.")],
+    limit: Limit = None,
+    seed: Seed = 0,
+    store: Kept = None,
+    as_json: AsJson = False,
+) -> None:
+    """How often judges name the same winner of the same two answers, and Cohen's kappa."""
+    from sparring.cli.tables import print_rows
+    from sparring.flows.run.judge_trials import bench_judge, read_judge, some_pairs
+    from sparring.judges.bench import agreement as agree
+
+    if len(configs) < 2:
+        raise ConfigError(f"there is one judge, {configs[0]}; wanted two or more to compare")
+    sections, chosen = [read_judge(config) for config in configs], some_pairs(pairs, limit, seed)
+    with _bars() as show:
+        reports = [bench_judge(s, chosen, pairs, seed=seed, store=_store(store), show=show) for s in sections]
+    if len({report.judge for report in reports}) < len(reports):
+        raise ConfigError(f"the judges are {', '.join(report.judge for report in reports)}; wanted different ones")
+    found = [
+        {"judge": one.judge, "other_judge": other.judge, **asdict(agree(one.deltas, other.deltas))}
+        for one, other in combinations(reports, 2)
+    ]
+    print_rows(found, list(found[0]), "json" if as_json else "table")
+
+
+@judge_app.command()
+def canary(config: JudgeFile, store: Kept = None, as_json: AsJson = False) -> None:
+    """Set empty, constant and injecting answers against good ones; exits with 1 for a judge that prefers them."""
+    from sparring.flows.run.judge_trials import opened, read_judge, try_canaries
+
+    section = read_judge(config)
+    with _bars() as show, opened(section) as judge:
+        report = try_canaries(section, judge, store=_store(store), show=show)
+    if as_json:
+        rows = [asdict(row) | {"share": row.share} for row in report.rows]
+        print(json.dumps(asdict(report) | {"rows": rows, "passed": report.passed}, indent=2))
+    else:
+        _print_canaries(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bars() -> "Iterator[Show]":
+    from sparring.cli.progress import Bars
+
+    with Bars() as bars:
+        yield bars.show
+
+
+def _store(path: str | None) -> "DuckStore | None":
+    from sparring.store.store import DuckStore
+
+    return DuckStore(path) if path else None
+
+
+def _print_bench(report: "BenchReport") -> None:
+    from sparring.cli.tables import print_rows
+
+    everything, *subsets = report.rows
+    large = [row for row in subsets if row.pairs >= FEW]
+    rows = [_bench_row(row) for row in (everything, *large)]
+    print_rows(rows, list(rows[0]), "table")
+    if small := len(subsets) - len(large):
+        say(f"{small} subsets of fewer than {FEW} pairs are not shown; --json has them")
+    made = f"{report.judgements} judgements, {report.asked} of them made now in {report.seconds:.1f} s"
+    say(f"judge {report.judge}: {made}{_paid(report)}")
+
+
+def _paid(report: "BenchReport") -> str:
+    if not report.calls:
+        return ""
+    tokens = f"{report.prompt_tokens} + {report.completion_tokens} tokens"
+    cost = "no price given" if report.cost is None else f"cost {report.cost:.4f}"
+    return f"; {report.calls} calls, {report.failed_calls} failed, {tokens}, {cost}"
+
+
+def _bench_row(row: "BenchRow") -> dict[str, Any]:
+    place = row.position
+    return {
+        "subset": row.subset or "all",
+        "pairs": row.pairs,
+        "accuracy": _estimate(row.accuracy.share),
+        "longer wins": _estimate(row.longer.share),
+        "difference": _estimate(row.difference),
+        "length-controlled": _estimate(row.length_controlled),
+        "calibration error": "-" if row.calibration_error is None else f"{row.calibration_error:.3f}",
+        "order decides": "-" if place is None else f"{place.disagree:.1%} (first {place.first:.1%})",
+        "ties": row.accuracy.ties,
+        "no answer": row.accuracy.abstained,
+        "labelled ties found": f"{row.ties_found} of {row.labelled_ties}",
+    }
+
+
+def _estimate(found: "Estimate | None") -> str:
+    return "-" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _print_canaries(report: "CanaryReport") -> None:
+    from sparring.cli.tables import print_rows
+
+    rows = [asdict(row) | {"share": "-" if row.share is None else f"{row.share:.0%}"} for row in report.rows]
+    print_rows(rows, list(rows[0]), "table")
+    for failure in report.failures:
+        say(f"FAILED {failure}")
+    if report.not_applicable:
+        say(f"judge {report.judge}: not applicable, {report.not_applicable}")
+    elif report.passed:
+        say(f"judge {report.judge} passes its canaries")

@@ -1,0 +1,238 @@
+"""`spar store`: look after the store: check, migrate, compact, backup, rebuild, forget, prune."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparring.cli.common import Run, Store, say
+from sparring.loop.errors import ConfigError, StoreError
+from sparring.store import DEFAULT_PATH
+
+if TYPE_CHECKING:
+    from sparring.store.maintenance.finding import Finding
+    from sparring.store.maintenance.forget import Plan
+    from sparring.store.maintenance.rebuild import Rebuilt
+    from sparring.store.store import DuckStore
+
+care_app = typer.Typer(help="Look after the store: what it holds stays whole, small, and yours.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (check, migrate, compact, backup, rebuild, forget, prune):
+        care_app.command()(command)
+    app.add_typer(care_app, name="store")
+
+
+def check(
+    store: Store = None,
+    files: Annotated[bool, typer.Option("--files", help="Also compare with the parts and the checkpoints on disk.")] = (
+        False
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Look whether everything in the store fits together; exits with 1 and a list where something does not."""
+    from sparring.store.db import Database
+    from sparring.store.maintenance.check import check as look
+
+    db = Database(store or DEFAULT_PATH)
+    counts, found = look(db)
+    if files and all(f.ok or f.name != "the file can be opened" for f in found) and counts:
+        found += _files(db)
+    bad = [f for f in found if not f.ok]
+    if as_json:
+        print(json.dumps({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in found]}, indent=2))
+    else:
+        _print_findings(counts, found)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _files(db: Any) -> list["Finding"]:
+    from sparring.loop.learning.checkpoint import weights_sha256
+    from sparring.store.maintenance.checkpoints import check_checkpoints
+    from sparring.store.maintenance.parts import check_parts
+
+    return [*check_parts(db), *check_checkpoints(db, weights_sha256)]
+
+
+def _print_findings(counts: dict[str, int], found: list["Finding"]) -> None:
+    print(", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "nothing is stored")
+    for finding in found:
+        if not finding.ok or finding.remedy:
+            print(f"{'note' if finding.ok else 'PROBLEM'}: {finding.name}: {finding.found}")
+            print(f"  to do: {finding.remedy}")
+    bad = sum(not finding.ok for finding in found)
+    say(f"{len(found) - bad} of {len(found)} checks hold" + (f", {bad} do not" if bad else ""))
+
+
+def migrate(store: Store = None) -> None:
+    """Bring a store that an older version wrote up to date; any command does so when it first opens it."""
+    from sparring.store.db import Database
+    from sparring.store.maintenance.migrate import migrate_file
+
+    db = Database(store or DEFAULT_PATH)
+    before, after = migrate_file(db)
+    say(f"{db.path}: schema version {before}" + (f" -> {after}" if after > before else ", which is the newest"))
+
+
+def compact(store: Store = None) -> None:
+    """Write the store anew without the room that deleted rows left, and make its many small parts few."""
+    from sparring.store.db import Database
+    from sparring.store.maintenance.copies import compact as compact_file
+    from sparring.store.maintenance.parts import complete_rest, merge
+    from sparring.store.parts import parts_folder
+
+    db = Database(store or DEFAULT_PATH)
+    with db.at_rest():
+        added = complete_rest(db)
+        parts_before, parts_after = merge(parts_folder(db.path))
+        before, after = compact_file(db)
+    say(f"{db.path}: {_size(before)} -> {_size(after)}; {parts_before} parts -> {parts_after}")
+    if added:
+        say("rows that no part had were written to parts: " + ", ".join(f"{n:,} {t}" for t, n in added.items()))
+
+
+def backup(
+    to: Annotated[Path, typer.Argument(help="The new file; nothing is written over.")],
+    store: Store = None,
+) -> None:
+    """Write the store as it is now to another file, and compare the two row by row."""
+    from sparring.store.db import Database
+    from sparring.store.maintenance.copies import backup as copy
+
+    db = Database(store or DEFAULT_PATH)
+    counts = copy(db, to)
+    say(f"{to}: {sum(counts.values()):,} rows of {len(counts)} tables, equal to those of {db.path}")
+
+
+def rebuild(
+    store: Store = None,
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="Do without parts that are damaged.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a damaged or lost store anew from its parts, and from what can be read of the file, which is kept."""
+    from sparring.store.db import Database
+    from sparring.store.maintenance.rebuild import rebuild as make
+
+    db = Database(store or DEFAULT_PATH)
+    done = make(db, skip_damaged=skip_damaged)
+    if as_json:
+        print(json.dumps(asdict(done), indent=2))
+    else:
+        _print_rebuilt(done)
+    say(f"{db.path} was made anew; look at it with: spar store check --files --store {db.path}")
+
+
+def _print_rebuilt(done: "Rebuilt") -> None:
+    for table, n in done.rows.items():
+        if n:
+            salvaged = done.salvaged.get(table, 0)
+            print(f"{table}: {n:,} rows" + (f", {salvaged:,} of them from the old file alone" if salvaged else ""))
+    for path in done.without:
+        say(f"left out, because it is damaged: {path}")
+    for why in done.unread:
+        say(f"not read: {why}")
+    if done.kept:
+        say(f"the old file is kept as {done.kept}; remove it when all is well")
+
+
+def forget(
+    prompt_id: Annotated[str | None, typer.Argument(help="The id of a prompt.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Every prompt that says this, or led to something that does.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Kept in the tombstone; write nothing private here.")] = "",
+    yes: Yes = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a prompt and all that came from it, from the store, its parts and its runs; a tombstone stays."""
+    from sparring.flows.run.forget import files_of, forget_everywhere
+    from sparring.store.maintenance.forget import older_copies, plan
+    from sparring.store.store import DuckStore
+
+    found = DuckStore(store or DEFAULT_PATH)
+    made = plan(found.db, _asked(found, prompt_id, text))
+    _print_plan(made, [*files_of(found, made.run_ids), *older_copies(found.db.path)])
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("nothing was done: to do this, give --yes too")
+        typer.confirm("Do this? It cannot be undone", abort=True, err=True)
+    done = forget_everywhere(found, made, reason, os.environ.get("USER", f"uid {os.getuid()}"))
+    if as_json:
+        print(json.dumps({**asdict(done.plan), "files": done.files}, indent=2))
+    say("done; who has the file or a copy of it open still sees the old one until they close it")
+
+
+def _asked(store: "DuckStore", prompt_id: str | None, text: str | None) -> list[str]:
+    from sparring.store.maintenance.prompt_rows import holding
+
+    if (prompt_id is None) == (text is None):
+        raise ConfigError("say what to forget: PROMPT_ID, or --text TEXT")
+    if prompt_id is not None:
+        return [prompt_id]
+    if not text:
+        raise ConfigError("--text is empty, and every prompt says that; give what it says, or a PROMPT_ID")
+    found = holding(store.db, text)
+    if not found:
+        raise StoreError(f"no prompt of {store.db.path}, and nothing that came from one, says that; case counts")
+    return found
+
+
+def _print_plan(made: "Plan", files: list[Path]) -> None:
+    if made.prompt_ids:
+        say(f"to forget: {', '.join(made.prompt_ids)}")
+    if made.again:
+        say(f"forgotten before, to be looked for again in all files: {', '.join(made.again)}")
+    removed = [f"{n:,} {table}" for table, n in made.removed.items()]
+    removed += [f"their place in {made.rounds:,} rounds"] * (made.rounds > 0)
+    say(f"rows: {', '.join(removed) or 'none'}")
+    for path in files:
+        say(f"file: {path}")
+    if made.checkpoint_ids:
+        say(
+            f"{len(made.checkpoint_ids)} checkpoints came of {len(made.update_ids)} updates that learned from it, and "
+            f"weights do not forget: {', '.join(made.checkpoint_ids)}. Remove them and train anew where that matters"
+        )
+    if made.run_ids:
+        say(
+            f"had it: {', '.join(made.run_ids)}. A loop that did cannot go on as it was; take the prompt out of its "
+            "file, and go on from where it ended under another name, with policy.model: run:NAME"
+        )
+
+
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints to keep.")],
+    run: Run = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    store: Store = None,
+) -> None:
+    """Remove the files of old checkpoints of a run, as `keep.checkpoints` does; rows and hashes stay."""
+    from sparring.flows.run.retention import prune_by_hand, removable, size_of
+    from sparring.store.store import DuckStore
+
+    found = DuckStore(store or DEFAULT_PATH)
+    info = found.run(run)
+    if info is None or "kind" in info.config:
+        raise StoreError(f"{found.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
+    sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(found, info.id, keep)}
+    gone = [path for path, size in sizes.items() if size] if dry_run else prune_by_hand(found, info.id, keep)
+    for path in gone:
+        print(path)
+    freed = _size(sum(sizes.get(path, 0) for path in gone))
+    say(f"{info.id}: {len(gone)} checkpoints, {freed} " + ("would be freed" if dry_run else "freed"))
+
+
+def _size(n: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} GB"

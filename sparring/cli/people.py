@@ -1,0 +1,68 @@
+"""`spar judge people`: a page on which a person says which of two answers is better."""
+
+import sys
+from contextlib import suppress
+from typing import Annotated, Literal
+
+import typer
+
+from sparring.cli.common import Store, say
+from sparring.store import DEFAULT_PATH
+
+PATIENCE = 5.0  # seconds to wait for a busy store before the page says so and tries again
+
+
+def people(
+    run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
+    store: Store = None,
+    who: Annotated[str | None, typer.Option(help="Who judges; your login name when not given.")] = None,
+    split: Annotated[
+        Literal["train", "eval"],
+        typer.Option(help="train: two answers of the policy; eval: the candidate's and the rival's."),
+    ] = "train",
+    round: Annotated[int | None, typer.Option(min=0, help="The round; the last one with answers by default.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask this many of the duels, drawn by the seed.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the duels and their order.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+) -> None:
+    """Judge pairs of answers yourself, blind, on a page that only this machine can open. Ctrl-C ends it."""
+    from sparring.judges.human import answered, people_judge
+    from sparring.people.queue import agreements, groups_to_judge, questions_of, run_of
+    from sparring.people.server import listen, people_server
+    from sparring.people.session import Session
+    from sparring.store.store import DuckStore
+
+    judge, found = people_judge(who or _login()), DuckStore(store or DEFAULT_PATH, wait=PATIENCE)
+    run_id = run_of(found, run).id
+    groups = groups_to_judge(found, run_id, judge.id, split, round)
+    asked = questions_of(found, run_id, groups, seed, limit)
+    done = answered(j for group in groups for j in group.judged)
+    open_still = sum(q.both not in done for q in asked)
+    if not open_still:
+        say(f"{judge.id} has judged all {len(asked)}" if asked else f"{run_id}: no prompt has two different answers")
+        return
+    session = Session(found, judge, asked, done)
+    with listen(port) as sock:
+        server, address = people_server(session, sock)
+        say(f"{judge.id}: {open_still} of {len(asked)} pairs of answers to judge; open this page, Ctrl-C ends")
+        print(address, flush=True)
+        if sys.stdout.isatty() and not no_open:
+            typer.launch(address)
+        with suppress(KeyboardInterrupt):  # the ordinary end
+            server.run(sockets=[sock])
+    say(f"{judge.id}: {session.judged_now} judged now, {session.skipped} skipped (asked again next time)")
+    for other, each in agreements(found, judge.id, asked).items():
+        kappa = "" if each.kappa is None else f", kappa {each.kappa:.2f}"
+        say(f"agrees with {other} on {each.agreement:.0%} of {each.pairs}, opposed on {each.opposed:.0%}{kappa}")
+
+
+def _login() -> str:
+    import getpass
+
+    from sparring.loop.errors import ConfigError
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise ConfigError("this machine has no login name for you; give --who NAME") from error

@@ -1,0 +1,142 @@
+"""`spar run` and `spar resume`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparring.cli.common import Format, Run, Store, say
+from sparring.loop.errors import ConfigError, StoreError
+from sparring.store import DEFAULT_PATH
+
+if TYPE_CHECKING:
+    from sparring.flows.compose.build import Prepared
+    from sparring.flows.config import Config
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Play up to this round.")]
+NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Call the same steps without Prefect.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(resume)
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML config.")],
+    store: Store = None,
+    set_: Set = None,
+    rounds: Rounds = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything that needs no model; change nothing.")
+    ] = False,
+    no_prefect: NoPrefect = False,
+    sweep: Annotated[Path | None, typer.Option(help="YAML of changes of CONFIG: play them all, and compare.")] = None,
+    format: Annotated[Format | None, typer.Option(help="How the comparison of a sweep is printed.")] = None,
+) -> None:
+    """Play the rounds of CONFIG; the same command goes on where an earlier one was stopped."""
+    from sparring.flows.config import read_config
+
+    overrides = [*(set_ or []), *([f"store={store}"] if store else []), *([f"rounds={rounds}"] if rounds else [])]
+    if sweep is not None:
+        from sparring.cli.sweep import run_sweep
+
+        run_sweep(config, sweep, overrides, dry_run=dry_run, no_prefect=no_prefect, format=format or "table")
+        return
+    if format is not None:
+        raise ConfigError("--format is for the comparison of a sweep; give --sweep FILE too, or leave it out")
+    loaded = read_config(config, overrides)
+    if dry_run:
+        _plan(loaded)
+    else:
+        _play(loaded, no_prefect)
+
+
+def resume(
+    run: Run = None,
+    store: Store = None,
+    set_: Set = None,
+    rounds: Rounds = None,
+    no_prefect: NoPrefect = False,
+) -> None:
+    """Go on with a run from exactly where it stopped."""
+    from sparring.flows.config import override, parse_config
+    from sparring.store.store import DuckStore
+
+    path = Path(store or DEFAULT_PATH).resolve()
+    info = DuckStore(path).run(run)
+    if info is None:
+        raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
+    if info.config.get("kind") == "reward":
+        raise ConfigError(f"{info.id} is the training of a reward model; go on with: spar reward train CONFIG")
+    if info.config.get("kind") == "import":
+        raise ConfigError(f"{info.id} is an import; one that broke off is finished by the same spar import")
+    if info.config.get("kind") == "evaluate":
+        raise ConfigError(f"{info.id} is a measurement; go on with the command that began it: spar evaluate CONFIG")
+    values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(path)}
+    for change in [*(set_ or []), *([f"rounds={rounds}"] if rounds else [])]:
+        override(values, change)
+    loaded = parse_config(values, info.id)
+    if Path(info.config["folder"]).is_dir():
+        os.chdir(info.config["folder"])  # prompt files are named from where the run was started
+    _play(loaded, no_prefect)
+
+
+def _plan(config: "Config") -> None:
+    import yaml
+
+    from sparring.flows.compose.build import prepare
+
+    ready = prepare(config)
+    per_round = config.prompts.per_round or len(ready.train)
+    say(
+        f"run {ready.info.id}: {config.rounds} rounds of {per_round} of {len(ready.train)} prompts x {config.sample.n} "
+        f"samples, measured on {len(ready.held_out)} held-out prompts x {config.evaluate.n}"
+    )
+    print(yaml.safe_dump(config.resolved(), sort_keys=False), end="")
+
+
+def _play(config: "Config", no_prefect: bool) -> None:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # our own progress is shown; read when tqdm is first imported
+    from sparring.cli.tables import print_rounds
+    from sparring.flows.compose.build import prepare
+    from sparring.flows.run.decisions import awaited
+    from sparring.flows.run.rounds import error_file, last_error, rounds_done
+    from sparring.flows.supervise.guard import guarding
+
+    ready = prepare(config)
+    store, run_id = ready.store, ready.info.id
+    waiting = awaited(store, run_id, config)  # before an engine is started for nothing
+    if waiting is None and store.complete(run_id, config.rounds):
+        done = rounds_done(store, run_id)
+        error_file(store, run_id).unlink(missing_ok=True)  # of a process that was killed when all was done
+        say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
+    elif waiting is None:
+        say(f"run {run_id} in {store.db.path}")
+        file = error_file(store, run_id)
+        with guarding(file), last_error(file):
+            waiting = _play_rounds(ready, no_prefect)
+    print_rounds(store, run_id)
+    if waiting:
+        say(waiting)
+
+
+def _play_rounds(ready: "Prepared", no_prefect: bool) -> str | None:
+    """Returns what the run waits for, if it does."""
+    from sparring.cli.progress import Display
+
+    with Display(ready.store, ready.info.id, ready.config.rounds) as display:
+        if not no_prefect:
+            from sparring.flows.run.self_play import run_as_flow
+
+            return run_as_flow(ready, display).waiting
+        from sparring.flows.compose.build import build
+        from sparring.flows.run.rounds import operate
+
+        loop = build(ready, watch=display.watch, progress=display.learning)
+        try:
+            return operate(loop, ready.config.rounds, display.call, display.round_done).waiting
+        finally:
+            loop.close()

@@ -1,0 +1,176 @@
+"""`spar sql` and `spar shell`: questions to the store in SQL, also while a run is live."""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from sparring.cli.common import AnyFormat, Format, Store, say
+from sparring.loop.errors import ConfigError
+from sparring.store import DEFAULT_PATH
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sparring.store.db import Database
+
+MEMORY = 3 * 2**30  # bytes: DuckDB's 2 GiB, and what its functions and Arrow take beside them
+BINARY = ("parquet", "arrow")
+
+Copy = Annotated[bool, typer.Option("--copy", help="Ask the read copy beside the store, which nobody waits for.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds a query may take; 30, and for the read copy any.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(sql)
+    app.command()(shell)
+
+
+def sql(
+    query: Annotated[str | None, typer.Argument(help="One SELECT; - reads it from standard input.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the query from this file.")] = None,
+    params: Annotated[str | None, typer.Option(help='Values of $names in the query: \'{"run": "tiny"}\'.')] = None,
+    format: Annotated[AnyFormat | None, typer.Option(help="How rows are written; table when not given.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Write this many rows at most.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write to this file; its ending is the format.")] = None,
+    copy: Copy = False,
+    timeout: Timeout = None,
+    store: Store = None,
+) -> None:
+    """Ask the store in SQL. Read-only: it cannot write, attach, or read other files."""
+    from sparring.store.reader import answer
+
+    text, values, shape = _text(query, file), _values(params), _shape(format, to)
+    db, seconds = source(store, copy, timeout)
+    with _piped(), _bounded(), answer(db, text, values, seconds=seconds, limit=limit) as batches:
+        if to is None:
+            _write(batches, shape)
+        else:
+            _write_file(batches, shape, to, db)
+
+
+def shell(
+    store: Store = None,
+    format: Annotated[Format, typer.Option(help="How rows are printed.")] = "table",
+    copy: Copy = False,
+    timeout: Timeout = None,
+) -> None:
+    """A prompt for SQL on the store. Read-only, and between two queries the store is free for others."""
+    from sparring.cli.shell import Shell
+
+    db, seconds = source(store, copy, timeout)
+    with _piped(), _bounded():
+        Shell(db, seconds, format).run()
+
+
+def source(store: str | None, copy: bool, timeout: float | None) -> "tuple[Database, float | None]":
+    """What is asked, and how many seconds a question may take."""
+    from sparring.store.db import Database
+    from sparring.store.publish import read_copy
+    from sparring.store.reader import SECONDS
+
+    path = Path(store or DEFAULT_PATH)
+    if not copy:
+        return Database(path), SECONDS if timeout is None else timeout
+    if not read_copy(path).is_file():
+        raise ConfigError(f"there is no read copy {read_copy(path)}; a run makes it, or ask without --copy")
+    return Database(read_copy(path)), timeout
+
+
+def _text(query: str | None, file: Path | None) -> str:
+    if (query is None) == (file is None):
+        raise ConfigError('give one query: spar sql "SELECT ...", or - for standard input, or --file FILE')
+    if file is None:
+        return sys.stdin.read() if query == "-" else str(query)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--file {file} cannot be read as text: {error}") from error
+
+
+def _values(params: str | None) -> dict[str, Any]:
+    """JSON, so that a number, a text and a list stay what they are."""
+    try:
+        found = json.loads(params or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"""--params {params!r} is not JSON ({error}); write for instance: '{{"run": "tiny"}}'"""
+        ) from (error)
+    if not isinstance(found, dict):
+        raise ConfigError(f"""--params is {params}; wanted is an object of names and values: '{{"run": "tiny"}}'""")
+    return found
+
+
+def _shape(format: AnyFormat | None, to: Path | None) -> AnyFormat:
+    ending = to.suffix[1:] if to is not None else "table"
+    if format is None and ending not in get_args(AnyFormat):
+        raise ConfigError(f"--to {to} has no ending that is a format; give --format {'|'.join(get_args(AnyFormat))}")
+    shape: AnyFormat = format or ending  # type: ignore[assignment]
+    if to is None and shape in BINARY and sys.stdout.isatty():
+        raise ConfigError(f"--format {shape} is not for a terminal; give --to FILE.{shape}, or pipe it on")
+    return shape
+
+
+def _write(batches: "pa.RecordBatchReader", shape: AnyFormat) -> None:
+    from sparring.cli.results import write_binary, write_text
+
+    if shape in BINARY:
+        write_binary(batches, shape, sys.stdout.buffer)
+    else:
+        write_text(batches, shape, sys.stdout)
+
+
+def _write_file(batches: "pa.RecordBatchReader", shape: AnyFormat, to: Path, db: "Database") -> None:
+    """All or nothing: the file has its name when it is whole."""
+    from sparring.cli.results import write_binary, write_text
+
+    if to.resolve().name.startswith(db.path.name) and to.resolve().parent == db.path.parent:
+        raise ConfigError(f"--to {to} is a file of the store; give another name")
+    partial = to.with_name(f"{to.name}.partial")
+    try:
+        if shape in BINARY:
+            with partial.open("wb") as binary:
+                write_binary(batches, shape, binary)
+        else:
+            with partial.open("w", encoding="utf-8") as text:
+                write_text(batches, shape, text)
+        partial.replace(to)
+    except OSError as error:
+        raise ConfigError(f"--to {to} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    say(f"written to {to}")
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Keep this process small: DuckDB's limit does not count all that its functions make, such as a huge list."""
+    import psutil
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = psutil.Process().memory_info().data + MEMORY
+    limits = [wanted, *(each for each in (soft, hard) if each != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@contextmanager
+def _piped() -> Iterator[None]:
+    """A reader such as `head` that has seen enough is no error; Ctrl-C ends the query."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+    except KeyboardInterrupt:
+        say("spar: the query was interrupted")
+        raise typer.Exit(130) from None

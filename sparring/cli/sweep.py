@@ -1,0 +1,66 @@
+"""`spar run CONFIG --sweep FILE`."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.cli.common import Format, say
+from sparring.loop.errors import StepError
+
+if TYPE_CHECKING:
+    from sparring.sweeps.plan import Plan, Point
+
+
+def run_sweep(
+    config: Path, file: Path, overrides: Sequence[str], *, dry_run: bool, no_prefect: bool, format: Format
+) -> None:
+    """Play the runs of a sweep, and print how they compare. Raises StepError at the end when some failed."""
+    from sparring.cli.comparison import print_comparison
+    from sparring.sweeps.plan import plan_sweep
+
+    plan = plan_sweep(config, file, overrides)
+    missing = [point for point in plan.points if not plan.store.complete(point.run, point.config.rounds)]
+    say(f"{file}: {len(plan.points)} runs in {plan.store.db.path}, {len(missing)} to play")
+    failed = _play(plan, missing, no_prefect) if missing and not dry_run else {}
+    print_comparison(_rows(plan), plan.axes, format)
+    if failed:
+        raise StepError(
+            f"{len(failed)} of {len(plan.points)} runs failed; the same command plays what is missing\n"
+            + "\n".join(f"  {name}: {why}" for name, why in failed.items())
+        )
+
+
+def _play(plan: "Plan", missing: "Sequence[Point]", no_prefect: bool) -> dict[str, str]:
+    from sparring.flows.run.prefect_server import quiet_server
+    from sparring.flows.supervise.guard import Guard
+    from sparring.sweeps.play import play_apart, play_points
+
+    def play(point: "Point") -> str | None:
+        say(f"{missing.index(point) + 1} of {len(missing)}: {point.name}")
+        why = play_apart(point, plan.store, no_prefect)
+        if why is not None:
+            say(f"{point.name} failed: {why}")
+        return why
+
+    try:
+        with Guard(), ExitStack() as held:
+            if not no_prefect:
+                held.enter_context(quiet_server())  # one for all
+            return play_points(missing, plan.store, play)
+    except KeyboardInterrupt:
+        say("the same command goes on with the sweep")
+        raise
+
+
+def _rows(plan: "Plan") -> list[dict[str, Any]]:
+    """One row a run, in the order of the file; what is not known is None."""
+    from sparring.sweeps.comparison import COLUMNS, results
+
+    found = results(plan.store, [point.run for point in plan.points])
+    made = []
+    for point in plan.points:
+        labels = {axis: point.labels.get(axis, "") for axis in plan.axes}
+        known = found.get(point.run, {}) | {"run_id": point.run, "wanted": point.config.rounds}
+        made.append({"point": point.name, **labels, **{name: known.get(name) for name in COLUMNS[1:]}})
+    return made

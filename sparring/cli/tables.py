@@ -1,0 +1,127 @@
+"""Rows for people and programs: the round table, and rows as a table, CSV, JSON or JSON lines."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sparring.cli.common import Format
+from sparring.store.db import rows
+from sparring.store.store import DuckStore
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
+    with store.db.read() as con:
+        return rows(con, "SELECT * FROM round_summary WHERE run_id = ? ORDER BY round", [run])
+
+
+def interval(row: dict[str, Any], metric: str, low: str, high: str) -> str:
+    if row[metric] is None:
+        return "-"
+    return f"{row[metric]:.3f}" + ("" if row[low] is None else f" [{row[low]:.3f}, {row[high]:.3f}]")
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def round_line(row: dict[str, Any]) -> str:
+    measured = f"pass rate {interval(row, 'pass_rate', 'pass_low', 'pass_high')}"
+    if row["round"] == 0:
+        return f"round 0: initial policy, {measured}"
+    why = f"{row['ties']} ties, {row['identical']} identical, {row['abstained']} abstained, {row['failed']} failed"
+    why += f", {row['filtered']} filtered" if row["filtered"] else ""
+    gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
+    return (
+        f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
+        f"loss {number(row['loss'], 3)}; {measured}; "
+        f"win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
+    )
+
+
+def _learned_from(row: dict[str, Any]) -> str:
+    """Pairs, or where there are none the single answers."""
+    if row["examples"]:
+        return f"{row['examples']} answers"
+    return "-" if row["pairs"] is None else str(row["pairs"])
+
+
+def print_rounds(store: DuckStore, run: str) -> None:
+    """The table at the end of a run, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{run}: held-out results by round (95 % intervals)", title_justify="left")
+    for name in ("round", "pairs", "loss", "accuracy", "pass rate", "win rate", "KL", "tokens", "gate"):
+        table.add_column(
+            name, justify="right" if name in ("round", "pairs", "loss", "accuracy", "KL", "tokens") else "left"
+        )
+    for row in summaries(store, run):
+        table.add_row(
+            str(row["round"]),
+            _learned_from(row),
+            number(row["loss"], 3),
+            number(row["accuracy"], 2),
+            interval(row, "pass_rate", "pass_low", "pass_high"),
+            interval(row, "win_rate", "win_low", "win_high") if row["round"] else "-",
+            number(row["kl"], 2),
+            number(row["eval_tokens"], 1),
+            "initial" if row["round"] == 0 else "accepted" if row["accepted"] else "rejected",
+        )
+    console = Console(highlight=False)
+    console.width = max(console.width, 110) if not console.is_terminal else console.width
+    console.print(table)
+
+
+def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) -> None:
+    if format == "json":
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=plain))
+    elif format == "jsonl":
+        for row in found:
+            print(json.dumps(row, ensure_ascii=False, default=plain))
+    elif format == "csv":
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _nested(value) for name, value in row.items()} for row in found)
+    else:
+        _print_table(found, columns)
+
+
+def plain(value: Any) -> Any:
+    """For JSON: SQL's sum of integers comes as a Decimal, and is a number; dates are text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
+
+
+def _nested(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=plain) if isinstance(value, list | dict) else value
+
+
+def _print_table(found: list[dict[str, Any]], columns: list[str]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(found, columns))
+
+
+def as_table(found: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
+    """For rich, which draws it. An id that is cut short names nothing: cells go on in the next line."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(*(Column(name, overflow="fold") for name in columns))
+    for row in found:
+        table.add_row(*(Text(_cell(row[c])) for c in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

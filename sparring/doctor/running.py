@@ -1,0 +1,89 @@
+"""Prefect, and processes that outlived their run."""
+
+import json
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from sparring.doctor.finding import Finding
+from sparring.flows.supervise.crash_report import ask
+from sparring.flows.supervise.processes import describe, end, guarded_by, is_living, orphans
+
+FLOWS = ("self-play", "reward-model", "evaluate", "label")
+ENV = "PREFECT__FLOW_RUN_ID"  # in the environment of what a Prefect worker starts
+
+
+def examine(kill_orphans: bool) -> list[Finding]:
+    return [*prefect(os.environ.get("PREFECT_API_URL")), left_over(orphans(), kill_orphans)]
+
+
+def prefect(url: str | None) -> list[Finding]:
+    if not url:
+        return [Finding("prefect server", True, "PREFECT_API_URL is not set: each run has a temporary one")]
+    try:
+        theirs = str(ask(f"{url.rstrip('/')}/admin/version"))
+        running = ask(f"{url.rstrip('/')}/flow_runs/filter", _live_ones()) if _is_here(url) else []
+    except (OSError, ValueError) as error:
+        remedy = "start it (prefect server start), or unset PREFECT_API_URL"
+        return [Finding("prefect server", False, f"none answers at {url} ({error})", remedy)]
+    try:
+        ours = version("prefect")
+    except PackageNotFoundError:
+        return []
+    fits = _numbers(ours) <= _numbers(theirs)
+    remedy = f"a server must not be older than who asks it: pip install 'prefect>={ours}' there"
+    return [Finding("prefect server", fits, f"{theirs} at {url}, {ours} here", remedy), *_zombies(running)]
+
+
+def _live_ones() -> dict[str, Any]:
+    state = {"type": {"any_": ["RUNNING", "CANCELLING"]}}
+    return {"flow_runs": {"state": state}, "flows": {"name": {"any_": list(FLOWS)}}}
+
+
+def _is_here(url: str) -> bool:
+    """Of a server on another machine, the runs may be there as well."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)[:3]))
+
+
+def _zombies(running: list[dict[str, Any]]) -> list[Finding]:
+    """Flow runs that the server believes in and no process here plays."""
+    here = _flow_runs_here()
+    remedy = "if no other machine plays it: prefect flow-run cancel {id}, then spar resume"
+    return [
+        Finding("prefect run", False, f"{run['name']} is Running, and no process here plays it", remedy.format(**run))
+        for run in running
+        if run["id"] not in here
+    ]
+
+
+def _flow_runs_here() -> set[str]:
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            found.add(process.environ().get(ENV, ""))
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or another user's
+        if settings := guarded_by(process):
+            found.add((json.loads(settings)[3] or ["", ""])[1])
+    return found
+
+
+def left_over(found: list[psutil.Process], kill: bool) -> Finding:
+    listed = ", ".join(map(describe, found))
+    if not found:
+        return Finding("orphans", True, "none")
+    if not kill:
+        return Finding("orphans", False, f"{len(found)} outlived their run: {listed}", "spar doctor --kill-orphans")
+    left = end(lambda: filter(is_living, found))
+    if left:
+        listed = ", ".join(map(describe, left))
+        return Finding("orphans", False, f"{len(left)} do not end: {listed}", "they wait for a driver: restart")
+    return Finding("orphans", True, f"{len(found)} outlived their run and were ended: {listed}")

@@ -1,0 +1,112 @@
+"""What a person is asked: read from the store; and how far what they said goes with other judges."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from sparring.judges.bench import Agreement, agreement
+from sparring.judges.human import Both, Question, questions, read
+from sparring.loop.errors import StoreError
+from sparring.loop.judgements import to_judge
+from sparring.loop.types import Checkpoint, Group, Round, RunInfo, Split
+from sparring.store.db import rows
+from sparring.store.records import to_record
+from sparring.store.store import DuckStore
+
+# The last round that has answers, or the round that was named.
+TRAIN = """
+SELECT k.*, r.round, r.prompt_ids FROM rounds r JOIN checkpoints k ON k.checkpoint_id = r.policy_id
+WHERE r.run_id = $run AND r.round = coalesce($round, r.round) AND EXISTS (
+    FROM completions c JOIN prompts p USING (prompt_id)
+    WHERE c.run_id = r.run_id AND c.round = r.round AND p.split = 'train')
+ORDER BY r.round DESC LIMIT 1
+"""
+EVAL = """
+WITH measured AS (
+    SELECT run_id, round, candidate_id, rival_id FROM evaluations
+    WHERE run_id = $run AND round = coalesce($round, round) AND candidate_id <> rival_id
+    ORDER BY round DESC LIMIT 1
+)
+SELECT k.*, m.round, (
+    SELECT list(DISTINCT p.prompt_id ORDER BY p.prompt_id) FROM completions c JOIN prompts p USING (prompt_id)
+    WHERE c.run_id = m.run_id AND c.policy_id = m.candidate_id AND p.split = 'eval') AS prompt_ids
+FROM measured m JOIN checkpoints k ON k.checkpoint_id IN (m.candidate_id, m.rival_id)
+ORDER BY k.checkpoint_id = m.candidate_id DESC
+"""
+VERDICTS = """
+SELECT d.judge, w.number, avg(w.sign * (d.p_wins - 0.5)) AS delta
+FROM wanted w JOIN duels d ON d.completion_id = w.one AND d.rival_id = w.other
+WHERE d.p_wins IS NOT NULL AND d.judge <> $judge GROUP BY ALL
+UNION ALL
+SELECT a.judge, w.number, a.score - b.score
+FROM wanted w JOIN scores a ON a.completion_id = w.one JOIN scores b ON b.completion_id = w.other AND b.judge = a.judge
+WHERE w.sign = 1 AND a.score IS NOT NULL AND b.score IS NOT NULL
+"""
+
+
+def run_of(store: DuckStore, name: str | None) -> RunInfo:
+    info = store.run(name)
+    if info is None:
+        raise StoreError(f"{store.db.path} has no run {name or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
+    return info
+
+
+def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round: int | None) -> list[Group]:
+    """The answers of a round with what this person said of them; None: of the last round that has some.
+
+    train: the policy's answers. eval: the candidate's answers beside the rival's. Raises StoreError if there are none.
+    """
+    with store.db.read() as con:
+        found = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
+    if not found:
+        which = "no round" if round is None else f"no round {round}"
+        wanted = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
+        raise StoreError(f"{run} has {which} {wanted}; see: spar status {run}, or judge another --round or --split")
+    mine, *rival = (store.experience(_round(row, split), judge) for row in found)
+    return to_judge(mine, rival[0] if rival else None, 1.0)
+
+
+def _round(row: Mapping[str, Any], split: Literal["train", "eval"]) -> Round:
+    policy = to_record(Checkpoint, dict(row))  # in every role: only its answers are asked for
+    return Round(row["run_id"], row["round"], policy, policy, policy, policy, tuple(row["prompt_ids"]), split)
+
+
+def questions_of(store: DuckStore, run: str, groups: Sequence[Group], seed: int, limit: int | None) -> list[Question]:
+    """The questions about these answers, or `limit` of them, as the seed draws them."""
+    return questions(groups, _paired(store, run), seed)[:limit]
+
+
+def _paired(store: DuckStore, run: str) -> set[Both]:
+    with store.db.read() as con:
+        found = rows(con, "SELECT chosen_id, rejected_id FROM pairs WHERE run_id = ?", [run])
+    return {frozenset((row["chosen_id"], row["rejected_id"])) for row in found}
+
+
+def agreements(store: DuckStore, judge: str, asked: Sequence[Question]) -> dict[str, Agreement]:
+    """With each other judge that said something of the same two answers, by its name."""
+    said = read(store.judged(judge, [q.completion.id for q in asked])).duels
+    mine = {str(i): said[q.completion.id, q.rival.id] - 0.5 for i, q in enumerate(asked) if _key(q) in said}
+    theirs: dict[str, dict[str, float | None]] = {}
+    for row in _verdicts(store, judge, asked):
+        theirs.setdefault(row["judge"], {})[str(row["number"])] = row["delta"]
+    found = {name: agreement(mine, theirs[name]) for name in sorted(theirs)}
+    return {name: each for name, each in found.items() if each.pairs}
+
+
+def _key(question: Question) -> tuple[str, str]:
+    return question.completion.id, question.rival.id
+
+
+def _verdicts(store: DuckStore, judge: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
+    """What other judges make of each question, above 0 where the completion wins; a judge may have been asked b, a."""
+    both = [(i, sign, ids) for i, q in enumerate(asked) for sign, ids in ((1, _key(q)), (-1, _key(q)[::-1]))]
+    columns = {
+        "number": pa.array([i for i, _, _ in both], pa.int32()),
+        "sign": pa.array([sign for _, sign, _ in both], pa.int32()),
+        "one": pa.array([ids[0] for _, _, ids in both], pa.string()),
+        "other": pa.array([ids[1] for _, _, ids in both], pa.string()),
+    }
+    with store.db.read() as con:
+        con.register("wanted", pa.table(columns))
+        return rows(con, VERDICTS, {"judge": judge})

@@ -1,0 +1,158 @@
+"""The page's server: on loopback, for those who have the token, with nothing in it that tells which answer is whose.
+
+A browser runs other people's pages beside this one. So a request must name this machine as its host (or a page of
+another name could resolve to it), bring the token in a cookie that other sites cannot send along, and, to change
+something, a second token in a header that only this page knows.
+"""
+
+import re
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import get_args
+
+import uvicorn
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from sparring.judges.human import Choice
+from sparring.loop.errors import EnvironmentProblem, SparError
+from sparring.people.session import Session
+
+LOOPBACK = "127.0.0.1"
+HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port: it may be forwarded by ssh
+FOLDER = Path(__file__).parent
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    question: str
+    choice: Choice
+
+
+def people_app(session: Session, token: str, cookie: str = "sparring") -> Starlette:
+    """The page for one person. `cookie` names this server among others of the machine, which share their cookies."""
+    page_token = secrets.token_urlsafe(32)
+
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        refused = _refused(request, token, cookie, page_token)
+        response = PlainTextResponse(refused, 403) if refused else await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    def page(request: Request) -> Response:
+        # Not a redirect: after a link from another site that request would come without the cookie.
+        response = HTMLResponse((FOLDER / "page.html").read_text().replace("PAGE_TOKEN", page_token))
+        response.set_cookie(cookie, token, httponly=True, samesite="strict", path="/")
+        return response
+
+    def state(request: Request) -> Response:
+        return JSONResponse(session.state())
+
+    async def answer(request: Request) -> Response:
+        return await run_in_threadpool(_answer, session, await request.body())
+
+    routes = [
+        Route("/", page),
+        Route("/page.js", _file("page.js", "text/javascript")),
+        Route("/page.css", _file("page.css", "text/css")),
+        Route("/favicon.ico", _nothing),
+        Route("/state", state),
+        Route("/answer", answer, methods=["POST"]),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
+
+
+def _answer(session: Session, body: bytes) -> Response:
+    try:
+        given = Answer.model_validate_json(body)
+    except ValidationError:
+        return _problem(400, f"wanted a question and a choice: one of {', '.join(get_args(Choice))}")
+    if not session.has(given.question):
+        return _problem(404, "this question is not of this session; reload the page")
+    try:
+        kept = session.answer(given.question, given.choice)
+    except SparError as error:
+        return _problem(503, str(error))
+    return JSONResponse({"kept": kept, **session.state()})
+
+
+def _problem(status: int, message: str) -> Response:
+    return JSONResponse({"problem": message}, status)
+
+
+def _refused(request: Request, token: str, cookie: str, page_token: str) -> str | None:
+    """Why a request may not pass."""
+    if not HOST.fullmatch(request.headers.get("host", "")):
+        return "wrong host: open the address that spar printed, at 127.0.0.1 or localhost"
+    given = request.cookies.get(cookie) or ""
+    if request.url.path == "/":
+        given = request.query_params.get("token") or given
+    if not _same(given, token):
+        return "no token, or an old one: open the address that spar printed"
+    if request.method not in ("GET", "HEAD") and not _same(request.headers.get("x-page-token", ""), page_token):
+        return "this page is of an earlier session: open the address that spar printed"
+    return None
+
+
+def _same(one: str, other: str) -> bool:
+    return secrets.compare_digest(one.encode(), other.encode())
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Response]:
+    def response(request: Request) -> Response:
+        return Response((FOLDER / name).read_bytes(), media_type=kind)
+
+    return response
+
+
+def _nothing(request: Request) -> Response:
+    return Response(status_code=204)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on this machine's loopback only; port 0: any that is free. Raises EnvironmentProblem."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((LOOPBACK, port))
+        sock.listen()
+    except OSError as error:
+        sock.close()
+        raise EnvironmentProblem(
+            f"port {port} cannot be used ({error.strerror}); give another --port, or none"
+        ) from error
+    return sock
+
+
+def people_server(session: Session, sock: socket.socket) -> tuple[uvicorn.Server, str]:
+    """A server for `run(sockets=[sock])`, and the address with the token in it."""
+    token, port = secrets.token_urlsafe(32), sock.getsockname()[1]
+    config = uvicorn.Config(
+        people_app(session, token, f"sparring_{port}"),
+        log_level="warning",
+        access_log=False,
+        loop="asyncio",
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    return uvicorn.Server(config), f"http://{LOOPBACK}:{port}/?token={token}"

@@ -1,0 +1,6 @@
+"""Reports on runs: the numbers from the store, figures, and one self-contained page."""
+
+from sparring.report.numbers import find_runs, report_data
+from sparring.report.page import default_path, write_report
+
+__all__ = ["default_path", "find_runs", "report_data", "write_report"]

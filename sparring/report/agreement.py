@@ -1,0 +1,80 @@
+"""Can the judges be trusted? How often two agree, and how often the order of answers decides."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparring.report.drawing import as_percent, labels
+from sparring.report.numbers import Row
+from sparring.report.svg import COLOURS, SIZE, Look, Plot, panels, svg
+from sparring.report.text import counted, cut, percent, visible
+
+SAME, OTHER = Look(COLOURS[0], "o"), Look(COLOURS[1], "s")
+
+
+def agreement(report: Row) -> Plot:
+    id, title = "agreement", "Agreement between judges"
+    rows = [(index, row) for index, run in enumerate(report["runs"]) for row in run["agreement"]]
+    if not rows:
+        return Plot(id, title, "No two judges have looked at the same two answers.")
+    names = [_named(report, index, f"{_short(row['judge'])} / {_short(row['other_judge'])}") for index, row in rows]
+    figure, axis = _panel(names)
+    for place, (_, row) in enumerate(rows):
+        _dot(axis, place - 0.12, row["agreed"], SAME, None if place else "same winner")
+        _dot(axis, place + 0.12, row["opposed"], OTHER, None if place else "opposite winners")
+    _finish(figure, axis, "share of duels")
+    n = counted([row["duels"] for _, row in rows], "duels")
+    says = "How often two judges name the same winner (or both a tie), and how often opposite ones"
+    caption = f"{says}, with 95 % intervals; {n}."
+    said = "; ".join(f"{name}: {percent(row['agreed']['value'])}" for name, (_, row) in zip(names, rows, strict=True))
+    return Plot(id, title, caption, svg(figure, id, f"{title}. {said}"))
+
+
+def position(report: Row) -> Plot:
+    id, title = "position-bias", "Position bias"
+    rows = [(index, row) for index, run in enumerate(report["runs"]) for row in run["position"]]
+    if not rows:
+        return Plot(id, title, "No judge has been shown two answers in both orders.")
+    names = [_named(report, index, _short(row["judge"])) for index, row in rows]
+    figure, axis = _panel(names)
+    for place, (_, row) in enumerate(rows):
+        _dot(axis, place - 0.12, row["both_first"], SAME, None if place else "first one wins both times")
+        _dot(axis, place + 0.12, row["both_second"], OTHER, None if place else "second one wins both times")
+    _finish(figure, axis, "share of duels")
+    n = counted([row["duels"] for _, row in rows], "duels in both orders")
+    caption = f"How often a judge names another winner when two answers change places, with 95 % intervals; {n}."
+    said = "; ".join(
+        f"{name}: first {percent(row['both_first']['value'])}, second {percent(row['both_second']['value'])}"
+        for name, (_, row) in zip(names, rows, strict=True)
+    )
+    return Plot(id, title, caption, svg(figure, id, f"{title}. {said}"))
+
+
+def _panel(names: Sequence[str]) -> tuple[Any, Any]:
+    """One line a name, from top to bottom."""
+    figure, (axis,) = panels(height=max(SIZE[1], 0.9 + 0.3 * len(names)))
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    return figure, axis
+
+
+def _dot(axis: Any, y: float, share: Row, look: Look, label: str | None) -> None:
+    reach = [[share["value"] - share["low"]], [share["high"] - share["value"]]]
+    axis.errorbar(share["value"], y, xerr=reach, fmt=look.marker, color=look.colour, elinewidth=0.8, label=label)
+
+
+def _finish(figure: Any, axis: Any, x: str) -> None:
+    axis.set_xlim(-0.03, 1.03)
+    axis.xaxis.set_major_formatter(as_percent)
+    axis.set_xlabel(x)
+    figure.legend(loc="outside upper left", ncols=1)
+
+
+def _named(report: Row, index: int, name: str) -> str:
+    return name if len(report["runs"]) == 1 else f"{cut(labels(report)[index], 14)}: {name}"
+
+
+def _short(judge: str) -> str:
+    """A judge's name ends in the hash of its options: some digits tell it from others."""
+    kind, dash, digest = visible(judge).rpartition("-")
+    return cut(f"{kind}{dash}{digest[:4]}" if dash and len(digest) >= 16 else visible(judge), 18)

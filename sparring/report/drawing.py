@@ -1,0 +1,166 @@
+"""What figures share: points with intervals along the descent of policies, axes, limits, legends, and words."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from math import ceil, nan
+from typing import Any, Self
+
+from sparring.report.numbers import Row
+from sparring.report.svg import GREY, Look, ticks
+from sparring.report.text import cut, interval, visible
+
+Side = tuple[float, float]  # how far an interval reaches below and above
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    y: float
+    x_sides: Side = (nan, nan)
+    y_sides: Side = (nan, nan)
+
+    @classmethod
+    def of(cls, row: Row, *, x: float | None = None, across: Row | None = None) -> Self:
+        """The value of `row` at `x`, or at the value of another row, with the intervals that they have."""
+        if across is None:
+            return cls(nan if x is None else x, _value(row), y_sides=_sides(row))
+        return cls(_value(across), _value(row), _sides(across), _sides(row))
+
+
+def _value(row: Row) -> float:
+    return nan if row["value"] is None else float(row["value"])
+
+
+def _sides(row: Row) -> Side:
+    if row["value"] is None or row["low"] is None or row["high"] is None:
+        return nan, nan
+    return max(0.0, row["value"] - row["low"]), max(0.0, row["high"] - row["value"])
+
+
+def beside(rows: Sequence[Row], run: int, runs: int) -> dict[int, Point]:
+    """Points by round, a little to one side, so that the intervals of several runs do not hide each other."""
+    shift = 0.08 * (run - (runs - 1) / 2)
+    return {row["round"]: Point.of(row, x=row["round"] + shift) for row in rows}
+
+
+def descend(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label: str) -> None:
+    """Points by round, each with a line from the round whose policy it was trained from; rejected ones are open."""
+    if not points:
+        return
+    rounds = [row for row in run["rounds"] if row["round"] in points]
+    x: list[float] = []
+    y: list[float] = []
+    for row in rounds:
+        if row["round"] and row["from_round"] in points:
+            start, end = points[row["from_round"]], points[row["round"]]
+            x, y = [*x, start.x, end.x, nan], [*y, start.y, end.y, nan]
+    axis.plot(x, y, look.line, color=look.colour)
+    rejected = {row["round"] for row in rounds if row["accepted"] is False}
+    mark(axis, points, look, label, rejected)
+
+
+def mark(axis: Any, points: Mapping[int, Point], look: Look, label: str, rejected: Set[int] = frozenset()) -> None:
+    """Points with their intervals."""
+    known = list(points.values())
+    axis.errorbar(
+        [p.x for p in known],
+        [p.y for p in known],
+        yerr=list(zip(*(p.y_sides for p in known), strict=True)) or None,
+        xerr=list(zip(*(p.x_sides for p in known), strict=True)) or None,
+        fmt="none",
+        ecolor=look.colour,
+        elinewidth=0.8,
+        capthick=0.8,
+    )
+    for open_, fill in ((False, look.colour), (True, "white")):
+        some = [point for round, point in points.items() if (round in rejected) == open_]
+        axis.plot(
+            [p.x for p in some],
+            [p.y for p in some],
+            look.marker,
+            color=look.colour,
+            markerfacecolor=fill,
+            zorder=3,
+            label=None if open_ else label,
+        )
+
+
+def labels(report: Row) -> list[str]:
+    """A short name for each run: its name, or its id where two share one."""
+    names = [run["name"] for run in report["runs"]]
+    chosen = [run["name"] if names.count(run["name"]) == 1 else run["run_id"] for run in report["runs"]]
+    return [cut(visible(name), 24) for name in chosen]
+
+
+def legend(figure: Any, axis: Any, report: Row) -> None:
+    """Names the runs, where there are several."""
+    if len(report["runs"]) > 1:
+        handles, names = axis.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=2)
+        grow(figure, len(names) / 2)
+
+
+def grow(figure: Any, lines: float) -> None:
+    """Room for the lines of a legend after its first."""
+    figure.set_figheight(figure.get_figheight() + 0.15 * max(0, ceil(lines) - 1))
+
+
+def share_axis(axis: Any) -> None:
+    """Shares as percentages; the axis keeps within what is possible."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, -0.03), min(high, 1.03))
+    axis.yaxis.set_major_formatter(as_percent)
+
+
+def as_percent(value: float, place: int | None = None) -> str:
+    return f"{100 * value:.4g} %"
+
+
+def step_axis(axis: Any, x: str, y: str) -> None:
+    axis.xaxis.set_major_locator(ticks(7, integer=True))
+    axis.set(xlabel=x, ylabel=y)
+
+
+def bar_axis(axis: Any, rounds: Sequence[int]) -> None:
+    """Bars stand on zero, one a round; a single one does not fill the whole width."""
+    axis.grid(axis="x", visible=False)
+    axis.set_xlim(min(rounds) - 0.7, max(rounds) + 0.7)
+    axis.set_ylim(0, axis.get_ylim()[1])
+
+
+def round_axis(axis: Any, found: Sequence[Sequence[Row]], y: str) -> None:
+    rounds = [row["round"] for rows in found for row in rows]
+    axis.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
+    step_axis(axis, "round", y)
+
+
+def counts(found: Sequence[Sequence[Row]]) -> list[int]:
+    return [row["n"] for rows in found for row in rows]
+
+
+def bounds(report: Row, section: str, key: str) -> list[float]:
+    """The different values that the runs' configs have there."""
+    found = [(run["config"].get(section) or {}).get(key) for run in report["runs"]]
+    return sorted({float(value) for value in found if value is not None})
+
+
+def limit(axis: Any, *, label: str, x: float | None = None, y: float | None = None, line: str = "--") -> None:
+    """A line that says its name at its end."""
+    if y is not None:
+        axis.axhline(y, color=GREY, linewidth=0.9, linestyle=line, zorder=1)
+        axis.annotate(label, (1, y), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      ha="right", color=GREY, fontsize=7.5)  # fmt: skip
+    if x is not None:
+        axis.axvline(x, color=GREY, linewidth=0.9, linestyle=line, zorder=1)
+        axis.annotate(label, (x, 1), (2, -7), xycoords=("data", "axes fraction"), textcoords="offset points",
+                      color=GREY, fontsize=7.5)  # fmt: skip
+
+
+def say_values(title: str, report: Row, found: Sequence[Sequence[Row]], unit: str) -> str:
+    """What a figure shows, for those who hear it: the first and the last value of each run."""
+    said = []
+    for name, rows in zip(labels(report), found, strict=True):
+        if rows:
+            ends = rows[:1] if len(rows) == 1 else (rows[0], rows[-1])
+            said.append(f"{name}: " + ", ".join(f"round {row['round']} {interval(row, unit)}" for row in ends))
+    return f"{title}. {'; '.join(said)}"

@@ -1,0 +1,119 @@
+"""How the candidates did on held-out prompts: pass rate, win rate, reward against KL, length."""
+
+from sparring.report.drawing import (
+    Point,
+    beside,
+    bounds,
+    counts,
+    descend,
+    labels,
+    legend,
+    limit,
+    round_axis,
+    say_values,
+    share_axis,
+)
+from sparring.report.numbers import Row, measured
+from sparring.report.svg import Plot, look, panels, svg
+from sparring.report.text import counted
+
+
+def pass_rate(report: Row) -> Plot:
+    return _by_round(report, "pass-rate", "pass_rate", "Pass rate", "answers", "Share of held-out answers that pass")
+
+
+def win_rate(report: Row) -> Plot:
+    says = "Share of held-out prompts won over the rival, ties counting half"
+    return _by_round(report, "win-rate", "win_rate", "Win rate", "prompts", says, first=1)
+
+
+def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str, first: int = 0) -> Plot:
+    found = [[row for row in measured(run, metric) if row["round"] >= first] for run in report["runs"]]
+    if not any(found):
+        return Plot(id, title, _why_no(metric, report) or f"No round has a {title.lower()} yet.")
+    figure, (axis,) = panels()
+    for index, (run, rows) in enumerate(zip(report["runs"], found, strict=True)):
+        points = beside(rows, index, len(found))
+        descend(axis, run, points, look(index), labels(report)[index])
+    gate = ""
+    if metric == "win_rate":
+        for value in bounds(report, "evaluate", "gate"):
+            limit(axis, y=value, label="gate")
+            gate = " Dashed: the gate."
+        for value in bounds(report, "stop", "win_rate"):
+            limit(axis, y=value, label="stop", line=":")
+            gate += " Dotted: the run stops when the whole interval lies below."
+    share_axis(axis)
+    round_axis(axis, found, title.lower())
+    legend(figure, axis, report)
+    caption = f"{says}, by round, with 95 % intervals; {counted(counts(found), of)} a round.{gate}"
+    return Plot(id, title, caption, svg(figure, id, say_values(title, report, found, "percent")))
+
+
+def reward_against_kl(report: Row) -> Plot:
+    """The reward is the mean score; the win rate where a judge compares and gives no scores."""
+    id, title = "reward-kl", "Reward against KL"
+    metric = "mean_score" if any(measured(run, "mean_score") for run in report["runs"]) else "win_rate"
+    name = {"mean_score": "mean score", "win_rate": "win rate"}[metric]
+    points = [_reward_points(run, metric) for run in report["runs"]]
+    if not any(len(each) > 1 for each in points):
+        return Plot(id, title, "No round after the first has both a reward and a KL from the initial policy yet.")
+    figure, (axis,) = panels()
+    for index, (run, each) in enumerate(zip(report["runs"], points, strict=True)):
+        descend(axis, run, each, look(index), labels(report)[index])
+        every = max(1, len(each) // 8)
+        for round, point in each.items():
+            if round % every == 0 or round == max(each):
+                style = {"textcoords": "offset points", "ha": "right", "color": look(index).colour}
+                axis.annotate(str(round), (point.x, point.y), (-3, 3.5), **style)
+    for value in bounds(report, "stop", "kl"):
+        limit(axis, x=value, label="stop", line=":")
+    if metric == "win_rate":
+        share_axis(axis)
+    axis.set(xlabel="KL from the initial policy (nats an answer)", ylabel=f"held-out {name}")
+    legend(figure, axis, report)
+    n = counted(counts([measured(run, "kl") for run in report["runs"]]), "answers")
+    caption = (
+        f"Held-out {name} of each round's candidate against its KL divergence from the initial policy (0 for itself), "
+        f"with 95 % intervals; KL from {n}, by its own samples. Numbers are rounds."
+    )
+    values = [measured(run, metric) for run in report["runs"]]
+    return Plot(id, title, caption, svg(figure, id, say_values(f"{title}, {name}", report, values, "number")))
+
+
+def _reward_points(run: Row, metric: str) -> dict[int, Point]:
+    kl = {row["round"]: row for row in measured(run, "kl")}
+    zero = {"value": 0.0, "low": None, "high": None}
+    return {
+        row["round"]: Point.of(row, across=kl.get(row["round"], zero))
+        for row in measured(run, metric)
+        if row["round"] in kl or row["round"] == 0
+    }
+
+
+def length(report: Row) -> Plot:
+    id, title = "length", "Length"
+    tokens = [measured(run, "mean_tokens") for run in report["runs"]]
+    cut = [measured(run, "truncated") for run in report["runs"]]
+    if not any(tokens):
+        return Plot(id, title, "No round has been measured yet.")
+    figure, (above, below) = panels((3, 2))
+    for index, run in enumerate(report["runs"]):
+        for axis, rows in ((above, tokens[index]), (below, cut[index])):
+            points = beside(rows, index, len(report["runs"]))
+            descend(axis, run, points, look(index), labels(report)[index])
+    above.set_ylabel("tokens")
+    share_axis(below)
+    round_axis(below, tokens, "cut off")
+    legend(figure, above, report)
+    caption = (
+        "Mean length of held-out answers, and the share cut off at the longest allowed, by round, with 95 % intervals; "
+        f"{counted(counts(tokens), 'answers')} a round."
+    )
+    return Plot(id, title, caption, svg(figure, id, say_values("Mean tokens", report, tokens, "number")))
+
+
+def _why_no(metric: str, report: Row) -> str:
+    if metric == "pass_rate" and any(measured(run, "win_rate") for run in report["runs"]):
+        return "A judge that compares answers gives no score to pass with."
+    return ""

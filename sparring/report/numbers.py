@@ -1,0 +1,102 @@
+"""Everything a report shows, from the store, as plain dicts and lists: what `spar report --json` prints."""
+
+import json
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from sparring.loop.errors import StoreError
+from sparring.loop.evaluator import wilson
+from sparring.report import report_sql as queries
+from sparring.report.status import policy_now, status
+from sparring.store.db import rows
+from sparring.store.store import DuckStore
+
+POINTS = 300  # of a curve over optimizer steps
+CHARACTERS = 20_000  # of a text that is shown
+
+Row = dict[str, Any]
+
+
+def find_runs(store: DuckStore, names: Sequence[str]) -> list[str]:
+    """Ids of the runs of these names or ids, each once; of the latest run when none is named. Raises StoreError."""
+    found = {name: store.run(name) for name in (names or (None,))}
+    if missing := [name for name, info in found.items() if info is None]:
+        raise StoreError(
+            f"{store.db.path} has no run {', '.join(map(str, filter(None, missing))) or 'at all'}; list them with: "
+            "spar sql 'SELECT run_id, name FROM runs', or start one with: spar run CONFIG"
+        )
+    return list(dict.fromkeys(info.id for info in found.values() if info is not None))
+
+
+def report_data(store: DuckStore, run_ids: Sequence[str], pairs: int = 12) -> Row:
+    """`{"runs": [one dict a run, in the order given], "pairs": [pairs to read]}`, all of one moment of the store.
+
+    Numbers that are not finite are None. Raises StoreError for a run that the store does not have.
+    """
+    runs = find_runs(store, run_ids)
+    asked = {"runs": runs}
+    with store.db.read() as con:
+        heads = {row["run_id"]: row for row in rows(con, queries.RUNS, asked)}
+        parts = {
+            "rounds": rows(con, queries.ROUNDS, asked),
+            "metrics": rows(con, queries.METRICS, asked),
+            "updates": rows(con, queries.UPDATES, asked),
+            "steps": rows(con, queries.STEPS, asked | {"points": POINTS}),
+            "decisions": rows(con, queries.DECISIONS, asked),
+            "stops": rows(con, queries.STOPS, asked),
+            "judges": rows(con, queries.JUDGES, asked),
+            "position": [_position(row) for row in rows(con, queries.POSITION, asked)],
+        }
+        compared = len({row["judge"] for row in parts["judges"]}) > 1
+        parts["agreement"] = [_agreement(row) for row in rows(con, queries.AGREEMENT, asked)] if compared else []
+        sampled = rows(con, queries.PAIRS, asked | {"pairs": pairs, "characters": CHARACTERS})
+    found = [_run(heads[run], {name: _of(run, part) for name, part in parts.items()}) for run in runs]
+    report: Row = _finite({"runs": found, "pairs": [_pair(row) for row in sampled]})
+    return report
+
+
+def measured(run: Row, metric: str) -> list[Row]:
+    """The evaluations of one metric, by round."""
+    return [row for row in run["metrics"] if row["metric"] == metric]
+
+
+def _of(run: str, part: Sequence[Row]) -> list[Row]:
+    return [{key: value for key, value in row.items() if key != "run_id"} for row in part if row["run_id"] == run]
+
+
+def _run(head: Row, parts: dict[str, list[Row]]) -> Row:
+    config = json.loads(head["config"])
+    run = head | {"config": config, "versions": json.loads(head["versions"])} | parts
+    return run | {"status": status(run), "policy": policy_now(run)}
+
+
+def _position(row: Row) -> Row:
+    return row | {name: _share(row[name], row["duels"]) for name in ("both_first", "both_second")}
+
+
+def _agreement(row: Row) -> Row:
+    return row | {name: _share(row[name], row["duels"]) for name in ("agreed", "opposed")}
+
+
+def _share(count: int, n: int) -> Row:
+    low, high = wilson(count / n, n)
+    return {"count": count, "value": count / n, "low": low, "high": high}
+
+
+def _pair(row: Row) -> Row:
+    messages = json.loads(row.pop("messages"))
+    return row | {
+        "prompt": [
+            {"role": m["role"], "text": m["content"][:CHARACTERS], "length": len(m["content"])} for m in messages
+        ]
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

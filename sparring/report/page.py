@@ -1,0 +1,116 @@
+"""The report as one HTML page that asks for nothing outside itself, and runs nothing."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from sparring.loop.errors import ConfigError
+from sparring.report import text
+from sparring.report.numbers import CHARACTERS, Row, measured, report_data
+from sparring.store.store import DuckStore
+
+FOLDED = 600  # characters of a text above which only its beginning is shown at first
+RATES = {"pass_rate", "win_rate", "truncated", "abstained"}
+RATES |= {"accuracy", "longer_wins", "length_controlled", "ties", "identical", "duplicate", "too_long"}  # reward models
+TABLE = {  # the columns of the table by round: a metric, and how it is headed
+    "pass_rate": "pass rate",
+    "win_rate": "win rate",
+    "mean_score": "mean score",
+    "kl": "KL (nats)",
+    "mean_tokens": "tokens",
+    "truncated": "cut off",
+    "abstained": "no answer",
+}
+
+
+def default_path(run_ids: Sequence[str]) -> Path:
+    """report-<run id>.html; of several runs, the first one's with how many more."""
+    more = f"-and-{len(run_ids) - 1}-more" if len(run_ids) > 1 else ""
+    return Path(f"report-{run_ids[0]}{more}.html")
+
+
+def write_report(store: DuckStore, run_ids: Sequence[str], to: Path, pairs: int = 12) -> Path:
+    """Write the page on these runs (the latest when none is named) with that many pairs to read; returns its path.
+
+    The same store gives the same bytes; a page that is there is replaced in one step. Raises StoreError, ConfigError.
+    """
+    if to.is_dir():
+        raise ConfigError(f"{to} is a folder; give the report a file name, e.g. {to / 'report.html'}")
+    page = render(report_data(store, run_ids, pairs))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(f"{to.name}.{os.getpid()}.partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(to)
+    return to
+
+
+def render(report: Row) -> str:
+    """HTML of the data of `report_data`."""
+    from sparring.report.plots import sections  # loads matplotlib
+    from sparring.report.svg import look
+
+    page: str = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            runs=report["runs"],
+            pairs=report["pairs"],
+            sections=sections(report),
+            looks=[look(index) for index in range(len(report["runs"]))],
+            table={metric: name for metric, name in TABLE.items() if any(measured(r, metric) for r in report["runs"])},
+        )
+    )
+    return page
+
+
+def _environment() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "visible": text.visible,
+        "sentence": text.sentence,
+        "unbroken": text.unbroken,
+        "percent": text.percent,
+        "number": text.number,
+        "seconds": text.seconds,
+        "yaml": _yaml,
+        "drawn": Markup,  # figures are ours, and are made as XML
+        "beginning": _beginning,
+    }
+    found.globals |= {"at": _at, "shown": _shown, "most": CHARACTERS}
+    return found
+
+
+def _at(run: Row, metric: str, round: int | None) -> Row | None:
+    """The evaluation of a metric in a round."""
+    return next((row for row in measured(run, metric) if row["round"] == round), None)
+
+
+def _shown(row: Row | None, metric: str) -> str:
+    return text.interval(row, "percent" if metric in RATES else "number")
+
+
+def _yaml(config: Row) -> str:
+    """The config as one would write it: what `runs` keeps beside it is left out."""
+    written: Any = yaml.safe_dump(
+        {key: value for key, value in config.items() if key not in ("shape", "folder")},
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    return str(written)
+
+
+def _beginning(body: str) -> str | None:
+    """The beginning of a text that is too long to be shown at once."""
+    start = "\n".join(body[:FOLDED].split("\n")[:10])
+    return start if len(start) < len(body) else None

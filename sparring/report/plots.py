@@ -1,0 +1,126 @@
+"""The figures of a report, by section. Each is a function of the report's data."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sparring.loop.evaluator import wilson
+from sparring.report import agreement as judging
+from sparring.report import curves, heldout
+from sparring.report.drawing import (
+    bar_axis,
+    beside,
+    labels,
+    legend,
+    mark,
+    round_axis,
+    say_values,
+    share_axis,
+    step_axis,
+)
+from sparring.report.numbers import Row
+from sparring.report.svg import COLOURS, Plot, look, panels, styled, svg, ticks
+from sparring.report.text import counted
+
+OUTCOMES = {
+    "paired": COLOURS[0],
+    "tie": COLOURS[4],
+    "identical": COLOURS[5],
+    "abstained": COLOURS[3],
+    "filtered": COLOURS[2],
+    "failed": COLOURS[1],
+}
+
+
+def sections(report: Row) -> dict[str, list[Plot]]:
+    """Every figure, under the heading that it stands below."""
+    drawn: dict[str, list[Callable[[Row], Plot]]] = {
+        "Held-out results": [heldout.pass_rate, heldout.win_rate, heldout.reward_against_kl, heldout.length],
+        "Prompts and pairs": [outcomes, learning_time],
+        "Learning": _learning(report),
+        "Judges": [judging.agreement, judging.position],
+    }
+    if all(run["kind"] != "self-play" for run in report["runs"]):  # measured once, by other metrics: a table says it
+        drawn = {"Held-out results": []}
+        if any(run["updates"] for run in report["runs"]):
+            drawn["Learning"] = [curves.loss, curves.accuracy, curves.rewards, curves.gradient, learning_time]
+    with styled():
+        return {heading: [draw(report) for draw in plots] for heading, plots in drawn.items()}
+
+
+def _learning(report: Row) -> list[Callable[[Row], Plot]]:
+    """Pairs have a chosen and a rejected answer; a policy gradient has a ratio to the policy that sampled."""
+    of_pairs = [curves.accuracy, curves.rewards, curves.logps]
+    of_policy = [curves.clipping]
+    wanted = [
+        *(of_pairs if curves.has(report, "accuracy") else []),
+        *(of_policy if curves.has(report, "ratio") else []),
+    ]
+    return [curves.loss, *(wanted or of_pairs), curves.kl, curves.gradient]
+
+
+def outcomes(report: Row) -> Plot:
+    """What became of the prompts: of one run all six ways, of several the share that gave pairs."""
+    id, title = "outcomes", "What became of the prompts"
+    played = [[row for row in run["rounds"] if row["paired"] is not None] for run in report["runs"]]
+    if not any(played):
+        return Plot(id, title, "No round has been paired yet.")
+    figure, (axis,) = panels()
+    shares = [[_paired(row) for row in rows] for rows in played]
+    prompts = counted([row["prompts"] for rows in played for row in rows], "prompts")
+    if len(played) == 1:
+        _stack(figure, axis, played[0])
+        caption = f"Every prompt of a round ends in one of six ways; {prompts} a round."
+    else:
+        for index, rows in enumerate(shares):
+            points = beside(rows, index, len(report["runs"]))
+            axis.plot([p.x for p in points.values()], [p.y for p in points.values()], color=look(index).colour)
+            mark(axis, points, look(index), labels(report)[index])
+        share_axis(axis)
+        round_axis(axis, shares, "prompts with pairs")
+        legend(figure, axis, report)
+        caption = f"Share of a round's prompts that gave pairs, with 95 % intervals; {prompts} a round."
+    return Plot(id, title, caption, svg(figure, id, say_values("Prompts that gave pairs", report, shares, "percent")))
+
+
+def _paired(row: Row) -> Row:
+    n = sum(row[name] for name in OUTCOMES)
+    low, high = wilson(row["paired"] / n, n)
+    return {"round": row["round"], "value": row["paired"] / n, "low": low, "high": high, "n": n}
+
+
+def _stack(figure: Any, axis: Any, rows: Sequence[Row]) -> None:
+    rounds, below = [row["round"] for row in rows], [0] * len(rows)
+    for name, colour in OUTCOMES.items():
+        heights = [row[name] for row in rows]
+        axis.bar(rounds, heights, 0.72, below, color=colour, label=name, edgecolor="white", linewidth=0.5)
+        below = [low + height for low, height in zip(below, heights, strict=True)]
+    axis.yaxis.set_major_locator(ticks(5, integer=True))
+    bar_axis(axis, rounds)
+    step_axis(axis, "round", "prompts")
+    figure.legend(loc="outside upper left", ncols=3, handlelength=1)
+
+
+def learning_time(report: Row) -> Plot:
+    id, title = "seconds", "Time to learn"
+    found = [run["updates"] for run in report["runs"]]
+    if not any(found):
+        return Plot(id, title, "No update has been made yet.")
+    longest = max(row["seconds"] for rows in found for row in rows)
+    scale, unit = (1, "seconds") if longest < 300 else (60, "minutes") if longest < 18_000 else (3600, "hours")
+    figure, (axis,) = panels()
+    width = 0.72 / len(found)
+    for index, rows in enumerate(found):
+        shift = width * (index - (len(found) - 1) / 2)
+        heights = [row["seconds"] / scale for row in rows]
+        axis.bar(
+            [row["round"] + shift for row in rows],
+            heights, width, color=look(index).colour, label=labels(report)[index], edgecolor="white", linewidth=0.5,
+        )  # fmt: skip
+    bar_axis(axis, [row["round"] for rows in found for row in rows])
+    step_axis(axis, "round", unit)
+    legend(figure, axis, report)
+    pairs = counted([row["n_examples"] for rows in found for row in rows], "examples")
+    steps = counted([row["steps"] for rows in found for row in rows], "optimizer steps").removeprefix("n = ")
+    values = [[{"round": r["round"], "value": r["seconds"], "low": None, "high": None} for r in rows] for rows in found]
+    caption = f"Wall-clock time of each update; {pairs} and {steps} an update."
+    return Plot(id, title, caption, svg(figure, id, say_values("Seconds of learning", report, values, "number")))

@@ -1,0 +1,54 @@
+"""What the runs of a sweep came to, out of the store: the policy that each would go on from, as it was measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparring.store.db import rows
+from sparring.store.store import DuckStore
+
+# `round` is that whose update made the policy; 0: no candidate was accepted.
+COLUMNS = (
+    "point", "run_id", "rounds", "wanted", "round",
+    "pass_rate", "pass_low", "pass_high", "win_rate", "win_low", "win_high", "kl", "kl_low", "kl_high",
+    "mean_tokens", "tokens_low", "tokens_high", "mean_score", "score_low", "score_high", "pairs", "examples", "seconds",
+)  # fmt: skip
+
+RESULTS = """
+WITH decided AS (
+    SELECT run_id, round, arg_max(policy_id, number) AS policy_id
+    FROM decisions WHERE list_contains($runs, run_id) GROUP BY ALL
+),
+gated AS (
+    SELECT e.run_id, e.round, CASE WHEN e.value = 1 THEN e.candidate_id ELSE r.policy_id END AS policy_id
+    FROM evaluations e LEFT JOIN rounds r USING (run_id, round)
+    WHERE e.metric = 'accepted' AND list_contains($runs, e.run_id)
+),
+settled AS (FROM decided UNION ALL FROM gated ANTI JOIN decided USING (run_id, round)),
+now AS (SELECT run_id, max(round) AS rounds, arg_max(policy_id, round) AS policy_id FROM settled GROUP BY run_id),
+measured AS (
+    SELECT run_id, candidate_id AS policy_id, max(round) AS round,
+           {metrics}
+    FROM evaluations WHERE list_contains($runs, run_id) GROUP BY ALL
+),
+paired AS (SELECT run_id, count(*) AS pairs FROM pairs GROUP BY run_id),
+grouped AS (SELECT run_id, count(*) AS examples FROM examples GROUP BY run_id),
+learned AS (SELECT run_id, sum(seconds) AS seconds FROM updates GROUP BY run_id)
+SELECT now.run_id, now.rounds, measured.* EXCLUDE (run_id, policy_id), pairs, examples, seconds
+FROM now LEFT JOIN measured USING (run_id, policy_id) LEFT JOIN paired USING (run_id)
+LEFT JOIN grouped USING (run_id) LEFT JOIN learned USING (run_id)
+"""
+METRICS = {"pass": "pass_rate", "win": "win_rate", "kl": "kl", "tokens": "mean_tokens", "score": "mean_score"}
+
+
+def results(store: DuckStore, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By id of a run that was measured at least once, a dict of COLUMNS without `point` and `wanted`."""
+    if not store.db.path.exists():
+        return {}
+    picked = [
+        f"max({column}) FILTER (metric = '{metric}') AS {name}"
+        for short, metric in METRICS.items()
+        for column, name in (("value", metric), ("low", f"{short}_low"), ("high", f"{short}_high"))
+    ]
+    with store.db.read() as con:
+        found = rows(con, RESULTS.format(metrics=",\n           ".join(picked)), {"runs": list(runs)})
+    return {row["run_id"]: row for row in found}

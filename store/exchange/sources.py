@@ -1,0 +1,142 @@
+"""Rows of files, folders and hub datasets, with their numbers, in batches: never all of them in memory."""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sparring.loop.errors import DataError
+
+BATCH = 2000  # rows in memory at once
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".csv.gz")
+Row = tuple[int, Any]  # its number, from 1 (in JSONL that of its line), and what stands there
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something to read. `sha256` is that of its bytes."""
+
+    path: str
+    sha256: str
+    files: tuple[Path, ...] = ()
+    dataset: Any = None
+
+    def batches(self) -> Iterator[list[Row]]:
+        """Raises DataError for what cannot be read, with the line."""
+        rows = _lines(self.files[0]) if _suffix(self.files or (Path(),)).startswith(".jsonl") else self._records()
+        while batch := list(islice(rows, BATCH)):
+            yield batch
+
+    def _records(self) -> Iterator[Row]:
+        number = 0
+        for batch in self._arrow():
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+    def _arrow(self) -> Iterator[pa.RecordBatch]:
+        from pyarrow import csv, parquet
+
+        if self.dataset is not None:
+            yield from self.dataset.with_format("arrow").iter(BATCH)
+            return
+        try:
+            for file in self.files:
+                if file.suffix == ".parquet":
+                    with parquet.ParquetFile(file) as found:
+                        yield from found.iter_batches(BATCH)
+                else:  # all cells are text, and an empty one is no value
+                    names = csv.open_csv(file, parse_options=LINES).schema.names
+                    yield from csv.open_csv(file, parse_options=LINES, convert_options=_cells(names))
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path} cannot be read as {_suffix(self.files)[1:]}: {error}") from error
+
+
+def open_source(path: str) -> Source:
+    """A .jsonl, .csv (each also .gz) or .parquet file; a folder of Parquet shards, as `spar export` and the hub have,
+    or one that datasets saved; or a dataset of the hub, `org/name` or `org/name:split`. Raises DataError for others.
+    """
+    place = Path(path).expanduser()
+    files = (place,) if place.is_file() else _shards(place)
+    if not files:
+        return _dataset(path, place)
+    if _suffix(files) not in SUFFIXES:
+        raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert it, or give a dataset's folder or hub id")
+    return Source(path, _digest(files), files)
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    """The Parquet files of a folder as the hub lays it out, in the order of their names."""
+    return tuple(sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]))
+
+
+def _suffix(files: Sequence[Path]) -> str:
+    first = files[0]
+    return "".join(first.suffixes[-2:]) if first.suffix == ".gz" else first.suffix
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _dataset(path: str, place: Path) -> Source:
+    import datasets
+
+    name, _, split = path.partition(":")
+    try:
+        if place.is_dir():
+            found = datasets.load_from_disk(str(place))
+        else:
+            found = datasets.load_dataset(name, split=split or "train")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path!r} is neither a file ({', '.join(SUFFIXES)}) or a dataset's folder here, nor a dataset of the hub "
+            f"that can be loaded: {error}"
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        raise DataError(f"{path} holds the splits {', '.join(found)}; give one, e.g. {place / next(iter(found))}")
+    files = [Path(each["filename"]) for each in found.cache_files]
+    return Source(path, _digest(files), dataset=found)
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _parsed(path, number, line)
+        except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+            raise DataError(f"{path} cannot be read ({error}); save it as UTF-8") from error
+
+
+def _parsed(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} line {number} is not JSON ({error}); wanted one object a line") from error
+
+
+def _csv_options() -> Any:
+    from pyarrow import csv
+
+    return csv.ParseOptions(newlines_in_values=True)
+
+
+LINES = _csv_options()
+
+
+def _cells(names: Sequence[str]) -> Any:
+    from pyarrow import csv
+
+    types: Mapping[str, pa.DataType] = {name: pa.string() for name in names}
+    return csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)

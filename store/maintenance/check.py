@@ -1,0 +1,102 @@
+"""What the file itself says of its health: every row can be read, and every rule holds."""
+
+import hashlib
+from collections.abc import Iterator
+
+import duckdb
+
+from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew
+from sparring.store.db import Database, migrations
+from sparring.store.maintenance.finding import Finding
+from sparring.store.maintenance.rules import CONSERVATION, KIN, LISTS, REFERENCES, VALUES, Rule
+
+REBUILD = "spar store rebuild makes the file anew from its parts; a backup may also be put in its place"
+
+
+def check(db: Database) -> tuple[dict[str, int], list[Finding]]:
+    """Rows by table, and one finding a rule. A file that cannot be read is a finding, not an error.
+
+    Raises StoreError where there is no store, StoreBusy and StoreTooNew.
+    """
+    if not db.path.exists():
+        raise StoreError(f"there is no store at {db.path}; if it was lost, and its parts are there: spar store rebuild")
+    try:
+        with db.read() as con:
+            return examine(con)
+    except (StoreBusy, StoreTooNew):
+        raise
+    except StoreError as error:
+        return {}, [Finding("the file can be opened", False, str(error), REBUILD)]
+
+
+def examine(con: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], list[Finding]]:
+    """The same on a connection."""
+    counts: dict[str, int] = {}
+    done: list[Finding] = []
+    try:
+        counts |= {table: read_whole(con, table)[0] for table in tables(con)}
+        done += [Finding("every row can be read", True, f"{sum(counts.values()):,} rows"), *_versions(con)]
+        done += [apply(con, rule) for rule in all_rules(con)]
+        done.append(_elsewhere(con))
+    except duckdb.Error as error:  # after some of them nothing else can be asked
+        done.append(Finding("every row can be read", False, f"{type(error).__name__}: {error}", REBUILD))
+    return counts, done
+
+
+def tables(con: duckdb.DuckDBPyConnection, database: str | None = None) -> list[str]:
+    """Every table of a database, by default the one that is in use."""
+    found = con.execute(
+        """SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary
+        AND database_name = coalesce(?, current_database()) ORDER BY table_name""",
+        [database],
+    ).fetchall()
+    return [name for (name,) in found]
+
+
+def keys(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The primary key of every table that has one of a single column."""
+    found = con.execute(
+        """SELECT table_name, constraint_column_names[1] FROM duckdb_constraints()
+        WHERE constraint_type = 'PRIMARY KEY' AND len(constraint_column_names) = 1
+        AND database_name = current_database() AND table_name <> 'schema_version' ORDER BY table_name"""
+    ).fetchall()
+    return dict(found)
+
+
+def read_whole(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
+    """The number of rows and a digest of them all, whatever their order; reads every block, and so its checksum."""
+    (found,) = con.execute(f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {table} t").fetchall()
+    return int(found[0]), int(found[1])
+
+
+def all_rules(con: duckdb.DuckDBPyConnection) -> Iterator[Rule]:
+    known = keys(con)
+    yield from (reference.rule(known[reference.table]) for reference in REFERENCES)
+    for rules in (LISTS, CONSERVATION, KIN, VALUES):
+        yield from rules
+
+
+def apply(con: duckdb.DuckDBPyConnection, rule: Rule) -> Finding:
+    ((n, example),) = con.execute(f"SELECT count(*), min(id) FROM ({rule.sql})").fetchall()
+    if n == 0:
+        return Finding(rule.name, True, "holds")
+    return Finding(rule.name, False, f"{n:,} rows break it, such as {example}", rule.remedy)
+
+
+def _elsewhere(con: duckdb.DuckDBPyConnection) -> Finding:
+    ((n,),) = con.execute("SELECT count(*) FROM judgements ANTI JOIN completions USING (completion_id)").fetchall()
+    return Finding("verdicts on answers from elsewhere", True, f"{n:,}, as canaries and benches keep" if n else "none")
+
+
+def _versions(con: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    """Whether the file was made by the migrations that this code has."""
+    given = {number: hashlib.sha256(path.read_bytes()).hexdigest() for number, path in migrations()}
+    found = dict(con.execute("SELECT version, sha256 FROM schema_version").fetchall())
+    other = sorted(set(given.items()) ^ set(found.items()))
+    numbers = ", ".join(str(n) for n in sorted({number for number, _ in other}))
+    yield Finding(
+        "the schema is that of this version",
+        not other,
+        f"migrations {numbers} differ" if other else f"version {max(found)}",
+        "the file was made by other code: export what you need with that one, or rebuild from the parts" * bool(other),
+    )

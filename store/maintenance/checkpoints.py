@@ -1,0 +1,42 @@
+"""Whether the checkpoints that the store names are on disk, with the weights they had."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sparring.loop.errors import SparError
+from sparring.store.db import Database, rows
+from sparring.store.maintenance.finding import Finding
+
+# A policy's folder may be shared by several rows: it is hashed once.
+NAMED = """
+    SELECT k.path, k.weights_sha256, min(k.checkpoint_id) AS checkpoint_id FROM checkpoints k
+    ANTI JOIN removals d USING (checkpoint_id) WHERE k.path <> '' GROUP BY ALL ORDER BY ALL
+"""
+
+
+def check_checkpoints(db: Database, weights_sha256: Callable[[Path], str]) -> list[Finding]:
+    """`weights_sha256` gives the hash of the weights in a folder, and raises SparError where there are none."""
+    with db.read() as con:
+        named = rows(con, NAMED)
+    wrong = [f"{row['checkpoint_id']}: {why}" for row in named if (why := _wrong(row, weights_sha256))]
+    return [
+        Finding(
+            "checkpoints are on disk as they were",
+            not wrong,
+            "; ".join(wrong) or f"{len(named):,} folders",
+            "put them back; or know that runs cannot go on from them (spar store prune removes files and says so)"
+            if wrong
+            else "",
+        )
+    ]
+
+
+def _wrong(row: dict[str, str], weights_sha256: Callable[[Path], str]) -> str | None:
+    path = Path(row["path"])
+    if not path.is_dir():
+        return f"{path} is gone"
+    try:
+        found = weights_sha256(path)
+    except (SparError, OSError) as error:
+        return str(error)
+    return None if found == row["weights_sha256"] else f"{path} has other weights than it had"

@@ -1,0 +1,145 @@
+"""Remove prompts and all that came from them, from the file, its parts and its copies; a tombstone stays."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from sparring.loop.errors import StoreError
+from sparring.store.db import Database
+from sparring.store.maintenance.check import tables
+from sparring.store.maintenance.copies import compact, remove_durably
+from sparring.store.maintenance.parts import damaged, parts_of, read, replace
+from sparring.store.maintenance.prompt_rows import (
+    CHECKPOINTS,
+    GONE_IDS,
+    LISTED,
+    RUNS,
+    UNLISTED,
+    UPDATES,
+    columns_of,
+    condition,
+    conditions,
+    count,
+    ids,
+    mark,
+)
+from sparring.store.parts import parts_folder, write_parts
+from sparring.store.publish import publish, read_copy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What forgetting prompts removes, and what had learned from them."""
+
+    prompt_ids: Sequence[str]
+    again: Sequence[str]  # forgotten before: something may be left of them in files
+    removed: Mapping[str, int] = field(default_factory=dict)  # rows by table
+    rounds: int = 0  # that lose the prompts from their lists
+    run_ids: Sequence[str] = ()
+    update_ids: Sequence[str] = ()
+    checkpoint_ids: Sequence[str] = ()
+
+
+def plan(db: Database, prompt_ids: Sequence[str]) -> Plan:
+    """Raises StoreError for an id that is no prompt of the store, nor was one that it forgot."""
+    with db.read() as con:
+        return _plan(con, prompt_ids)
+
+
+def forget(db: Database, prompt_ids: Sequence[str], reason: str, by: str) -> Plan:
+    """Remove the prompts and all that came from them; returns what was removed. Raises as `plan`.
+
+    A kill leaves prompts that are there, or a tombstone; in the second case files may still hold something, until the
+    same call has been made again.
+    """
+    folder = parts_folder(db.path)
+    if bad := damaged(path for parts in parts_of(folder).values() for path in parts):
+        raise StoreError(
+            f"{len(bad)} parts are damaged and may hold what is to be forgotten, the first: {next(iter(bad))}; move "
+            "them away, have their rows written anew by spar store compact, and forget again"
+        )
+    with db.at_rest():
+        with db.write() as con:
+            done = _plan(con, prompt_ids)
+            for prompt_id in done.prompt_ids:
+                _bury(con, _plan(con, [prompt_id]), reason, by)
+            write_parts(folder, {"forgotten": con.sql("FROM forgotten").to_arrow_table()})  # a row counts once
+            erase(con)
+        _erase_parts(db, folder)
+        compact(db)
+        remove_durably([*folder.glob("*/*.partial"), *older_copies(db.path)])
+        if read_copy(db.path).exists():
+            publish(db)
+    return done
+
+
+def older_copies(path: Path) -> list[Path]:
+    """What earlier rebuilds kept beside the store, and what kills have left there: both may hold what was removed."""
+    kinds = ("damaged-*", "compacting*", "rebuilding*", "read*.partial")
+    return [found for kind in kinds for found in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
+
+
+def erase(con: duckdb.DuckDBPyConnection) -> None:
+    """Delete what belongs to prompts that have a tombstone."""
+    known = {name: f'"{name}"' for name in tables(con)}
+    mark(con, ids(con, "SELECT prompt_id FROM forgotten"), known)
+    for name, where in conditions(con, known).items():
+        con.execute(f'DELETE FROM "{name}" WHERE {where}')
+    con.execute(f"UPDATE rounds SET prompt_ids = {UNLISTED} FROM {GONE_IDS} WHERE {LISTED}")
+
+
+def _plan(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str]) -> Plan:
+    con.execute("CREATE OR REPLACE TEMP TABLE named AS SELECT unnest(?::VARCHAR[]) AS prompt_id", [prompt_ids])
+    here = ids(con, "FROM prompts SEMI JOIN named USING (prompt_id) SELECT prompt_id")
+    again = ids(con, "FROM forgotten SEMI JOIN named USING (prompt_id) SELECT prompt_id")
+    if strange := sorted(set(prompt_ids) - {*here, *again}):
+        raise StoreError(
+            f"the store has no prompt {strange[0]!r}; see: spar sql 'SELECT prompt_id, messages FROM prompts', or give "
+            "--text for what it says"
+        )
+    known = {name: f'"{name}"' for name in tables(con)}
+    mark(con, here, known)
+    counts = {name: count(con, f'"{name}" WHERE {where}') for name, where in conditions(con, known).items()}
+    return Plan(
+        here,
+        again,
+        {name: n for name, n in counts.items() if n},
+        count(con, f"rounds WHERE {LISTED}"),
+        ids(con, RUNS),
+        ids(con, UPDATES),
+        ids(con, CHECKPOINTS),
+    )
+
+
+def _bury(con: duckdb.DuckDBPyConnection, one: Plan, reason: str, by: str) -> None:
+    con.execute(
+        """INSERT INTO forgotten (prompt_id, reason, forgotten_by, removed, run_ids, update_ids, checkpoint_ids)
+        VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        [one.prompt_ids[0], reason, by, json.dumps(one.removed), one.run_ids, one.update_ids, one.checkpoint_ids],
+    )
+
+
+def _erase_parts(db: Database, folder: Path) -> None:
+    """Write anew each part that has a row of a forgotten prompt, in an order in which a kill leaves them told."""
+    with db.read() as con:
+        gone = ids(con, "SELECT prompt_id FROM forgotten")
+    known = parts_of(folder)
+    with duckdb.connect() as con:
+        sources = {name: read(parts) for name, parts in known.items()}
+        mark(con, gone, sources)
+        for name, where in {"rounds": LISTED, **conditions(con, sources)}.items():
+            if name not in known:
+                continue
+            filed = read(known[name], ", filename = true")
+            for path in map(Path, ids(con, f"SELECT DISTINCT filename FROM {filed} WHERE {where}")):
+                replace(con, _without(con, name, path), path)
+
+
+def _without(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> str:
+    """SQL for what stays of a part."""
+    if name == "rounds":
+        return f"SELECT r.* REPLACE ({UNLISTED} AS prompt_ids) FROM {read([path])} r, {GONE_IDS}"
+    return f"FROM {read([path])} WHERE ({condition(columns_of(con, read([path])))}) IS NOT TRUE"

@@ -1,0 +1,187 @@
+"""The parts of a store, see store.parts: are they whole, do they and the file agree; and many small ones made one."""
+
+import os
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pyarrow import parquet
+
+from sparring.loop.errors import StoreError
+from sparring.store.db import Database
+from sparring.store.maintenance.check import keys
+from sparring.store.maintenance.finding import Finding
+from sparring.store.parts import parts_folder
+
+SMALL = 64 * 2**20  # bytes below which a part is merged with others
+
+
+def parts_of(folder: Path) -> dict[str, list[Path]]:
+    """The parts by table, oldest first."""
+    found = sorted(folder.glob("*/*.parquet"), key=lambda path: path.name)
+    return {name: [p for p in found if p.parent.name == name] for name in sorted({p.parent.name for p in found})}
+
+
+def read(parts: Iterable[Path], options: str = "") -> str:
+    """SQL for the rows of parts, which may be of several schema versions."""
+    files = ", ".join(quoted(path) for path in parts)
+    return f"read_parquet([{files}], union_by_name = true{options})"
+
+
+def quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def damaged(parts: Iterable[Path]) -> dict[Path, str]:
+    """Parts that cannot be read to their end, and why."""
+    found = {}
+    with duckdb.connect() as con:
+        for path in parts:
+            try:
+                parquet.read_metadata(path)
+                con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {read([path])} t").fetchall()
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                found[path] = str(error).splitlines()[0]
+    return found
+
+
+def nowhere(table: str, key: str, parts: Sequence[Path], where: str = "TRUE") -> str:
+    """SQL for the rows of the file, of those that fit `where`, that no part has as they stand."""
+    mine = f'(SELECT * FROM "{table}" WHERE {where})'
+    if not parts:
+        return f"FROM {mine}"
+    filled = "AND (t.value IS NULL OR p.value IS NOT NULL)" if table == "judgements" else ""
+    return f'SELECT t.* FROM {mine} t ANTI JOIN {read(parts)} p ON t."{key}" = p."{key}" {filled}'
+
+
+def complete_rest(db: Database) -> dict[str, int]:
+    """Write the rows that no part has as further parts; returns how many, by table. Damaged parts count as none."""
+    folder, added = parts_folder(db.path), {}
+    known = parts_of(folder)
+    with db.read() as con:
+        for table, key in keys(con).items():
+            parts = [p for p in known.get(table, []) if not damaged([p])]
+            sql = nowhere(table, key, parts)
+            ((n,),) = con.execute(f"SELECT count(*) FROM ({sql})").fetchall()
+            if n:
+                write(con, sql, folder / table, time.time_ns())
+                added[table] = n
+    return added
+
+
+def write(con: duckdb.DuckDBPyConnection, sql: str, place: Path, stamp: int) -> Path:
+    """The rows of a query as a part, whole or not there."""
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{stamp:020d}-{secrets.token_hex(4)}.parquet"
+    replace(con, sql, path)
+    return path
+
+
+def replace(con: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
+    """Put the rows of a query in place of what is at `path`, at once and durably."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        con.execute(f"COPY ({sql}) TO {quoted(partial)} (FORMAT parquet, COMPRESSION zstd)")
+        sync(partial)
+    except (duckdb.IOException, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(
+            f"{partial} could not be written ({error}); check free space with: df -h {path.parent}. Nothing was changed"
+        ) from error
+    partial.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder on disk. Never to be called on the store's own file: see store.db."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def merge(folder: Path) -> tuple[int, int]:
+    """Make the small parts of each table one; returns how many parts there were, and are. Damaged ones stay.
+
+    A kill in between leaves rows in two parts, which is no harm: a row counts once.
+    """
+    before = after = 0
+    with duckdb.connect() as con:
+        for parts in parts_of(folder).values():
+            small = [p for p in parts if p.stat().st_size < SMALL]
+            small = [p for p in small if not damaged([p])] if len(small) > 1 else []
+            before, after = before + len(parts), after + len(parts) - max(0, len(small) - 1)
+            if len(small) > 1:
+                write(con, f"FROM {read(small)}", small[0].parent, int(small[0].name[:20]))
+                for path in small:
+                    path.unlink()
+    return before, after
+
+
+def check_parts(db: Database) -> list[Finding]:
+    """Whether the parts are whole, and the file and its parts have the same rows."""
+    folder = parts_folder(db.path)
+    known = parts_of(folder)
+    everything = [path for parts in known.values() for path in parts]
+    bad = damaged(everything)
+    done = [_damaged(everything, bad, folder)]
+    with db.read() as con:
+        for table, key in keys(con).items():
+            parts = [path for path in known.get(table, []) if path not in bad]
+            done += [*_unknown(con, table, key, parts), *_lost(con, table, key, parts)]
+    if not any(finding.name.startswith("rows of ") for finding in done):
+        done.append(Finding("file and parts agree", True, f"{len(everything):,} parts have every row, and no other"))
+    return [*done, *_left(db.path, folder)]
+
+
+def _damaged(parts: Sequence[Path], bad: dict[Path, str], folder: Path) -> Finding:
+    names = "; ".join(f"{path.relative_to(folder)}: {why}" for path, why in bad.items())
+    remedy = (
+        "the file still has their rows: move the damaged parts away, and spar store compact writes their rows anew"
+        if bad
+        else ""
+    )
+    return Finding("every part can be read", not bad, names or f"{len(parts):,} parts", remedy)
+
+
+def _unknown(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[Path]) -> list[Finding]:
+    ((n,),) = con.execute(f"SELECT count(*) FROM ({nowhere(table, key, parts)})").fetchall()
+    if n == 0:
+        return []
+    found = f"{n:,} rows of the file that no part has, so that a rebuild would need the file for them"
+    return [Finding(f"rows of {table}", True, found, "spar store compact writes them to parts")]
+
+
+def _lost(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[Path]) -> list[Finding]:
+    """Parts of which the file has no row may be of a write that was cut off; one of which it has some has lost rows."""
+    if not parts:
+        return []
+    sql = f"""SELECT count(*) FILTER (here = 0), coalesce(sum(n) FILTER (here = 0), 0),
+        coalesce(sum(n - here) FILTER (here > 0), 0) FROM (
+            SELECT count(*) AS n, count(t."{key}") AS here
+            FROM {read(parts, ", filename = true")} p LEFT JOIN "{table}" t ON t."{key}" = p."{key}"
+            GROUP BY filename)"""
+    ((cut_off, in_them, lost),) = con.execute(sql).fetchall()
+    done = []
+    if lost:
+        found = f"{lost:,} rows of the parts are gone from the file"
+        done.append(Finding(f"rows of {table}", False, found, "spar store rebuild brings them back"))
+    if cut_off:
+        found = f"{in_them:,} rows in {cut_off:,} parts are not in the file: of writes that were cut off before they "
+        found += "were committed, which a rerun makes again"
+        done.append(Finding(f"rows of {table}", True, found, "spar store rebuild brings them in"))
+    return done
+
+
+def _left(path: Path, folder: Path) -> list[Finding]:
+    """What kills and rebuilds have left beside the store."""
+    found = [*folder.glob("*/*.partial"), *folder.parent.glob(f"{path.stem}.damaged-*")]
+    if not found:
+        return []
+    size = sum(each.stat().st_size for each in found)
+    names = ", ".join(each.name for each in sorted(found))
+    return [Finding("left over", True, f"{size:,} bytes: {names}", "remove them when the store is as you want it")]

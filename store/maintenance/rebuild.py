@@ -1,0 +1,200 @@
+"""The file made anew from its parts, and from what can be read of the old one."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from sparring.loop.errors import StoreError
+from sparring.store.db import Database, migrate
+from sparring.store.engine import FORMAT
+from sparring.store.maintenance.check import keys, read_whole, tables
+from sparring.store.maintenance.copies import beside, forget_file
+from sparring.store.maintenance.forget import erase
+from sparring.store.maintenance.parts import damaged, nowhere, parts_of, read, sync, write
+from sparring.store.maintenance.prompt_rows import columns_of, count, ids
+from sparring.store.parts import parts_folder
+from sparring.store.publish import publish, read_copy
+from sparring.store.store import on_conflict
+
+STRETCH = 122_880  # rows that DuckDB keeps together: what is damaged is lost by such groups
+
+
+@dataclass
+class Rebuilt:
+    """Rows by table; `salvaged`: those that no part had; `unread`: what the old file did not give, in words."""
+
+    rows: Mapping[str, int] = field(default_factory=dict)
+    salvaged: dict[str, int] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    kept: str | None = None
+
+
+def rebuild(db: Database, *, skip_damaged: bool = False) -> Rebuilt:
+    """Make the file anew. The old one is kept beside it. Raises StoreError for damaged parts, unless they are skipped.
+
+    A kill leaves the old file or the new one.
+    """
+    parts = parts_of(parts_folder(db.path))
+    if not parts and not db.path.exists():
+        raise StoreError(f"there is neither a store at {db.path} nor parts of one; put a backup there")
+    with db.locked():
+        bad = damaged(path for files in parts.values() for path in files)
+        if bad and not skip_damaged:
+            names = "\n".join(f"  {path}: {why}" for path, why in bad.items())
+            raise StoreError(
+                f"{len(bad)} parts are damaged:\n{names}\nput them back from a backup of the folder, or rebuild "
+                "without them: spar store rebuild --skip-damaged (rows that the old file still gives are kept)"
+            )
+        done = Rebuilt(without=[str(path) for path in bad])
+        _salvage(db.path, bad, done)
+        new = beside(db.path, "rebuilding")
+        forget_file(new)
+        with _new(new, db.path) as con:
+            for table, files in parts_of(parts_folder(db.path)).items():
+                _load(con, table, [path for path in files if path not in bad])
+            erase(con)
+            done.rows = {name: count(con, f'"{name}"') for name in tables(con) if name != "schema_version"}
+            con.execute("CHECKPOINT")
+        sync(new)
+        done.kept = _exchange(db.path, new)
+    if read_copy(db.path).exists():
+        publish(db)
+    return done
+
+
+@contextmanager
+def _new(path: Path, store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    config: dict[str, Any] = {
+        "memory_limit": "2GiB",
+        "temp_directory": f"{store}.tmp",
+        "storage_compatibility_version": FORMAT,
+    }
+    con = duckdb.connect(str(path), config=config)
+    try:
+        migrate(con)
+        yield con
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+        raise StoreError(
+            f"{path} could not be written ({error}); check free space with: df -h {path.parent}. The old file and the "
+            "parts are as they were"
+        ) from error
+    finally:
+        con.close()
+
+
+def _salvage(path: Path, bad: Iterable[Path], done: Rebuilt) -> None:
+    """Write what the old file has and no part has as further parts, as far as it can be read."""
+    if not path.exists():
+        done.unread.append(f"{path} is gone: of rows that no part had nothing is left")
+        return
+    try:
+        with _old(path) as old:
+            known = {name: keys(old).get(name) for name in tables(old) if name != "schema_version"}
+    except duckdb.Error as error:
+        done.unread.append(f"{path} cannot be opened, so rows that no part had are lost: {_short(error)}")
+        return
+    parts = {
+        table: [part for part in found if part not in bad] for table, found in parts_of(parts_folder(path)).items()
+    }
+    if _damage(path, known) is None:
+        with _old(path) as old:
+            taken = {table: _take(old, path, table, key, parts.get(table, [])) for table, key in known.items()}
+    else:
+        taken = {table: _take_readable(path, table, key, parts.get(table, []), done) for table, key in known.items()}
+    done.salvaged |= {table: n for table, n in taken.items() if n}
+
+
+def _take_readable(path: Path, table: str, key: str | None, parts: Sequence[Path], done: Rebuilt) -> int:
+    """Of a damaged file. A connection for each question: some errors end a connection."""
+    try:
+        with _old(path) as old:
+            ((end,),) = old.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{table}"').fetchall()
+    except duckdb.Error as error:
+        done.unread.append(f"{table}: {_short(error)}")
+        return 0
+    taken = 0
+    for start in range(0, int(end), STRETCH):
+        where = f"rowid >= {start} AND rowid < {start + STRETCH}"
+        if why := _damage(path, [table], where):
+            done.unread.append(f"{table}, rows {start:,} to {min(int(end), start + STRETCH):,}: {why}")
+        else:
+            with _old(path) as old:
+                taken += _take(old, path, table, key, parts, where)
+    return taken
+
+
+def _damage(path: Path, names: Iterable[str], where: str = "TRUE") -> str | None:
+    """Why rows of these tables cannot be read; None when they can."""
+    try:
+        with _old(path) as old:
+            for name in names:
+                read_whole(old, f'(SELECT * FROM "{name}" WHERE {where})')
+    except duckdb.Error as error:
+        return _short(error)
+    return None
+
+
+def _take(
+    old: duckdb.DuckDBPyConnection, path: Path, table: str, key: str | None, parts: Sequence[Path], where: str = "TRUE"
+) -> int:
+    """Write the rows that no part has as a part; a table without a key, which is somebody's own, whole."""
+    sql = f'SELECT * FROM "{table}" WHERE {where}' if key is None else nowhere(table, key, parts, where)
+    n = count(old, f"({sql})")
+    if n:
+        write(old, sql, parts_folder(path) / table, time.time_ns())
+    return n
+
+
+def _old(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), read_only=True, config={"memory_limit": "2GiB"})
+
+
+def _load(con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Path]) -> None:
+    """Add rows as DuckStore.add does, part by part. Of somebody's own table, without a key, the last part is whole."""
+    if table not in keys(con):
+        if parts:
+            con.execute(f'CREATE TABLE "{table}" AS FROM {read(parts[-1:])}')
+        return
+    known = ids(con, f"SELECT column_name FROM duckdb_columns() WHERE table_name = '{table}'")
+    for part in parts:
+        columns = columns_of(con, read([part]))
+        if strange := sorted(set(columns) - set(known)):
+            raise StoreError(
+                f"{part} has columns that this sparring does not know: {', '.join(strange)}; install the newer one "
+                "that wrote them"
+            )
+        names = ", ".join(f'"{name}"' for name in columns)
+        # In one statement the first of two rows wins: of a judgement it is to be the one with an answer.
+        for where in ("value IS NOT NULL", "value IS NULL") if table == "judgements" else ("TRUE",):
+            con.execute(
+                f'INSERT INTO "{table}" ({names}) SELECT {names} FROM {read([part])} WHERE {where} '
+                f"ON CONFLICT {on_conflict(table)}"
+            )
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _exchange(path: Path, new: Path) -> str | None:
+    """Put the new file in the place of the old one, which gets another name, and its log with it."""
+    if not path.exists():
+        new.rename(path)
+        sync(path.parent)
+        return None
+    kept = beside(path, f"damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    os.link(path, kept)  # now it has two names, so that at no time there is none
+    log = path.with_name(f"{path.name}.wal")
+    if log.exists():
+        log.rename(kept.with_name(f"{kept.name}.wal"))
+    new.replace(path)
+    sync(path.parent)
+    return str(kept)

@@ -1,0 +1,94 @@
+"""A query in the place of a part: who is paired, which prompts come next, when to stop. Checked first, asked sealed.
+
+Its parameters are $run, the run's id, $round, the number of the round it is asked for, and $judge, by whose answers
+that round is paired; it may leave out any of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+from sparring.loop.errors import ConfigError, StepError
+from sparring.store.db import Database, migrate, rows
+from sparring.store.sealed import check_question, seal
+
+PARAMETERS = ("run", "round", "judge")
+
+
+@dataclass(frozen=True)
+class Plug:
+    """What a query is asked for: the columns that it must give, and those that it may, with their types."""
+
+    key: str  # of the config
+    needed: Mapping[str, str]
+    optional: Mapping[str, str] = field(default_factory=dict)
+
+
+PAIRS = Plug(
+    "pair.query",
+    {"chosen_id": "VARCHAR", "rejected_id": "VARCHAR"},
+    {"p_chosen": "DOUBLE", "margin": "DOUBLE", "weight": "DOUBLE", "reference_sample_id": "VARCHAR"},
+)
+PROMPTS = Plug("prompts.query", {"prompt_id": "VARCHAR"})
+STOP = Plug("stop.query", {"found": "DOUBLE", "bound": "DOUBLE", "message": "VARCHAR"})
+NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"}
+
+
+def check_query(sql: str, plug: Plug) -> None:
+    """Try a query on a store without rows. Raises ConfigError: it is no question, it fails, its columns are others."""
+    try:
+        check_question(sql)
+        with duckdb.connect() as con:
+            migrate(con)
+            seal(con)
+            found = con.execute(f"DESCRIBE {sql}", _named(sql, dict.fromkeys(PARAMETERS))).fetchall()
+    except (duckdb.Error, ConfigError) as error:
+        raise ConfigError(f"{plug.key}: {error}") from error
+    columns = {str(name): str(kind) for name, kind, *_ in found}
+    wanted = {**plug.needed, **plug.optional}
+    if missing := sorted(plug.needed.keys() - columns.keys()):
+        raise ConfigError(
+            f"{plug.key} gives {_said(columns)}, without {', '.join(missing)}; wanted {_said(plug.needed)}"
+        )
+    if unknown := sorted(columns.keys() - wanted.keys()):
+        raise ConfigError(
+            f"{plug.key} gives {', '.join(unknown)}, too; it may give {_said(wanted)}: leave the rest out"
+        )
+    for name, kind in columns.items():
+        if not _fits(kind, wanted[name]):
+            raise ConfigError(f"{plug.key}: {name} is {kind}; wanted {wanted[name]}: cast it")
+
+
+def ask_query(db: Database, sql: str, plug: Plug, **known: Any) -> list[dict[str, Any]]:
+    """The rows of a query that was checked; every column of the plug is there, optional ones may be None.
+
+    Raises StepError where it fails, or a needed value is NULL.
+    """
+    with db.read(sealed=True) as con:
+        try:
+            found = rows(con, sql, _named(sql, known))
+        except duckdb.Error as error:
+            raise StepError(f"{plug.key} failed: {error}") from error
+    for row in found:
+        for name in plug.needed:
+            if row[name] is None:
+                raise StepError(f"{plug.key} gives a row whose {name} is NULL ({row}); leave such rows out: WHERE")
+    return [dict.fromkeys(plug.optional) | row for row in found]
+
+
+def _named(sql: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the parameters those that the query names; DuckDB takes no others."""
+    (statement,) = duckdb.extract_statements(sql)
+    if unknown := sorted(statement.named_parameters - set(PARAMETERS)):
+        raise ConfigError(f"${unknown[0]} is no parameter; there are {', '.join('$' + name for name in PARAMETERS)}")
+    return {name: known[name] for name in statement.named_parameters}
+
+
+def _fits(kind: str, wanted: str) -> bool:
+    return kind == wanted or (wanted == "DOUBLE" and kind.partition("(")[0] in NUMBERS)
+
+
+def _said(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())

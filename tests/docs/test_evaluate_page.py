@@ -1,0 +1,26 @@
+"""Every command on docs/evaluate.md is run, in a store where what it measures was measured before."""
+
+import shlex
+from contextlib import chdir
+from pathlib import Path
+
+from tests.flows.run.test_evaluate import BETTER, RIVAL, Scripted, measured
+from tests.helpers.spar import ROOT, project, spar_many
+
+PAGE = ROOT / "docs" / "evaluate.md"
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    filled = project(tmp_path)
+    (tmp_path / "second.yaml").write_text('kind: rules\nregex: "^a "\n')
+    one, two = filled.learned
+    script = {filled.initial.id: RIVAL, one.id: BETTER, two.id: RIVAL}
+    commands = [shlex.split(line)[1:] for line in PAGE.read_text().splitlines() if line.startswith("spar ")]
+    assert len(commands) == 8
+    with chdir(tmp_path):
+        measured(Scripted(script), "evaluate.n=4")
+        measured(Scripted(script), "evaluate.n=16")
+        measured(Scripted(script), "evaluate.n=4", candidate=one.id, rival=two.id)
+    for command, said in zip(commands, spar_many(*(tuple(c) for c in commands), cwd=tmp_path), strict=True):
+        assert said.code == 0, (command, said.err)
+        assert said.out

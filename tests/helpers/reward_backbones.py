@@ -1,0 +1,67 @@
+"""Small models for the tests of reward models: an encoder built in code, and third parties' reward models."""
+
+from pathlib import Path
+
+import torch
+
+from sparring.judges.reward.encoding import Encoded, Encoding
+from tests.helpers.tiny import build_tiny_model
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz?.!:"
+
+
+def build_tiny_encoder(folder: Path, *, seed: int = 0, classifier: bool = False) -> Path:
+    """A two-layer BERT whose WordPiece knows single letters; with `classifier`, one with a score of its own."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {t: i for i, t in enumerate([*special, *ALPHABET, *(f"##{c}" for c in ALPHABET)])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    marks = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **marks, model_input_names=inputs, model_max_length=128
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        num_labels=1,
+        initializer_range=0.4,  # wide: opinions that differ from answer to answer
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = (BertForSequenceClassification if classifier else BertModel)(config)
+    model.save_pretrained(folder)
+    return folder
+
+
+def build_foreign(folder: Path, *, pad: int | None, seed: int = 0) -> Path:
+    """A LlamaForSequenceClassification with one label as a third party saves it. 257 is the end token, 0 a letter."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    build_tiny_model(folder)
+    config = LlamaConfig.from_pretrained(folder, num_labels=1, pad_token_id=pad)
+    model = LlamaForSequenceClassification.from_pretrained(folder, config=config)
+    with torch.no_grad():
+        model.score.weight.copy_(torch.randn(1, 64, generator=torch.Generator().manual_seed(seed)))
+    model.save_pretrained(folder)
+    return folder
+
+
+ANSWERS = ["yes", "no, never!", "it is so because it is so, and so on", "a", "what? i do not know that. sorry."]
+
+
+def encoded(folder: Path, answers: list[str] = ANSWERS) -> list[Encoded]:
+    encoding = Encoding(folder)
+    return [encoding.whole([{"role": "user", "content": f"is it {'so ' * i}?"}], a) for i, a in enumerate(answers)]

@@ -1,0 +1,112 @@
+"""Adapters: frozen weights, the same start, and the same direction as learning whole (arXiv:2106.09685)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from sparring.loop.learning.checkpoint import load_model
+from sparring.loop.learning.learner import TorchLearner
+from sparring.loop.learning.lora import FOLDER, Adapted, Lora
+from sparring.loop.learning.losses import bind
+from sparring.loop.learning.optimize import Optimization
+from sparring.loop.learning.preference_method import Preference
+from sparring.loop.learning.preference_terms import Terms
+from tests.helpers.learner_pairs import N, gaps, initial, round_of, scored, unscored
+
+CPU = torch.device("cpu")
+
+
+def learner_of(folder: Path, lora: Lora | None, **options: Any) -> TorchLearner:
+    made = Optimization(**{"lr": 1e-3, "batch_size": N, "warmup": 0.0} | options)
+    method = Preference(Terms(bind("sigmoid")))
+    return TorchLearner(folder, method, made, seed=0, dtype="float32", lora=lora)
+
+
+def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def test_it_starts_as_no_change_and_only_adapters_learn(tiny: Path) -> None:
+    model = load_model(tiny, CPU)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        plain = model(ids).logits
+        adapted = Adapted(model, Lora(r=4), seed=0)
+        assert torch.equal(model(ids).logits, plain)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+    merged = adapted.merge()
+    assert all(torch.equal(p, before[name]) for name, p in merged.named_parameters())
+    assert all(p.requires_grad for p in merged.parameters())
+
+
+def test_one_seed_one_adapter_and_no_global_random_state(tiny: Path) -> None:
+    drawn = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(1)
+        model = load_model(tiny, CPU)
+        Adapted(model, Lora(r=4), seed=seed)
+        drawn.append(torch.cat([p.flatten() for name, p in model.named_parameters() if "lora_A" in name]))
+        assert torch.rand(1).item() == torch.rand(1, generator=torch.Generator().manual_seed(1)).item()
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_checkpoint_is_the_merged_policy_with_the_adapter_beside_it(tiny: Path, tmp_path: Path) -> None:
+    policy, learner = initial(tiny), learner_of(tmp_path, Lora(r=4, alpha=8), lr=1e-2, epochs=5)
+    pairs = scored(learner, policy, unscored(tiny))
+    candidate, _, steps = learner.learn(round_of(policy), pairs)
+    assert steps[0].metrics["reward_margin"] == 0.0  # its reference is the policy with the adapter off
+    assert steps[-1].metrics["accuracy"] == 1.0
+    folder = Path(candidate.path)
+    assert set(weights(folder)) == set(weights(tiny))
+    # peft reads the adapter, and on the policy it is what was merged.
+    again = PeftModel.from_pretrained(load_model(tiny, CPU), folder / FOLDER).merge_and_unload()
+    for name, tensor in again.named_parameters():
+        torch.testing.assert_close(tensor.detach(), load_model(folder, CPU).get_parameter(name).detach())
+    # The embeddings are no target.
+    assert torch.equal(weights(folder)["model.embed_tokens.weight"], weights(tiny)["model.embed_tokens.weight"])
+
+
+def test_a_large_rank_learns_in_the_direction_of_the_whole(tiny: Path, tmp_path: Path) -> None:
+    """With B = 0 the adapter's first gradient is that of W seen through A: A A^T is near the identity at full rank."""
+    size, policy = 64, initial(tiny)
+    moved = {}
+    # Plain gradient descent has a direction to compare; AdamW's first step is all signs. So the gradient is compared.
+    for name, lora in (("whole", None), ("lora", Lora(r=16 * size, alpha=16 * size))):
+        learner = learner_of(tmp_path / name, lora, lr=1e-5)
+        pairs = scored(learner, policy, unscored(tiny))
+        candidate, _, _ = learner.learn(round_of(policy), pairs)
+        before, after = weights(tiny), weights(candidate.path)
+        names = [n for n in before if ".self_attn." in n or ".mlp." in n]
+        moved[name] = torch.cat([(after[n] - before[n]).flatten() for n in names])
+        moved[f"{name} gap"] = torch.tensor(gaps(candidate.path, pairs)) - torch.tensor(gaps(tiny, pairs))
+    cosine = torch.nn.functional.cosine_similarity(moved["whole"], moved["lora"], dim=0)
+    assert cosine > 0.5
+    assert ((moved["whole gap"] > 0) == (moved["lora gap"] > 0)).all()
+
+
+def test_killed_and_resumed(tiny: Path, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, loss: float) -> None:
+        if done == 5:
+            raise Killed
+
+    policy, options = initial(tiny), {"batch_size": 2, "epochs": 2, "save_seconds": 0.0}
+    whole = learner_of(tmp_path / "whole", Lora(r=4), **options)
+    pairs = scored(whole, policy, unscored(tiny))
+    expected = whole.learn(round_of(policy), pairs)
+    killed = learner_of(tmp_path / "killed", Lora(r=4), **options)
+    killed.progress = kill
+    with pytest.raises(Killed):
+        killed.learn(round_of(policy), pairs)
+    (state,) = (tmp_path / "killed").glob("*.safetensors")
+    assert state.stat().st_size < (tiny / "model.safetensors").stat().st_size  # adapters alone
+    found = learner_of(tmp_path / "killed", Lora(r=4), **options).learn(round_of(policy), pairs)
+    assert (found[0].weights_sha256, found[2]) == (expected[0].weights_sha256, expected[2])
