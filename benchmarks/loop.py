@@ -35,7 +35,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
-    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         while True:
             began = time.perf_counter()
             chunk = next(chunks, None)
@@ -141,7 +141,7 @@ def measure(folder: Path, prompts: int) -> dict[str, float]:
     os.environ.update(QUIET | os.environ)
     with api_server() as wait:
         clock = Clock()
-        loop = build(prepare(config(folder, prompts)), watch=clock.watch)
+        loop = build(prepare(config(folder, prompts)), on_chunk=clock.on_chunk)
         loop.warm()
         wait()
         found = sampler_speed(loop, prompts)

@@ -35,7 +35,7 @@ def from_store(path: Path, run: str | None, n: int) -> pa.Table:
     rnd = store.last_round(info.id) if info else None
     if rnd is None:
         raise SystemExit(f"{path} has no played round of run {run!r}")
-    found = store.lessons(rnd, []).slice(0, n)
+    found = store.training_rows(rnd, []).slice(0, n)
     return found.set_column(found.column_names.index("reference"), "reference", _unknown(len(found)))
 
 

@@ -143,7 +143,7 @@ def play(config: Any, judge: SentimentJudge) -> None:
     began = time.monotonic()
     loop = build(prepare(config))
     options = {**config.pair.options}
-    parts = replace(loop.parts, judge=judge, examiner=judge, pairing=pairing(config.pair.kind, judge.read, **options))
+    parts = replace(loop.parts, judge=judge, eval_judge=judge, pairing=pairing(config.pair.kind, judge.read, **options))
     try:
         operate(replace(loop, parts=parts), config.rounds)
     finally:

@@ -12,7 +12,7 @@ from typing import Protocol
 from sparring.judges.choosing import CHOICES
 from sparring.judges.inner import Inner
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import EXPLORER, Reading
+from sparring.loop.judgements import EXPLORER, Scores
 from sparring.loop.options import nearest
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
@@ -82,7 +82,7 @@ class ActiveJudge:
         scored = [_with(group, said) for group in groups]
         yield from self._oracle.ask(_only(group, self._chosen(group)) for group in scored)
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return self._oracle.read(judgements)
 
     def _chosen(self, group: Group) -> list[Completion]:

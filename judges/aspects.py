@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from sparring.judges.llm import asker_of
-from sparring.judges.llm_client import Asker, Asks, Question, Reply
+from sparring.judges.llm import client_of
+from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import read_object, storable
 from sparring.loop.errors import ConfigError
@@ -28,7 +28,7 @@ Names = tuple[str, ...]  # of aspects, in the order of the file
 Chunk = list[Judgement | JudgeCall]
 
 
-class AspectsJudge(Asks, Pointwise):
+class AspectsJudge(HasClient, Pointwise):
     """Scores each completion alone: 1 to 5 on every aspect chosen for its prompt, all in one reply, with reasons.
 
     One judgement an aspect, named in `principle`; a completion's score is their mean. An aspect that the reply leaves
@@ -39,15 +39,15 @@ class AspectsJudge(Asks, Pointwise):
     `aspects` is a YAML file of one's own, name: definition. Raises ConfigError for an option out of range.
     """
 
-    def __init__(self, asker: Asker, *, aspects: str | None = None, max_tokens: int = 1024) -> None:
+    def __init__(self, client: LLMClient, *, aspects: str | None = None, max_tokens: int = 1024) -> None:
         if type(max_tokens) is not int or max_tokens < 1:
             raise ConfigError(f"judge aspects: max_tokens is {max_tokens!r}; wanted a whole number of at least 1")
         self._aspects = read_aspects(Path(aspects).expanduser() if aspects else OURS)
-        self.asker, self._max_tokens = asker, max_tokens
+        self.client, self._max_tokens = client, max_tokens
         self._choosing = PromptFile("aspects_choose", ("conversation", "aspects"))
         self._scoring = PromptFile("aspects_score", ("conversation", "answer", "aspects"))
         prompts = [self._choosing.digest, self._scoring.digest]
-        self.name = f"aspects-{digest([asker.model, *prompts, list(self._aspects.items()), max_tokens])}"
+        self.name = f"aspects-{digest([client.model, *prompts, list(self._aspects.items()), max_tokens])}"
 
     def missing(self, group: Group) -> int:
         """As long as no aspects are chosen: at least one judgement a completion."""
@@ -75,7 +75,7 @@ class AspectsJudge(Asks, Pointwise):
             self._question(row_id, schema, self._choosing, quoted(group.prompt.messages), self._aspects)
             for row_id, group in asked.items()
         ]
-        for replies in self.asker.ask(questions):
+        for replies in self.client.ask(questions):
             rows: list[Judgement] = []
             for reply in replies:
                 group, found = asked[reply.question.id], read_choice(reply, list(self._aspects))
@@ -97,7 +97,7 @@ class AspectsJudge(Asks, Pointwise):
                     shown = quoted(group.prompt.messages, answer=completion.text) | {"low": LOW, "high": HIGH}
                     aspects = {name: self._aspects[name] for name in names}
                     questions.append(self._question(row_id, scores_schema(names), self._scoring, shown, aspects))
-        for replies in self.asker.ask(questions):
+        for replies in self.client.ask(questions):
             rows = [row for reply in replies for row in self._scored(*asked[reply.question.id], reply)]
             yield [*rows, *(call for reply in replies for call in reply.calls)]
 
@@ -131,7 +131,7 @@ def aspects_judge(
     max_tokens: int = 1024,
 ) -> AspectsJudge:
     """The judge of a config, see AspectsJudge; who answers is chosen as for the judge llm."""
-    return AspectsJudge(asker_of(model, engine, endpoint), aspects=aspects, max_tokens=max_tokens)
+    return AspectsJudge(client_of(model, engine, endpoint), aspects=aspects, max_tokens=max_tokens)
 
 
 def read_aspects(path: Path) -> dict[str, str]:

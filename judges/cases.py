@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sparring.judges.measure import PositionBias, position_bias
 from sparring.loop.errors import StepError
-from sparring.loop.judgements import NO_REPLY, PATIENCE, Reading
+from sparring.loop.judgements import NO_REPLY, PATIENCE, Scores
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt, Record, make_id
 
@@ -108,7 +108,7 @@ def _about(completions: Iterable[str], said: dict[str, list[Judgement]]) -> tupl
     return tuple(j for c in completions for j in said.get(c, ()) if j.rival_id is None or j.rival_id in ids)
 
 
-def delta(judge: Judge, reading: Reading, case: Case) -> float | None:
+def delta(judge: Judge, reading: Scores, case: Case) -> float | None:
     """The verdict: above 0 where a wins (see judges.measure); None: no answer.
 
     Equal texts that a judge of pairs was not asked about (see loop.judgements.duels) are a tie.

@@ -28,7 +28,7 @@ Finished = SimpleQueue[Reply | None]  # None: no more will come
 
 
 class Endpoint:
-    """An asker (see judges.llm_client). A question is asked up to `attempts` times, `concurrency` questions at a time.
+    """A client (see judges.llm_client). A question is asked up to `attempts` times, `concurrency` questions at a time.
 
     Asked again, after `backoff` seconds doubled each time or what Retry-After says: what timed out (`timeout` seconds a
     call), a lost connection, status 408, 409, 429 and 5xx, and a reply that does not answer. 401, 403 and 404 raise

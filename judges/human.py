@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Literal
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Reading, duel_id, duels, from_duels
+from sparring.loop.judgements import Scores, duel_id, duels, from_duels
 from sparring.loop.types import Completion, Group, JudgeInfo, Judgement, Prompt, digest
 
 QUESTION = "Which answer is better?"
@@ -90,7 +90,7 @@ def answered(judgements: Iterable[Judgement]) -> set[Both]:
     return {frozenset((j.completion_id, j.rival_id)) for j in judgements if j.rival_id and j.value is not None}
 
 
-def read(judgements: Sequence[Judgement]) -> Reading:
+def read(judgements: Sequence[Judgement]) -> Scores:
     """Duels from people's judgements: one order is an answer, the sides being drawn; the mean where there are more."""
     told = defaultdict(list)
     for j in judgements:

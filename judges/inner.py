@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sparring.loop.judgements import SEPARATOR, Reading
+from sparring.loop.judgements import SEPARATOR, Scores
 from sparring.loop.parts import Judge
 from sparring.loop.types import Group, JudgeCall, Judgement, make_id
 
@@ -30,7 +30,7 @@ class Inner:
         paths = ((j, j.member.partition(SEPARATOR)) for j in judgements)
         return [replace(j, judge=self.judge.name, member=own) for j, (path, _, own) in paths if path == self.path]
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return self.judge.read(self.told(judgements))
 
     def _own(self, group: Group) -> Group:

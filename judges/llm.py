@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from sparring.judges.llm_client import Asker, Asks, Question, Reply
+from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import Verdict, json_score, json_verdict, label_verdict, score_schema, verdict_schema
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
+from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, Scores, duel_id, duels, score_id, unjudged
 from sparring.loop.options import check_options
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Message, digest
 
@@ -17,8 +17,8 @@ Told = Literal["logprobs", "json"]
 EXAMPLE: Message = {"role": "user", "content": "?"}
 
 
-class LLMJudge(Asks):
-    """Asks `asker` (see judges.llm_client); what comes back is read strictly (see judges.verdicts).
+class LLMJudge(HasClient):
+    """Asks `client` (see judges.llm_client); what comes back is read strictly (see judges.verdicts).
 
     pairwise: every duel in both orders, value = P(completion beats rival). `verdict` "logprobs" reads the log-probs of
     the labels as the next token, "json" a JSON verdict with its rationale. `labels` name the answer shown first, the
@@ -30,7 +30,7 @@ class LLMJudge(Asks):
 
     def __init__(
         self,
-        asker: Asker,
+        client: LLMClient,
         *,
         form: Form = "pairwise",
         verdict: Told | None = None,
@@ -43,7 +43,7 @@ class LLMJudge(Asks):
         told: Told = verdict or ("logprobs" if form == "pairwise" else "json")
         names = tuple(labels or (("A", "B") if told == "logprobs" else ("A", "B", "tie")))
         _check(form, told, names, disagreement, scale, max_tokens)
-        self.asker, self.told, self.labels, self.max_tokens = asker, told, names, max_tokens
+        self.client, self.told, self.labels, self.max_tokens = client, told, names, max_tokens
         self.scale = (scale[0], scale[1])
         self.compares = form == "pairwise"
         self._shape = _pairwise(disagreement) if self.compares else Pointwise()
@@ -52,19 +52,19 @@ class LLMJudge(Asks):
         self._prompt = PromptFile(prompt or ours, ("conversation", *shown))
         self._text([EXAMPLE], dict.fromkeys(shown, ""))  # a template that fails does so here
         answers = [*names, disagreement] if self.compares else list(self.scale)
-        self.name = f"llm-{digest([asker.model, form, told, self._prompt.digest, answers, max_tokens])}"
+        self.name = f"llm-{digest([client.model, form, told, self._prompt.digest, answers, max_tokens])}"
 
     def missing(self, group: Group) -> int:
         return self._shape.missing(group)
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return self._shape.read(judgements)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
         """One chunk a chunk of replies: what was paid for is stored before more is awaited."""
         asked = [each for group in groups for each in (self._duels(group) if self.compares else self._answers(group))]
         blank = {judgement.id: judgement for judgement, _ in asked}
-        for replies in self.asker.ask([question for _, question in asked]):
+        for replies in self.client.ask([question for _, question in asked]):
             judgements = [self._judged(blank[reply.question.id], reply) for reply in replies]
             yield [*judgements, *(call for reply in replies for call in reply.calls)]
 
@@ -124,9 +124,9 @@ def llm_judge(
     engine: str | Mapping[str, Any] | None = None,
     endpoint: Mapping[str, Any] | None = None,
 ) -> LLMJudge:
-    """The judge of a config, see LLMJudge. Its asker is made by `asker_of`."""
+    """The judge of a config, see LLMJudge. Its client is made by `client_of`."""
     return LLMJudge(
-        asker_of(model, engine, endpoint),
+        client_of(model, engine, endpoint),
         form=form,
         verdict=verdict,
         prompt=prompt,
@@ -137,7 +137,7 @@ def llm_judge(
     )
 
 
-def asker_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mapping[str, Any] | None) -> Asker:
+def client_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mapping[str, Any] | None) -> LLMClient:
     """Who answers: a vLLM engine in this process (`engine` "local", or its options), or else an endpoint's options.
 
     Neither is part of a judge's name: where the answers come from does not shape them. Raises ConfigError.
@@ -145,13 +145,13 @@ def asker_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mappi
     if engine is not None and endpoint is not None:
         raise ConfigError("a judge has both an engine and an endpoint; wanted one of them")
     if engine is not None:
-        from sparring.judges.local import EngineAsker
+        from sparring.judges.local import EngineClient
 
         if isinstance(engine, str) and engine != "local":
             raise ConfigError(f"engine is {engine!r}; wanted local, or the options of a local engine")
         options = {} if isinstance(engine, str) else dict(engine)
-        check_options("the engine of judge", model, EngineAsker, options, skip=1)
-        return EngineAsker(model, **options)
+        check_options("the engine of judge", model, EngineClient, options, skip=1)
+        return EngineClient(model, **options)
     from sparring.judges.endpoint import Endpoint
 
     check_options("the endpoint of judge", model, Endpoint, endpoint or {}, skip=1)

@@ -41,7 +41,7 @@ def call_id(question: Question, attempt: int) -> str:
     return make_id("call", judgement=question.id, attempt=attempt, once=uuid4().hex)
 
 
-class Asker(Protocol):
+class LLMClient(Protocol):
     @property
     def model(self) -> str:
         """What answers; part of the judge's name."""
@@ -59,14 +59,14 @@ class Asker(Protocol):
         ...
 
 
-class Asks:
-    """What judges that have an asker share."""
+class HasClient:
+    """What judges that have a client share."""
 
-    asker: Asker
+    client: LLMClient
 
     @property
     def weights(self) -> Sequence[str]:
-        return self.asker.weights
+        return self.client.weights
 
     def close(self) -> None:
-        self.asker.close()
+        self.client.close()

@@ -12,17 +12,17 @@ from sparring.loop.errors import ConfigError
 from sparring.loop.types import Checkpoint, JudgeCall
 
 if TYPE_CHECKING:
-    from sparring.loop.sampling.requests import Inquiry, Told
+    from sparring.loop.sampling.requests import GreedyReply, GreedyRequest
 
 CHUNK = 32  # questions the engine gets at a time: what is stored at once, and what a crash can lose
 
 
 class Serves(Protocol):
-    """What an asker needs of an engine; both engines of loop.sampling have it."""
+    """What a client needs of an engine; both engines of loop.sampling have it."""
 
     context: int
 
-    def ask(self, inquiries: Sequence["Inquiry"]) -> list["Told"]: ...
+    def ask(self, requests: Sequence["GreedyRequest"]) -> list["GreedyReply"]: ...
 
 
 class Warms(Protocol):
@@ -31,11 +31,11 @@ class Warms(Protocol):
     @property
     def engine(self) -> Serves: ...
     def warm(self, policy: Checkpoint) -> None: ...
-    def rest(self) -> None: ...
+    def sleep(self) -> None: ...
 
 
-class LocalAsker(ABC):
-    """What askers (see judges.llm_client) with an engine in this process share.
+class LocalClient(ABC):
+    """What clients (see judges.llm_client) with an engine in this process share.
 
     A question that is too long for its context gets no answer. Answers are greedy, so nothing is asked twice. Raises
     ConfigError for a label that is not one token.
@@ -82,21 +82,21 @@ class LocalAsker(ABC):
 
     def _replies(self, questions: Sequence[Question]) -> list[Reply]:
         asked = [(question, self._inquiry(question)) for question in questions]
-        fits = [(question, inquiry) for question, inquiry in asked if self._lacks(inquiry) <= 0]
+        fits = [(question, request) for question, request in asked if self._lacks(request) <= 0]
         began = time.monotonic()
-        told = self._engine.ask([inquiry for _, inquiry in fits])
+        told = self._engine.ask([request for _, request in fits])
         seconds = (time.monotonic() - began) / max(1, len(fits))
         replies = {
-            question.id: self._reply(question, inquiry, answer, seconds)
-            for (question, inquiry), answer in zip(fits, told, strict=True)
+            question.id: self._reply(question, request, answer, seconds)
+            for (question, request), answer in zip(fits, told, strict=True)
         }
-        return [replies.get(question.id) or self._too_long(question, inquiry) for question, inquiry in asked]
+        return [replies.get(question.id) or self._too_long(question, request) for question, request in asked]
 
-    def _inquiry(self, question: Question) -> "Inquiry":
-        from sparring.loop.sampling.requests import Inquiry
+    def _inquiry(self, question: Question) -> "GreedyRequest":
+        from sparring.loop.sampling.requests import GreedyRequest
 
         ids = self._template.prompt_ids(question.messages)
-        return Inquiry(
+        return GreedyRequest(
             ids, 1 if question.labels else question.max_tokens, list(self._tokens(question.labels)), question.schema
         )
 
@@ -115,26 +115,26 @@ class LocalAsker(ABC):
                     )
         return tokens
 
-    def _lacks(self, inquiry: "Inquiry") -> int:
-        return len(inquiry.prompt_ids) + inquiry.max_tokens - self._context
+    def _lacks(self, request: "GreedyRequest") -> int:
+        return len(request.prompt_ids) + request.max_tokens - self._context
 
-    def _too_long(self, question: Question, inquiry: "Inquiry") -> Reply:
-        room = self._context - inquiry.max_tokens
-        return Reply(question, None, {}, f"the question has {len(inquiry.prompt_ids)} tokens, room for {room}")
+    def _too_long(self, question: Question, request: "GreedyRequest") -> Reply:
+        room = self._context - request.max_tokens
+        return Reply(question, None, {}, f"the question has {len(request.prompt_ids)} tokens, room for {room}")
 
-    def _reply(self, question: Question, inquiry: "Inquiry", told: "Told", seconds: float) -> Reply:
+    def _reply(self, question: Question, request: "GreedyRequest", told: "GreedyReply", seconds: float) -> Reply:
         text = storable(told.text)
         label = self._tokens(question.labels)
         logprobs = by_label((label[token], logprob) for token, logprob in told.logprobs.items())
         cut = told.finish_reason == "length" and not question.labels
-        error = f"cut at {inquiry.max_tokens} tokens" if cut else unreadable(question, text, logprobs)
-        tokens = (len(inquiry.prompt_ids), told.n_tokens)
+        error = f"cut at {request.max_tokens} tokens" if cut else unreadable(question, text, logprobs)
+        tokens = (len(request.prompt_ids), told.n_tokens)
         made = call_id(question, 1)
         call = JudgeCall(made, question.judge, question.id, 1, self.model, text, error, *tokens, None, seconds)
         return Reply(question, None if error else text, {} if error else logprobs, error, (call,))
 
 
-class EngineAsker(LocalAsker):
+class EngineClient(LocalClient):
     """Asks `model`, a folder or hub id, with an engine of its own; on a GPU only one of a process is awake at a time.
 
     `context` is the most tokens a question and its answer may have together.
@@ -186,10 +186,10 @@ class EngineAsker(LocalAsker):
         self._engine.load(self._checkpoint)
 
     def _end(self) -> None:
-        self._engine.rest()
+        self._engine.sleep()
 
 
-class PolicyAsker(LocalAsker):
+class PolicyClient(LocalClient):
     """Asks a policy with the sampler's engine, and within its context; its model is the checkpoint's id."""
 
     def __init__(self, policy: Checkpoint, sampler: Warms) -> None:
@@ -224,4 +224,4 @@ class PolicyAsker(LocalAsker):
         self._sampler.warm(self._policy)
 
     def _end(self) -> None:
-        self._sampler.rest()
+        self._sampler.sleep()

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from sparring.judges.inner import Inner
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import SEPARATOR, Duel, Reading, duel_id, duel_scores, duels, from_duels
+from sparring.loop.judgements import SEPARATOR, Duel, Scores, duel_id, duel_scores, duels, from_duels
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
@@ -53,7 +53,7 @@ class Panel:
         for member in self._members:
             yield from member.ask(groups)
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         """A score is the mean over own duels."""
         told: dict[Duel, list[float]] = defaultdict(list)
         for member in self._members:
@@ -105,7 +105,7 @@ class Duelling:
             done = [asked[i] for i in sorted(touched) if not self._judge.missing(_entrants(asked[i]))]
             yield [*chunk, *(row for group in done for row in self._decided(group))]
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return duel_scores(judgements)
 
     def _decided(self, group: Group) -> list[Judgement]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
-from sparring.judges.llm import asker_of
-from sparring.judges.llm_client import Asker, Asks, Question, Reply
+from sparring.judges.llm import client_of
+from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import Verdict, label_verdict
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Duel, Pairwise, Reading, duel_id, duels, from_duels
+from sparring.loop.judgements import Duel, Pairwise, Scores, duel_id, duels, from_duels
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
 
 OURS = Path(__file__).with_name("principles.yaml")
@@ -50,8 +50,8 @@ class _Open:
     second: Completion
 
 
-class PrinciplesJudge(Asks, Pairwise):
-    """Asks `asker` to which of two answers a principle's description applies more, in both orders.
+class PrinciplesJudge(HasClient, Pairwise):
+    """Asks `client` to which of two answers a principle's description applies more, in both orders.
 
     A judgement's value is P(completion beats rival) under the principle. With probability 1/2 the negation is described
     instead: its verdict is turned round, and the rationale says "negated". (SALMON turns the label of such a principle
@@ -63,26 +63,26 @@ class PrinciplesJudge(Asks, Pairwise):
     """
 
     def __init__(
-        self, asker: Asker, *, principles: str | None = None, max_principles: int | None = 8, seed: int = 0
+        self, client: LLMClient, *, principles: str | None = None, max_principles: int | None = 8, seed: int = 0
     ) -> None:
         if max_principles is not None and (type(max_principles) is not int or max_principles < 1):
             raise ConfigError(f"judge principles: max_principles is {max_principles!r}; wanted at least 1, or nothing")
         self._principles = read_principles(Path(principles).expanduser() if principles else OURS)
-        self.asker, self._max_principles, self._seed = asker, max_principles, seed
+        self.client, self._max_principles, self._seed = client, max_principles, seed
         self._prompt = PromptFile("principle", ("conversation", "first", "second", "description"))
         known = [[p.name, p.definition, p.negation] for p in self._principles]
-        self.name = f"principles-{digest([asker.model, self._prompt.digest, known, max_principles, seed])}"
+        self.name = f"principles-{digest([client.model, self._prompt.digest, known, max_principles, seed])}"
 
     def missing(self, group: Group) -> int:
         return sum(1 for _ in self._open(group))
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
         asked = {each.blank.id: each for group in groups for each in self._open(group)}
-        for replies in self.asker.ask([self._question(each) for each in asked.values()]):
+        for replies in self.client.ask([self._question(each) for each in asked.values()]):
             judgements = [_judged(asked[reply.question.id], reply) for reply in replies]
             yield [*judgements, *(call for reply in replies for call in reply.calls)]
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return strongest_principle(judgements)
 
     def _open(self, group: Group) -> Iterator[_Open]:
@@ -113,8 +113,8 @@ def principles_judge(
     seed: int = 0,
 ) -> PrinciplesJudge:
     """The judge of a config, see PrinciplesJudge; who answers is chosen as for the judge llm."""
-    asker = asker_of(model, engine, endpoint)
-    return PrinciplesJudge(asker, principles=principles, max_principles=max_principles, seed=seed)
+    client = client_of(model, engine, endpoint)
+    return PrinciplesJudge(client, principles=principles, max_principles=max_principles, seed=seed)
 
 
 def read_principles(path: Path) -> list[Principle]:
@@ -150,7 +150,7 @@ def truncated_geometric(u: float, most: int, rate: float = RATE) -> int:
     return max(1, min(most, ceil(log(1 - mass) / log(1 - rate))))
 
 
-def strongest_principle(judgements: Iterable[Judgement]) -> Reading:
+def strongest_principle(judgements: Iterable[Judgement]) -> Scores:
     """Each duel decided by the principle that speaks loudest on it (arXiv:2310.05910, as in the authors' code).
 
     A principle's score on a duel is the mean logit of its two orders where they agree in sign, else 0, divided by the

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sparring.loop.aggregate import AGGREGATORS, Scale, check_aggregator, members, standardised
 from sparring.loop.errors import ConfigError, DataError, NotANumber
-from sparring.loop.judgements import Pointwise, Reading, mean_scores, score_id, unjudged
+from sparring.loop.judgements import Pointwise, Scores, mean_scores, score_id, unjudged
 from sparring.loop.options import option_names
 from sparring.loop.types import Completion, Group, Judgement, Prompt, digest
 
@@ -98,7 +98,7 @@ class RewardModelJudge(Pointwise):
     def missing(self, group: Group) -> int:
         return len(unjudged(group)) * self.members
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         """A completion that a member gave no score has none. A single model's score is as the model gives it."""
         if self._scales is None:
             return mean_scores(judgements)
@@ -117,7 +117,7 @@ class RewardModelJudge(Pointwise):
                 yield self._judgements(rows[start : start + CHUNK], engines)
         finally:
             for engine in engines:
-                engine.rest()
+                engine.sleep()
 
     @cached_property
     def _models(self) -> list[_Model]:

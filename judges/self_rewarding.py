@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sparring.judges.inner import Inner
 from sparring.judges.llm import LLMJudge
-from sparring.judges.llm_client import Asker
+from sparring.judges.llm_client import LLMClient
 from sparring.judges.templates import PromptFile
 from sparring.loop.judgements import Pointwise, score_id, unjudged
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
@@ -22,14 +22,16 @@ class SelfJudge(Pointwise):
     that answered the prompt. Where no policy did there is nobody to judge: no answer. `member` of a judgement is the
     checkpoint that judged: the judge's name stands for its options alone.
 
-    `asker_of` gives who asks a policy, by its id or START; the asker's model is the checkpoint's id. `prompt` is the
+    `client_of` gives who asks a policy, by its id or START; the client's model is the checkpoint's id. `prompt` is the
     path of a template of one's own for the same scale (see judges.templates). The paper takes the mean of several
     sampled verdicts, this the greedy one. `start` is the policy that a run starts from as a judge of its own name: the
     one that canaries are tried on. Raises ConfigError for an option out of range.
     """
 
-    def __init__(self, asker_of: Callable[[str], Asker], *, prompt: str = "additive", max_tokens: int = 512) -> None:
-        self._asker_of, self._prompt, self._max_tokens = asker_of, prompt, max_tokens
+    def __init__(
+        self, client_of: Callable[[str], LLMClient], *, prompt: str = "additive", max_tokens: int = 512
+    ) -> None:
+        self._client_of, self._prompt, self._max_tokens = client_of, prompt, max_tokens
         self.start = self._of(START)
         shown = PromptFile(prompt, ("conversation", "answer")).digest
         self.name = f"self-{digest([shown, SCALE, max_tokens])}"
@@ -48,8 +50,8 @@ class SelfJudge(Pointwise):
             yield from Inner(self._of(policy), self.name, policy).ask(own)
 
     def _of(self, policy: str) -> LLMJudge:
-        asker = self._asker_of(policy)
-        return LLMJudge(asker, form="pointwise", prompt=self._prompt, scale=SCALE, max_tokens=self._max_tokens)
+        client = self._client_of(policy)
+        return LLMJudge(client, form="pointwise", prompt=self._prompt, scale=SCALE, max_tokens=self._max_tokens)
 
     def _unasked(self, completion: Completion) -> Judgement:
         row_id = score_id(self.name, completion)

@@ -10,7 +10,7 @@ from math import sqrt
 from statistics import fmean, pvariance
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Reading
+from sparring.loop.judgements import Scores
 from sparring.loop.options import check_options, nearest
 from sparring.loop.types import Judgement
 
@@ -56,7 +56,7 @@ def check_aggregator(kind: str, options: Mapping[str, float]) -> None:
     check_options("aggregator", kind, AGGREGATORS[kind], options, skip=1)
 
 
-def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Scale], **options: float) -> Reading:
+def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Scale], **options: float) -> Scores:
     """The reading of an ensemble: each member's score v becomes (v - mean) / std, then they are aggregated.
 
     `scales` names the members. A completion that lacks an answer of any of them has no score: the lowest, or the
@@ -66,7 +66,7 @@ def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Sca
     check_aggregator(kind, options)
     aggregate = AGGREGATORS[kind]
     found = standardised(judgements, scales)
-    return Reading({completion: aggregate(scores, **options) for completion, scores in found.items()})
+    return Scores({completion: aggregate(scores, **options) for completion, scores in found.items()})
 
 
 def standardised(judgements: Iterable[Judgement], scales: Mapping[str, Scale]) -> dict[str, list[float]]:

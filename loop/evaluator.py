@@ -6,7 +6,7 @@ from math import sqrt
 from statistics import fmean, variance
 from typing import Literal
 
-from sparring.loop.judgements import Reading, mean_scores
+from sparring.loop.judgements import Scores, mean_scores
 from sparring.loop.pairing.pipeline import Read
 from sparring.loop.types import Evaluation, Experience, Round, make_id
 
@@ -134,7 +134,7 @@ class RivalEvaluator:
         return rows
 
 
-def _by_prompt(experience: Experience, reading: Reading) -> dict[str, list[float]]:
+def _by_prompt(experience: Experience, reading: Scores) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = defaultdict(list)
     for group in experience.groups:
         for completion in group.completions:
@@ -143,7 +143,7 @@ def _by_prompt(experience: Experience, reading: Reading) -> dict[str, list[float
     return groups
 
 
-def _duels_won(candidate: Experience, rival: Experience, reading: Reading) -> dict[str, float]:
+def _duels_won(candidate: Experience, rival: Experience, reading: Scores) -> dict[str, float]:
     """By prompt, the mean P(win) over its duels with the rival's answer of the same number; the same text ties."""
     answers = {(c.prompt_id, c.sample): c for g in rival.groups for c in g.completions}
     won: dict[str, list[float]] = defaultdict(list)

@@ -39,7 +39,7 @@ class FakeSampler:
         for prompt in prompts:
             yield [self._completion(rnd, prompt, k) for k in range(self.n[rnd.split])]
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         pass
 
     def _completion(self, rnd: Round, prompt: Prompt, sample: int) -> Completion:
@@ -108,13 +108,13 @@ class FakeLearner:
                         )
                     ]
 
-    def learn(self, rnd: Round, lessons: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
-        seen = digest([rnd.policy.weights_sha256, lessons.select(["lesson_id", "reference"]).to_pylist()])
+    def learn(self, rnd: Round, training_rows: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
+        seen = digest([rnd.policy.weights_sha256, training_rows.select(["row_id", "reference"]).to_pylist()])
         weights = hashlib.sha256(seen.encode()).hexdigest()
         cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id}
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, f"/nowhere/{seen}", rnd.policy.id, weights)
         update_id = make_id("update", **cause)
         metrics = {"loss": 0.5, "accuracy": 1.0}
         names = (rnd.run, rnd.index, "fake", rnd.policy.id, candidate.id)
-        update = Update(update_id, *names, lessons.num_rows, 0.0, metrics, [rnd.reference.id])
+        update = Update(update_id, *names, training_rows.num_rows, 0.0, metrics, [rnd.reference.id])
         return candidate, update, [UpdateStep(make_id("update_step", update=update_id, step=1), update_id, 1, metrics)]

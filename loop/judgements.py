@@ -24,20 +24,20 @@ Duel = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Scores:
     """`scores`: of a completion. `duels`: P(first beats second), each duel in both directions. Absent: no answer."""
 
     scores: Mapping[str, float]
     duels: Mapping[Duel, float] = field(default_factory=dict)
 
 
-def mean_scores(judgements: Iterable[Judgement]) -> Reading:
+def mean_scores(judgements: Iterable[Judgement]) -> Scores:
     """The mean over a completion's judgements that have a value."""
     values = defaultdict(list)
     for j in judgements:
         if j.rival_id is None and j.value is not None:
             values[j.completion_id].append(j.value)
-    return Reading({completion_id: fmean(v) for completion_id, v in values.items()})
+    return Scores({completion_id: fmean(v) for completion_id, v in values.items()})
 
 
 def both_orders(first: float | None, second: float | None, disagreement: Disagreement = "tie") -> float | None:
@@ -49,7 +49,7 @@ def both_orders(first: float | None, second: float | None, disagreement: Disagre
     return (first + second) / 2
 
 
-def duel_scores(judgements: Iterable[Judgement], disagreement: Disagreement = "tie") -> Reading:
+def duel_scores(judgements: Iterable[Judgement], disagreement: Disagreement = "tie") -> Scores:
     """Duels from judgements of pairs, the mean over principles and members; a score is the mean over own duels."""
     asked: dict[tuple[str, str, str, str], dict[int, float | None]] = defaultdict(dict)
     for j in judgements:
@@ -63,13 +63,13 @@ def duel_scores(judgements: Iterable[Judgement], disagreement: Disagreement = "t
     return from_duels({duel: fmean(p) for duel, p in told.items()})
 
 
-def from_duels(duels: Mapping[Duel, float]) -> Reading:
+def from_duels(duels: Mapping[Duel, float]) -> Scores:
     """The reading of decided duels: each also seen from the other side, scores as the mean over own duels."""
     both = dict(duels) | {(rival, completion): 1 - p for (completion, rival), p in duels.items()}
     won = defaultdict(list)
     for (completion, _), p in both.items():
         won[completion].append(p)
-    return Reading({completion: fmean(p) for completion, p in won.items()}, both)
+    return Scores({completion: fmean(p) for completion, p in won.items()}, both)
 
 
 def full_answers(completions: Sequence[Completion]) -> tuple[Completion, ...]:
@@ -193,7 +193,7 @@ class Pointwise:
     def missing(self, group: Group) -> int:
         return len(unjudged(group))
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return mean_scores(judgements)
 
 
@@ -211,5 +211,5 @@ class Pairwise:
         known = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
         return sum((a.id, b.id, order) not in known for a, b in duels(group) for order in (0, 1))
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         return duel_scores(judgements, self.disagreement)

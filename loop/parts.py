@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sparring.loop.judgements import Reading
+from sparring.loop.judgements import Scores
 from sparring.loop.types import (
     Checkpoint,
     Completion,
@@ -41,7 +41,7 @@ class Sampler(Protocol):
         """Write completions of each prompt with `rnd.policy`; a prompt that cannot be sampled gets an outcome."""
         ...
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give the accelerator to the learner until the next `sample`."""
         ...
 
@@ -72,7 +72,7 @@ class Judge(Protocol):
         """Make the judgements that are missing, in chunks as they come."""
         ...
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading: ...
+    def read(self, judgements: Sequence[Judgement]) -> Scores: ...
 
 
 class Learner(Protocol):
@@ -85,12 +85,14 @@ class Learner(Protocol):
         ...
 
     def score(self, checkpoint: Checkpoint, rows: "pa.Table") -> Iterator[Sequence[LogProb]]:
-        """log P under `checkpoint` of each completion in `rows` (see Store.lessons, with it as the one reference) that
-        has none yet."""
+        """log P under `checkpoint` of each completion in `rows` that has none yet.
+
+        The rows are those of `Store.training_rows`, with `checkpoint` as their one reference.
+        """
         ...
 
-    def learn(self, rnd: Round, lessons: "pa.Table") -> tuple[Checkpoint, Update, Sequence[UpdateStep]]:
-        """Improve `rnd.policy` on the lessons (see Store.lessons) and write the candidate to disk."""
+    def learn(self, rnd: Round, training_rows: "pa.Table") -> tuple[Checkpoint, Update, Sequence[UpdateStep]]:
+        """Improve `rnd.policy` on its training rows (see Store.training_rows) and write the candidate to disk."""
         ...
 
 
@@ -120,7 +122,7 @@ class Store(Protocol):
         """The round as it began, if it did."""
         ...
 
-    def lessons(self, rnd: Round, references: Sequence[Checkpoint]) -> "pa.Table":
+    def training_rows(self, rnd: Round, references: Sequence[Checkpoint]) -> "pa.Table":
         """The pairs or groups that the round learns from, with their log-probs under each reference."""
         ...
 
@@ -132,11 +134,11 @@ class Store(Protocol):
 
 Pairing = Callable[[Round, Experience], Sequence[Pair | Example | PromptOutcome]]
 Choose = Callable[[Round], Sequence[str]]
-Watch = Callable[[str, int, Iterator[Sequence[Record]]], Iterator[Sequence[Record]]]
+OnChunk = Callable[[str, int, Iterator[Sequence[Record]]], Iterator[Sequence[Record]]]
 Run = Callable[..., Any]
 
 
-def unwatched(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+def passthrough(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
     return chunks
 
 
@@ -155,7 +157,7 @@ class Parts:
     train: tuple[str, ...]  # ids of the train prompts, in the order rounds take them
     held_out: tuple[str, ...]  # ids of the eval prompts
     per_round: int  # prompts a round
-    examiner: Judge | None = None  # judges held-out answers; None: `judge` does
+    eval_judge: Judge | None = None  # judges held-out answers; None: `judge` does
     max_abstain: float = 0.5  # share of judgements without an answer from which on the judge step stops
     choose: Choose | None = None  # the prompts that a round plays first; None: those that are next in `train`
-    watch: Watch = unwatched  # sees every chunk on its way into the store: progress, timing
+    on_chunk: OnChunk = passthrough  # sees every chunk on its way into the store: progress, timing

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparring.loop.errors import StepError
 from sparring.loop.judgements import refuse_silence, to_judge
-from sparring.loop.parts import Judge, Parts, Run, Store, Watch, call, unwatched
+from sparring.loop.parts import Judge, OnChunk, Parts, Run, Store, call, passthrough
 from sparring.loop.types import Checkpoint, Round
 
 
@@ -20,7 +20,7 @@ def sample(rnd: Round, parts: Parts) -> int:
 
 def _sample(source: Round, parts: Parts) -> int:
     missing = parts.store.unsampled(source)
-    return parts.store.add(parts.watch("sample", len(missing), parts.sampler.sample(source, missing)))
+    return parts.store.add(parts.on_chunk("sample", len(missing), parts.sampler.sample(source, missing)))
 
 
 def judge(rnd: Round, parts: Parts) -> int:
@@ -28,12 +28,12 @@ def judge(rnd: Round, parts: Parts) -> int:
 
 
 def _ask(judge: Judge, rnd: Round, rival: Round | None, parts: Parts) -> int:
-    parts.sampler.rest()  # a judge may be a model
-    return ask(judge, rnd, rival, parts.store, parts.max_abstain, parts.watch)
+    parts.sampler.sleep()  # a judge may be a model
+    return ask(judge, rnd, rival, parts.store, parts.max_abstain, parts.on_chunk)
 
 
 def ask(
-    judge: Judge, rnd: Round, rival: Round | None, store: Store, max_abstain: float, watch: Watch = unwatched
+    judge: Judge, rnd: Round, rival: Round | None, store: Store, max_abstain: float, on_chunk: OnChunk = passthrough
 ) -> int:
     """Have a judge make the judgements that are missing; one that compares sets answers beside the rival's."""
     experience = store.experience(rnd, judge.name)
@@ -41,7 +41,7 @@ def ask(
     everything = to_judge(experience, other, max_abstain)
     groups, known = [g for g in everything if judge.missing(g)], [j for g in everything for j in g.judged]
     chunks = refuse_silence(judge.judge(groups), known, max_abstain, judge.name)
-    return store.add(watch("judge", sum(map(judge.missing, groups)), chunks))
+    return store.add(on_chunk("judge", sum(map(judge.missing, groups)), chunks))
 
 
 def pair(rnd: Round, parts: Parts) -> int:
@@ -50,27 +50,29 @@ def pair(rnd: Round, parts: Parts) -> int:
 
 def score(rnd: Round, parts: Parts) -> int:
     """Reference log-probs of what the round learns from, once per checkpoint and completion."""
-    parts.sampler.rest()
+    parts.sampler.sleep()
     return sum(_score(rnd, reference, parts) for reference in parts.learner.references(rnd))
 
 
 def _score(rnd: Round, reference: Checkpoint, parts: Parts) -> int:
-    lessons = parts.store.lessons(rnd, [reference])
-    return parts.store.add(parts.watch("score", _completions(lessons), parts.learner.score(reference, lessons)))
+    training_rows = parts.store.training_rows(rnd, [reference])
+    return parts.store.add(
+        parts.on_chunk("score", _completions(training_rows), parts.learner.score(reference, training_rows))
+    )
 
 
 def learn(rnd: Round, parts: Parts) -> Checkpoint:
     candidate = parts.store.updated(rnd)
     if candidate is None:
-        parts.sampler.rest()
-        lessons = parts.store.lessons(rnd, parts.learner.references(rnd))
-        if lessons.num_rows == 0:
+        parts.sampler.sleep()
+        training_rows = parts.store.training_rows(rnd, parts.learner.references(rnd))
+        if training_rows.num_rows == 0:
             raise StepError(
                 f"round {rnd.index} has nothing to learn from ({len(rnd.prompt_ids)} prompts, all tied, identical, "
                 "abstained, filtered or failed; see outcomes in the store); raise sample.n or sample.temperature, or "
                 "give prompts on which answers differ in score"
             )
-        candidate, update, steps = parts.learner.learn(rnd, lessons)
+        candidate, update, steps = parts.learner.learn(rnd, training_rows)
         parts.store.add([[candidate, update, *steps]])
     return candidate
 
@@ -79,18 +81,18 @@ def evaluate(rnd: Round, candidate: Checkpoint, parts: Parts) -> bool:
     """Measure the candidate on held-out prompts; True when the gate lets it become the policy."""
     held_out = replace(rnd, policy=candidate, prompt_ids=parts.held_out, split="eval")
     if not parts.store.evaluated(held_out):
-        examiner = parts.examiner or parts.judge
+        eval_judge = parts.eval_judge or parts.judge
         rival = replace(held_out, policy=rnd.initial if parts.evaluator.rival == "initial" else rnd.policy)
         sample(held_out, parts)
-        _ask(examiner, held_out, rival, parts)
+        _ask(eval_judge, held_out, rival, parts)
         if candidate.weights_sha256 != rnd.initial.weights_sha256:
-            parts.sampler.rest()
+            parts.sampler.sleep()
             answers = parts.store.answers(held_out)
-            parts.store.add(parts.watch("score", _completions(answers), parts.learner.score(rnd.initial, answers)))
+            parts.store.add(parts.on_chunk("score", _completions(answers), parts.learner.score(rnd.initial, answers)))
         metrics = parts.evaluator.evaluate(
             held_out,
-            parts.store.experience(held_out, examiner.name),
-            parts.store.experience(rival, examiner.name),
+            parts.store.experience(held_out, eval_judge.name),
+            parts.store.experience(rival, eval_judge.name),
             parts.store.logprobs(held_out, rnd.initial),
         )
         parts.store.add([metrics])

@@ -26,7 +26,7 @@ from sparring.store.history import rounds_settled
 from sparring.store.maintenance.tombstones import refuse_forgotten
 from sparring.store.parts import parts_folder, write_parts
 from sparring.store.records import to_arrow, to_prompt, to_record
-from sparring.store.training_rows import lessons
+from sparring.store.training_rows import training_rows
 
 # A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
 # every source that its config names.
@@ -94,12 +94,12 @@ class DuckStore:
             )
         return [to_record(Judgement, row) for row in found]
 
-    def lessons(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
+    def training_rows(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
         """What the update of a round learns from: see store.training_rows."""
-        return lessons(self.db, rnd, references)
+        return training_rows(self.db, rnd, references)
 
     def answers(self, rnd: Round) -> pa.Table:
-        """The first answer of `rnd.policy` to each prompt, in columns of `lessons`, as the initial policy sees it."""
+        """The first answer of `rnd.policy` to each prompt, with log-probs under the initial policy."""
         return self._table(
             rnd,
             f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids,

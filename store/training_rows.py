@@ -10,7 +10,7 @@ from sparring.store.db import Database, table
 
 # A pair's answers: chosen, rejected, and the reference sample where it is neither of the two.
 PAIRS = """
-    SELECT pair_id AS lesson_id, prompt_id, p_chosen, margin, weight,
+    SELECT pair_id AS row_id, prompt_id, p_chosen, margin, weight,
         CASE WHEN reference_sample_id IS NULL OR reference_sample_id IN (chosen_id, rejected_id)
              THEN [chosen_id, rejected_id] ELSE [chosen_id, rejected_id, reference_sample_id] END AS completion_ids,
         CASE reference_sample_id WHEN chosen_id THEN 0 WHEN rejected_id THEN 1 ELSE 2 END AS sample_place,
@@ -21,7 +21,7 @@ PAIRS = """
     FROM pairs WHERE run_id = $run AND round = $round
 """
 GROUPS = """
-    SELECT prompt_id AS lesson_id, prompt_id,
+    SELECT prompt_id AS row_id, prompt_id,
         list(completion_id ORDER BY c.origin, c.policy_id, c.sample) AS completion_ids,
         list(reward ORDER BY c.origin, c.policy_id, c.sample) AS rewards,
         list(weight ORDER BY c.origin, c.policy_id, c.sample) AS weights
@@ -29,36 +29,36 @@ GROUPS = """
     WHERE x.run_id = $run AND x.round = $round GROUP BY prompt_id
 """
 ANSWERED = """
-    WITH lesson AS MATERIALIZED ({lessons}),
+    WITH training_row AS MATERIALIZED ({rows}),
     item AS (
-        SELECT lesson_id, unnest(completion_ids) AS completion_id, generate_subscripts(completion_ids, 1) AS place
-        FROM lesson
+        SELECT row_id, unnest(completion_ids) AS completion_id, generate_subscripts(completion_ids, 1) AS place
+        FROM training_row
     ),
     answer AS (
-        SELECT lesson_id, list(c.token_ids ORDER BY place) AS token_ids, list(c.logprobs ORDER BY place) AS logprobs,
+        SELECT row_id, list(c.token_ids ORDER BY place) AS token_ids, list(c.logprobs ORDER BY place) AS logprobs,
             list(c.finish_reason = 'stop' ORDER BY place) AS stopped, list(c.sample ORDER BY place) AS samples
-        FROM item JOIN completions c USING (completion_id) GROUP BY lesson_id
+        FROM item JOIN completions c USING (completion_id) GROUP BY row_id
     ),
     asked AS (SELECT unnest($weights::VARCHAR[]) AS weights_sha256, generate_subscripts($weights, 1) AS number),
     scored AS (
-        SELECT lesson_id, number, list(l.token_logprobs ORDER BY place) AS tokens
+        SELECT row_id, number, list(l.token_logprobs ORDER BY place) AS tokens
         FROM item CROSS JOIN asked LEFT JOIN logprobs l USING (completion_id, weights_sha256)
-        GROUP BY lesson_id, number
+        GROUP BY row_id, number
     ),
-    referred AS (SELECT lesson_id, list(tokens ORDER BY number) AS reference FROM scored GROUP BY lesson_id)
-    SELECT l.* EXCLUDE (prompt_id), p.messages, a.* EXCLUDE (lesson_id, samples),
+    referred AS (SELECT row_id, list(tokens ORDER BY number) AS reference FROM scored GROUP BY row_id)
+    SELECT l.* EXCLUDE (prompt_id), p.messages, a.* EXCLUDE (row_id, samples),
         coalesce(r.reference, []) AS reference
-    FROM lesson l JOIN prompts p USING (prompt_id) JOIN answer a USING (lesson_id)
-    LEFT JOIN referred r USING (lesson_id)
-    ORDER BY prompt_id, a.samples, lesson_id
+    FROM training_row l JOIN prompts p USING (prompt_id) JOIN answer a USING (row_id)
+    LEFT JOIN referred r USING (row_id)
+    ORDER BY prompt_id, a.samples, row_id
 """
 
 
-def lessons(db: Database, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
+def training_rows(db: Database, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
     """One row a pair of the round, or a group where it has examples instead, in an order that the run's name does not
     change, so that the same config under two names learns alike.
 
-    Columns of both: lesson_id (of the pair, or the prompt), messages, completion_ids, and lists along these: token_ids,
+    Columns of both: row_id (of the pair, or the prompt), messages, completion_ids, and lists along these: token_ids,
     logprobs (the sampler's, one a token), stopped; `reference` holds, for each of `references`, the token log-probs of
     each completion under it, null where they are not known yet. Of pairs: p_chosen, margin, weight; has_sample and
     sample_place (which completion is the reference sample), rationale. Of groups: rewards and weights.
@@ -70,4 +70,4 @@ def lessons(db: Database, rnd: Round, references: Sequence[Checkpoint]) -> pa.Ta
 
 
 def _answered(con: duckdb.DuckDBPyConnection, sql: str, known: dict[str, object]) -> pa.Table:
-    return table(con, ANSWERED.format(lessons=sql), known)
+    return table(con, ANSWERED.format(rows=sql), known)

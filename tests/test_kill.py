@@ -40,7 +40,7 @@ class Camera:
             shutil.copy(self.store, self.folder / f"{self.shots}.duckdb")
             self.shots += 1
 
-    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         for chunk in chunks:
             self()  # made, not stored: this chunk is lost
             yield chunk
@@ -79,7 +79,7 @@ def _play(store: DuckStore, camera: Camera, until: int) -> None:
         tuple(p.id for p in train),
         tuple(p.id for p in held_out),
         per_round=2,
-        watch=camera.watch,
+        on_chunk=camera.on_chunk,
     )
     store.add([[INITIAL, *train, *held_out]])
     rnd: Round = store.last_round(RUN) or round_zero(RUN, INITIAL)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sparring.flows.compose.judge_factory import (
-    check_examiner,
+    check_eval_judge,
     check_judge,
     every,
     judge_info,
     make_judge,
-    policy_askers,
+    policy_clients,
 )
 from sparring.flows.compose.learner import check_learner, make_learner, silent
 from sparring.flows.compose.sampler import check_sources, make_sampler
@@ -25,14 +25,14 @@ from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, q
 from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
 from sparring.flows.run.judge_trials import close_judge, refuse_failing
 from sparring.flows.run.trackers import check_trackers
-from sparring.flows.supervise.device_lock import hold_devices
+from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.guard import beat
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating
 from sparring.loop.errors import ConfigError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.pairing.pipeline import check_pairing, pairing
-from sparring.loop.parts import Judge, Pairing, Parts, Watch, unwatched
+from sparring.loop.parts import Judge, OnChunk, Pairing, Parts, passthrough
 from sparring.loop.prompts import read_prompts, refuse_overlap
 from sparring.loop.round import round_zero
 from sparring.loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
@@ -77,7 +77,7 @@ def check_labels(config: Config) -> None:
     """Refuse judges, pair builders and options that do not exist, before anything is read."""
     for section in _judges(config):
         check_judge(section)
-    check_examiner(config.evaluate.judge or config.judge)
+    check_eval_judge(config.evaluate.judge or config.judge)
     if config.sample.n == 0 and any(section.kind == "self" for section in every(config.judge)):
         raise ConfigError("judge self asks the policy that answered, and sample.n is 0: no policy does; set sample.n")
     check_pairing(config.pair.kind, pair_options(config))
@@ -163,7 +163,7 @@ def prepare(config: Config) -> Prepared:
     return prepared
 
 
-def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = silent) -> Loop:
+def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Progress = silent) -> Loop:
     """Register the run and make its parts. The engine starts when it first samples, or by `Loop.warm`."""
     info, store = prepared.info, prepared.store
     run_folder = store.db.path.parent / "runs" / info.id
@@ -173,12 +173,12 @@ def build(prepared: Prepared, *, watch: Watch = unwatched, progress: Progress = 
         progress(done, total, loss)
 
     with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
-        held.callback(hold(run_folder).release)
-        held.callback(hold_devices(say=log.warning).release)
-        return _build(prepared, run_folder, beating(watch), learning, held)
+        held.callback(lock_run(run_folder).release)
+        held.callback(lock_devices(say=log.warning).release)
+        return _build(prepared, run_folder, beating(on_chunk), learning, held)
 
 
-def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progress, held: ExitStack) -> Loop:
+def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Progress, held: ExitStack) -> Loop:
     config, info, store = prepared.config, prepared.info, prepared.store
     train, held_out = prepared.train, prepared.held_out
 
@@ -192,24 +192,24 @@ def _build(prepared: Prepared, run_folder: Path, watch: Watch, progress: Progres
     sampler = make_sampler(config, info.id, run_folder)
     held.callback(sampler.engine.close)
     folder_of = partial(policy_folder, store=store)
-    judge = make_judge(config.judge, policy_askers(sampler, store, initial), folder_of)
-    examiner = make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
+    judge = make_judge(config.judge, policy_clients(sampler, store, initial), folder_of)
+    eval_judge = make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
     parts = Parts(
         store=store,
         sampler=sampler,
         judge=judge,
-        examiner=examiner,
+        eval_judge=eval_judge,
         max_abstain=config.judge.max_abstain,
         pairing=make_pairing(config, judge, store),
         learner=make_learner(config, run_folder, progress),
-        evaluator=make_evaluator(evaluate, examiner),
+        evaluator=make_evaluator(evaluate, eval_judge),
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),
         per_round=min(config.prompts.per_round or len(train), len(train)),
-        watch=watch,
+        on_chunk=on_chunk,
         choose=chooser(store, config.prompts.query, judge.name),
     )
-    labelling = [(config.judge, judge), *([(evaluate.judge, examiner)] if evaluate.judge else [])]
+    labelling = [(config.judge, judge), *([(evaluate.judge, eval_judge)] if evaluate.judge else [])]
     models = sampler.sampling.models.values()
     asked = query_records(config, info.id)
     store.add(
@@ -243,13 +243,13 @@ def run_named(model: str) -> str | None:
     return name if found and kind == "run" else None
 
 
-def make_evaluator(evaluate: Evaluate, examiner: Judge) -> RivalEvaluator:
+def make_evaluator(evaluate: Evaluate, eval_judge: Judge) -> RivalEvaluator:
     return RivalEvaluator(
         evaluate.rival,
         gate=evaluate.gate,
         pass_at=evaluate.pass_at,
-        read=examiner.read,
-        compares=examiner.compares,
+        read=eval_judge.read,
+        compares=eval_judge.compares,
     )
 
 

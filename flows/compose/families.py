@@ -23,9 +23,9 @@ class FamilySampler:
         if prompts:
             yield from self._of(self.family(rnd.policy)).sample(rnd, prompts)
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         if self._live:
-            self._live[1].rest()
+            self._live[1].sleep()
 
     def close(self) -> None:
         if self._live:

@@ -15,10 +15,10 @@ from sparring.store.history import checkpoint
 from sparring.store.store import DuckStore
 
 if TYPE_CHECKING:
-    from sparring.judges.llm_client import Asker
+    from sparring.judges.llm_client import LLMClient
     from sparring.judges.local import Warms
 
-    AskerOf = Callable[[str], Asker]  # who asks a policy, by its id
+    ClientOf = Callable[[str], LLMClient]  # who asks a policy, by its id
 
 # name -> the function or class whose keyword arguments are the judge's options. Imported when asked for.
 JUDGES = {
@@ -36,7 +36,7 @@ ROLES = ("explorer", "oracle")  # the judges of an active one
 MODELS = ("policy", "reference")  # the models of an implicit one
 
 # Judges to learn from alone, and why they cannot measure.
-NO_EXAMINERS = {
+NO_EVAL_JUDGES = {
     "self": "a policy must not measure itself",
     "active": "it has an opinion of two answers a prompt, and held-out answers need one each",
 }
@@ -66,52 +66,54 @@ def check_judge(section: JudgeConfig) -> None:
         check_judge(part)
 
 
-def check_examiner(section: JudgeConfig) -> None:
+def check_eval_judge(section: JudgeConfig) -> None:
     """Refuse a judge that cannot measure held-out answers."""
     for kind in (each.kind for each in every(section)):
-        if kind in NO_EXAMINERS:
+        if kind in NO_EVAL_JUDGES:
             raise ConfigError(
-                f"held-out answers would be measured by judge {kind}, and {NO_EXAMINERS[kind]}; "
+                f"held-out answers would be measured by judge {kind}, and {NO_EVAL_JUDGES[kind]}; "
                 "set evaluate.judge to another, such as evaluate: {judge: {kind: rules}}"
             )
 
 
-def make_judge(section: JudgeConfig, asker_of: "AskerOf | None" = None, folder_of: Callable[[str], str] = str) -> Judge:
+def make_judge(
+    section: JudgeConfig, client_of: "ClientOf | None" = None, folder_of: Callable[[str], str] = str
+) -> Judge:
     """The judge that a section of the config names, those that it is made of first.
 
-    `asker_of` is given where there are policies to ask: in a loop. Raises ConfigError for judge self without.
+    `client_of` is given where there are policies to ask: in a loop. Raises ConfigError for judge self without.
     `folder_of` finds the models of an implicit judge, which in a loop may be `run:NAME`.
     """
     check_judge(section)
     factory, options = judge_factory(section.kind), section.options
     if section.kind == "panel":
-        options["judges"] = [make_judge(part, asker_of, folder_of) for part in _parts(section)]
+        options["judges"] = [make_judge(part, client_of, folder_of) for part in _parts(section)]
     elif section.kind == "active":
-        options |= {role: make_judge(_part(section, role), asker_of, folder_of) for role in ROLES}
+        options |= {role: make_judge(_part(section, role), client_of, folder_of) for role in ROLES}
     elif section.kind == "implicit":
         options |= {model: folder_of(options[model]) for model in MODELS if model in options}
     elif section.kind == "self":
-        if asker_of is None:
+        if client_of is None:
             raise ConfigError(
                 "judge self is the policy of a loop that is played, and there is none here; a checkpoint judges so as "
                 "{kind: llm, model: ITS FOLDER, engine: local, form: pointwise, prompt: additive, scale: [0, 5]}"
             )
-        return factory(asker_of, **options)
+        return factory(client_of, **options)
     return factory(**options)
 
 
-def policy_askers(sampler: "Warms", store: DuckStore, start: Checkpoint) -> "AskerOf":
+def policy_clients(sampler: "Warms", store: DuckStore, start: Checkpoint) -> "ClientOf":
     """Who asks the policies of a run, in the sampler's engine. `start` is the one that the run starts from."""
-    from sparring.judges.local import PolicyAsker
+    from sparring.judges.local import PolicyClient
     from sparring.judges.self_rewarding import START
 
-    def asker_of(policy_id: str) -> "Asker":
+    def client_of(policy_id: str) -> "LLMClient":
         policy = start if policy_id in (START, start.id) else checkpoint(store.db, policy_id)
         if policy is None:
             raise DataError(f"{store.db.path} has no checkpoint {policy_id}, which is to judge; restore its row")
-        return PolicyAsker(policy, sampler)
+        return PolicyClient(policy, sampler)
 
-    return asker_of
+    return client_of
 
 
 def judge_info(section: JudgeConfig, judge: Judge) -> JudgeInfo:

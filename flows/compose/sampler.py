@@ -9,7 +9,7 @@ from sparring.loop.errors import ConfigError
 from sparring.loop.types import Checkpoint, Prompt, Split, make_id
 
 if TYPE_CHECKING:
-    from sparring.loop.sampling.requests import Writes
+    from sparring.loop.sampling.requests import SamplingEngine
     from sparring.loop.sampling.sampler import EngineSampler
     from sparring.loop.sampling.sources import Source
 
@@ -103,7 +103,7 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
     return TreeSampler(engine, sampling, search, step, make_judge(_value(tree)), seed=config.seed)
 
 
-def _engine(config: Config, run_folder: Path) -> "Writes":
+def _engine(config: Config, run_folder: Path) -> "SamplingEngine":
     sample = config.sample
     dtype = None if sample.dtype == "auto" else sample.dtype
     if sample.engine == "transformers":

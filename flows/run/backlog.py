@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from sparring.flows.compose.judge_factory import check_examiner, judge_info
+from sparring.flows.compose.judge_factory import check_eval_judge, judge_info
 from sparring.flows.config import JudgeConfig
 from sparring.flows.run.judge_trials import Show, opened, refuse_failing, unshown
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import StoreError
 from sparring.loop.parts import Judge
 from sparring.loop.round import ask
@@ -52,12 +52,12 @@ def label_backlog(
     canaries, StepError when it stops answering, StoreBusy when another process has it label the same store.
     """
     if split != "train":
-        check_examiner(judge)
+        check_eval_judge(judge)
     known = DuckStore(store)
     found = _run_id(known, run)
     with opened(judge) as labeller:
         todo = (duel_units if labeller.compares else units)(known.db, found)
-        lock = hold(known.db.path.parent / "labelling" / labeller.name)
+        lock = lock_run(known.db.path.parent / "labelling" / labeller.name)
         try:
             known.add([[judge_info(judge, labeller)]])
             check = cache(lambda: refuse_failing(judge, labeller, known))  # once, and only if there is something to do
@@ -86,7 +86,7 @@ def _label(
     count = _Count(f"{unit.run} round {unit.round} {unit.split}", check, show)
     prompts = prompts_of(store.db, unit)
     rival = _round(unit, unit.rival_id, prompts) if unit.rival_id is not None else None
-    ask(judge, _round(unit, unit.policy_id, prompts), rival, store, max_abstain, count.watch)
+    ask(judge, _round(unit, unit.policy_id, prompts), rival, store, max_abstain, count.on_chunk)
     return Labelled(
         unit.run, unit.round, unit.split, unit.policy_id, unit.rival_id, count.missing, count.made, count.silent
     )
@@ -105,7 +105,7 @@ class _Count:
         self.what, self.check, self.show = what, check, show
         self.missing = self.made = self.silent = 0
 
-    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         self.missing = total
         if total:
             self.check()

@@ -5,7 +5,7 @@ from typing import Literal
 
 from sparring.flows.compose.sql_plugs import broken_by_query
 from sparring.flows.config import Config
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import ConfigError, StepError, StoreError
 from sparring.loop.stopping import first_broken
 from sparring.loop.types import Checkpoint, Decision, Round, Stop, make_id
@@ -71,7 +71,7 @@ def decide(
     info = store.run(run)
     if info is None or "kind" in info.config:
         raise StoreError(f"{store.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
-    lock = hold(store.db.path.parent / "runs" / info.id)
+    lock = lock_run(store.db.path.parent / "runs" / info.id)
     try:
         last = store.last_round(info.id)
         if last is None:

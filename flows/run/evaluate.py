@@ -19,18 +19,18 @@ from sparring.flows.compose.checkpoints import (
     refuse_unusable,
 )
 from sparring.flows.compose.families import FamilySampler, same_tokens
-from sparring.flows.compose.judge_factory import check_examiner, judge_info
+from sparring.flows.compose.judge_factory import check_eval_judge, judge_info
 from sparring.flows.compose.learner import make_learner
 from sparring.flows.compose.sampler import make_sampler
 from sparring.flows.config import Config, JudgeConfig, sha256
 from sparring.flows.run.judge_trials import opened, refuse_failing
 from sparring.flows.run.rounds import error_file, last_error
-from sparring.flows.supervise.device_lock import hold_devices
+from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.guard import guarding
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating, limited
 from sparring.loop.pairing.pipeline import pairing
-from sparring.loop.parts import Judge, Parts, Run, Sampler, Watch, call, unwatched
+from sparring.loop.parts import Judge, OnChunk, Parts, Run, Sampler, call, passthrough
 from sparring.loop.round import evaluate, round_zero
 from sparring.loop.types import Checkpoint, Evaluation, Prompt, Round, RunInfo, make_id
 from sparring.store.store import DuckStore
@@ -77,23 +77,24 @@ def evaluate_checkpoint(
     rival: str | None = None,
     *,
     run: Run = call,
-    watch: Watch = unwatched,
+    on_chunk: OnChunk = passthrough,
 ) -> list[Evaluation]:
     """Every metric of the rival (round 0) and of the candidate (round 1); what the store knows is not made again.
 
     `checkpoint` and `rival` are ids in the store, model folders or hub ids; by default the current policy of the
-    config's run and its initial policy. `run` calls a step (twice `loop.round.evaluate`), `watch` sees chunks on their
-    way into the store. Raises ConfigError, DataError, StoreError; StoreBusy where another process measures the same.
+    config's run and its initial policy. `run` calls a step (twice `loop.round.evaluate`), `on_chunk` sees chunks
+    on their way into the store. Raises ConfigError, DataError, StoreError, and StoreBusy where another process
+    measures the same.
     """
     with prepared(config, checkpoint, rival) as ready:
-        return measure(ready, run, watch)
+        return measure(ready, run, on_chunk)
 
 
 @contextmanager
 def prepared(config: Config, checkpoint: str | None = None, rival: str | None = None) -> Iterator[Measurement]:
     """Check everything that needs no model, and name the run. The judge is closed at the end."""
     section = config.evaluate.judge or config.judge
-    check_examiner(section)
+    check_eval_judge(section)
     with opened(section) as judge:
         _, held_out = read_all_prompts(config)
         store = DuckStore(config.store)
@@ -104,7 +105,7 @@ def prepared(config: Config, checkpoint: str | None = None, rival: str | None = 
         yield Measurement(config, info, _owned(one, info), _owned(other, info), held_out, section, judge, store)
 
 
-def measure(ready: Measurement, run: Run = call, watch: Watch = unwatched) -> list[Evaluation]:
+def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough) -> list[Evaluation]:
     """See `evaluate_checkpoint`."""
     if not ready.done:
         for checkpoint in (ready.rival, ready.candidate):
@@ -112,26 +113,26 @@ def measure(ready: Measurement, run: Run = call, watch: Watch = unwatched) -> li
                 refuse_unusable(ready.store, checkpoint)
         file = error_file(ready.store, ready.info.id)
         with ExitStack() as held:
-            held.callback(hold(ready.folder).release)
+            held.callback(lock_run(ready.folder).release)
             guard = held.enter_context(guarding(file))
-            held.callback(hold_devices(say=log.warning).release)
+            held.callback(lock_devices(say=log.warning).release)
             held.enter_context(last_error(file))
-            _measure(ready, limited(guard, ready.config.steps, run), beating(watch))
+            _measure(ready, limited(guard, ready.config.steps, run), beating(on_chunk))
     return ready.found()
 
 
-def _measure(ready: Measurement, run: Run, watch: Watch) -> None:
+def _measure(ready: Measurement, run: Run, on_chunk: OnChunk) -> None:
     refuse_failing(ready.section, ready.judge, ready.store)
     family = _family(ready)
     sampler = FamilySampler(lambda: make_sampler(ready.config, ready.info.id, ready.folder), family)
     kin = family(ready.rival) == family(ready.candidate) or same_tokens(ready.rival, ready.candidate)
     try:
-        play_measurement(ready, parts_of(ready, sampler, watch), run, kl=kin)
+        play_measurement(ready, parts_of(ready, sampler, on_chunk), run, kl=kin)
     finally:
         sampler.close()
 
 
-def parts_of(ready: Measurement, sampler: Sampler, watch: Watch) -> Parts:
+def parts_of(ready: Measurement, sampler: Sampler, on_chunk: OnChunk) -> Parts:
     """The parts of the loop that measuring takes; nothing is paired or learned."""
     config, judge = ready.config, ready.judge
     return Parts(
@@ -145,7 +146,7 @@ def parts_of(ready: Measurement, sampler: Sampler, watch: Watch) -> Parts:
         train=(),
         held_out=tuple(p.id for p in ready.held_out),
         per_round=0,
-        watch=watch,
+        on_chunk=on_chunk,
     )
 
 

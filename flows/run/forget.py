@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.store.maintenance.copies import remove_durably
 from sparring.store.maintenance.forget import Plan, forget
 from sparring.store.store import DuckStore
@@ -32,7 +32,7 @@ def forget_everywhere(store: DuckStore, plan: Plan, reason: str, by: str) -> For
         for run in plan.run_ids:
             folder = store.db.path.parent / "runs" / run
             if folder.is_dir():
-                held.callback(hold(folder).release)
+                held.callback(lock_run(folder).release)
         removed = remove_durably(files_of(store, plan.run_ids))
         done = forget(store.db, [*plan.prompt_ids, *plan.again], reason, by)
     return Forgotten(done, tuple(map(str, removed)))

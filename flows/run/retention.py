@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparring.flows.config import Config
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.types import Checkpoint, Removal
 from sparring.store import history
 from sparring.store.db import rows
@@ -23,7 +23,7 @@ def prune_by_hand(store: DuckStore, run: str, keep: int) -> list[Path]:
     folder = store.db.path.parent / "runs" / run
     if not folder.is_dir():
         return []
-    lock = hold(folder)
+    lock = lock_run(folder)
     try:
         return _remove(store, run, removable(store, run, keep), f"spar store prune --keep {keep}")
     finally:

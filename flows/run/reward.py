@@ -15,9 +15,9 @@ from sparring.flows.compose.build import log, refuse_other_config, versions
 from sparring.flows.config import sha256
 from sparring.flows.config.reward import RewardConfig
 from sparring.flows.run.relabel import check_labelling
-from sparring.flows.supervise.device_lock import hold_devices
+from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.guard import guarding
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import ConfigError, DataError, StoreError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 from sparring.loop.options import check_options
@@ -155,9 +155,9 @@ def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, 
     if done is not None:
         return done
     with ExitStack() as held:
-        held.callback(hold(ready.folder).release)
+        held.callback(lock_run(ready.folder).release)
         held.enter_context(guarding(ready.folder / "error.txt"))
-        held.callback(hold_devices(say=log.warning).release)
+        held.callback(lock_devices(say=log.warning).release)
         return _train(ready, progress)
 
 

@@ -22,14 +22,14 @@ from sparring.store.store import DuckStore
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunOutcome:
     """Where playing ended: the round that would be next, and what it waits for, if it does."""
 
     next: Round
     waiting: str | None = None
 
 
-def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], None] = lambda rnd: None) -> Ended:
+def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], None] = lambda rnd: None) -> RunOutcome:
     """Play up to round `until` whatever the store does not have; `run` calls a step, `each` hears of every round's end.
 
     Raises Stopped when a rule of the config is broken. An error stays in the run's folder until the next success.
@@ -53,7 +53,7 @@ def published(store: DuckStore, run: Run) -> Run:
     return after
 
 
-def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], trackers: Trackers) -> Ended:
+def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], trackers: Trackers) -> RunOutcome:
     rnd = loop.start
     while rnd.index <= until:
         decided = history.decision(loop.store.db, rnd.run, rnd.index)
@@ -65,8 +65,8 @@ def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], track
         trackers.log_round(loop.store, rnd.run, rnd.index - 1)
         prune(loop.store, rnd.run, loop.config)
         if why := awaited(loop.store, rnd.run, loop.config):
-            return Ended(rnd, why)
-    return Ended(rnd)
+            return RunOutcome(rnd, why)
+    return RunOutcome(rnd)
 
 
 def _chosen(store: DuckStore, decision: Decision) -> Checkpoint:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from sparring.flows.compose.build import Loop, Prepared, build, prepare
 from sparring.flows.config import Config, Steps
 from sparring.flows.run.prefect_server import quiet_server
-from sparring.flows.run.rounds import Ended, operate
+from sparring.flows.run.rounds import RunOutcome, operate
 from sparring.loop.parts import Run, call
 from sparring.loop.types import Record, Round
 
@@ -36,7 +36,7 @@ def as_task(steps: Steps, step: Run, *args: Any, inside: Run = call) -> Any:
 
 def play_as_tasks(
     loop: Loop, until: int, each: Callable[[Round], None] = lambda rnd: None, inside: Run = call
-) -> Ended:
+) -> RunOutcome:
     """Within a flow: play up to round `until`, each step a task of the flow."""
 
     def run(step: Run, *args: Any) -> Any:
@@ -61,7 +61,7 @@ def self_play_flow(
     from prefect import flow
 
     @flow(name="self-play", persist_result=False)
-    def self_play(config: Config) -> Ended:
+    def self_play(config: Config) -> RunOutcome:
         loop = make(config)
         try:
             return play_as_tasks(loop, config.rounds, each, inside)
@@ -74,17 +74,17 @@ def self_play_flow(
 class Display(Protocol):
     """What shows a person how far a run is."""
 
-    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]: ...
+    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]: ...
     def learning(self, done: int, total: int, loss: float) -> None: ...
     def call(self, step: Run, *args: Any) -> Any: ...
     def round_done(self, following: Round) -> None: ...
 
 
-def run_as_flow(ready: Prepared, display: Display) -> Ended:
+def run_as_flow(ready: Prepared, display: Display) -> RunOutcome:
     """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
     with quiet_server() as wait:
-        loop = build(ready, watch=display.watch, progress=display.learning)
+        loop = build(ready, on_chunk=display.on_chunk, progress=display.learning)
         loop.warm()
         wait()
-        ended: Ended = self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
+        ended: RunOutcome = self_play_flow(lambda _: loop, display.round_done, display.call)(ready.config)
         return ended

@@ -25,7 +25,7 @@ class Devices:
             lock.release()
 
 
-def hold_devices(
+def lock_devices(
     names: Sequence[str] | None = None, *, folder: Path | None = None, say: Callable[[str], None] = lambda text: None
 ) -> Devices:
     """Take the accelerators that this process sees, waiting for who has them; on a CPU there is nothing to take.

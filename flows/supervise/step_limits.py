@@ -6,7 +6,7 @@ from typing import Any
 
 from sparring.flows.config import Step, Steps
 from sparring.flows.supervise.guard import Guard, beat
-from sparring.loop.parts import Run, Watch, call
+from sparring.loop.parts import OnChunk, Run, call
 from sparring.loop.types import Record
 
 
@@ -26,13 +26,13 @@ def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
     return within
 
 
-def beating(watch: Watch) -> Watch:
-    """A `watch` under which every chunk is progress: when it is made, and when it is stored."""
+def beating(on_chunk: OnChunk) -> OnChunk:
+    """A `on_chunk` under which every chunk is progress: when it is made, and when it is stored."""
 
-    def watching(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
-        return _beat(watch(step, total, chunks))
+    def on_chunk_and_beat(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+        return _beat(on_chunk(step, total, chunks))
 
-    return watching
+    return on_chunk_and_beat
 
 
 def _beat(chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:

@@ -21,7 +21,7 @@ class Engine(Protocol):
         """Raw scores, a list of one value a member for each row, in order."""
         ...
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give the accelerator to others until the next scores."""
         ...
 
@@ -43,7 +43,7 @@ class TransformersEngine:
                     found[i] = value
         return found
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         self._model.to("cpu")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # torch would keep the memory that the sampler is to wake up in
@@ -87,7 +87,7 @@ class VllmEngine:
         raw = PoolingParams(use_activation=False)
         return [o.outputs.probs for o in self._llm.classify(prompts, pooling_params=raw, use_tqdm=False)]
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         if device().type == "cuda" and not self._asleep:
             self._llm.sleep(level=1)
             self._asleep = True

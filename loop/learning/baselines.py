@@ -10,7 +10,7 @@ from sparring.loop.hardware import autocast, device
 from sparring.loop.learning.batches import Row, collate
 from sparring.loop.learning.logprobs import completion_logprobs
 from sparring.loop.learning.objectives import History
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 
 
 class Baseline(Protocol):
@@ -40,12 +40,12 @@ class Mismatched:
     is over the whole optimizer batch, so that it does not hang on how a batch is cut.
     """
 
-    def __init__(self, lessons: Lessons, reference: Any, micro_batches: Sequence[Sequence[int]], dtype: str) -> None:
+    def __init__(self, data: TrainingRows, reference: Any, micro_batches: Sequence[Sequence[int]], dtype: str) -> None:
         """`reference` is the reference model, or None where there is none; it is not kept."""
-        n = len(lessons)
+        n = len(data)
         if n < 2:
             raise ConfigError(f"this loss needs answers to another prompt, and the round has {n} rows; give it more")
-        self.rows = [Row(row.prompt, lessons.rows[(i + 1) % n].completions) for i, row in enumerate(lessons.rows)]
+        self.rows = [Row(row.prompt, data.rows[(i + 1) % n].completions) for i, row in enumerate(data.rows)]
         self.dtype = dtype
         self.reference = torch.zeros(n)
         if reference is not None:

@@ -20,19 +20,19 @@ from sparring.loop.learning.lora import Adapted, Lora
 from sparring.loop.learning.optimize import Optimization, Progress
 from sparring.loop.learning.probing import write_probe
 from sparring.loop.learning.references import Reference, average
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
 
 CHUNK = 64  # log-probs that are stored at once
 
 
 @dataclass(frozen=True)
-class Work:
+class UpdateContext:
     """What a method is given to improve a policy with."""
 
     rnd: Round
     model: Any  # the policy's, changed in place
-    lessons: Lessons
+    data: TrainingRows
     optimization: Optimization
     dtype: str
     seed: int
@@ -43,11 +43,11 @@ class Work:
     carries: bool  # whether the weights that are learned are the same ones from round to round
 
     def batches(self, epochs: int | None = None) -> Plan:
-        return _plan(self.lessons, self.optimization, self.seed, self.optimization.epochs if epochs is None else epochs)
+        return _plan(self.data, self.optimization, self.seed, self.optimization.epochs if epochs is None else epochs)
 
 
 @dataclass(frozen=True)
-class Improved:
+class UpdateResult:
     """Each optimizer step's metrics, and those of the whole update.
 
     `keep` writes what goes into the checkpoint's folder beside the policy.
@@ -64,7 +64,7 @@ class Method(Protocol):
     algorithm: str
     from_divergence: bool
 
-    def improve(self, work: Work) -> Improved: ...
+    def improve(self, work: UpdateContext) -> UpdateResult: ...
 
 
 class TorchLearner:
@@ -105,20 +105,20 @@ class TorchLearner:
         return self.reference.of_round(rnd)
 
     def score(self, checkpoint: Checkpoint, rows: pa.Table) -> Iterator[list[LogProb]]:
-        """log P of the completions that have none. Lessons are scored in the micro-batches that learning will use:
+        """log P of the completions that have none. Rows are scored in the micro-batches that learning will use:
 
         the same shapes give the same rounding, so a policy that equals its reference has margin 0 exactly.
         """
         known = [None not in (references[0] if references else [None]) for references in rows["reference"].to_pylist()]
         if all(known):
             return
-        lessons, ids = Lessons.read(rows, checkpoint.path), rows["completion_ids"].to_pylist()
+        data, ids = TrainingRows.read(rows, checkpoint.path), rows["completion_ids"].to_pylist()
         model = self._model(checkpoint)
         chunk: list[LogProb] = []
-        for micro in self._scoring_plan(lessons):
+        for micro in self._scoring_plan(data):
             if all(known[i] for i in micro):
                 continue
-            batch = collate([lessons.rows[i] for i in micro]).to(device())
+            batch = collate([data.rows[i] for i in micro]).to(device())
             with torch.no_grad(), autocast(self.dtype):
                 values = torch.split(token_logprobs(model, batch).cpu(), batch.lengths.tolist())
             named = [completion_id for i in micro for completion_id in ids[i]]
@@ -129,11 +129,11 @@ class TorchLearner:
         if chunk:
             yield chunk
 
-    def learn(self, rnd: Round, lessons: pa.Table) -> tuple[Checkpoint, Update, list[UpdateStep]]:
+    def learn(self, rnd: Round, data: pa.Table) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         started = time.monotonic()
         cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id}
         update_id = make_id("update", **cause)
-        work = self._work(rnd, lessons, self.folder / f"{update_id}.safetensors")
+        work = self._work(rnd, data, self.folder / f"{update_id}.safetensors")
         adapted = Adapted(work.model, self.lora, self.seed) if self.lora else None
         improved = self.method.improve(work)
 
@@ -148,7 +148,7 @@ class TorchLearner:
         if weights == rnd.policy.weights_sha256:
             shutil.rmtree(folder)
             raise StepError(
-                f"the update of round {rnd.index} changed no weight ({len(lessons)} rows, lr {self.opt.lr:g}); "
+                f"the update of round {rnd.index} changed no weight ({len(data)} rows, lr {self.opt.lr:g}); "
                 "raise learn.lr, and look at grad_norm in update_steps"
             )
         write_probe(model, folder)
@@ -163,7 +163,7 @@ class TorchLearner:
             self.method.algorithm,
             rnd.policy.id,
             candidate.id,
-            len(lessons),
+            len(data),
             time.monotonic() - started,
             _means(history) | dict(improved.metrics),
             self.reference.named(rnd),
@@ -174,15 +174,15 @@ class TorchLearner:
         ]
         return candidate, update, steps
 
-    def _work(self, rnd: Round, lessons: pa.Table, state: Path) -> Work:
-        rows = Lessons.read(lessons, rnd.policy.path, from_divergence=self.method.from_divergence)
+    def _work(self, rnd: Round, data: pa.Table, state: Path) -> UpdateContext:
+        rows = TrainingRows.read(data, rnd.policy.path, from_divergence=self.method.from_divergence)
         model = self._model(rnd.policy)
         self._held = None  # its weights are about to change
 
         def load(checkpoint: Checkpoint) -> Any:
             return load_model(Path(checkpoint.path), device())
 
-        return Work(
+        return UpdateContext(
             rnd,
             model,
             rows,
@@ -196,11 +196,11 @@ class TorchLearner:
             self.lora is None,
         )
 
-    def _scoring_plan(self, lessons: Lessons) -> list[list[int]]:
-        if all(len(row.completions) == 1 for row in lessons.rows):  # answers, not pairs: no update sees these batches
+    def _scoring_plan(self, data: TrainingRows) -> list[list[int]]:
+        if all(len(row.completions) == 1 for row in data.rows):  # answers, not pairs: no update sees these batches
             budget = self.opt.token_budget or default_token_budget()
-            return micro_batches(range(len(lessons)), [row.length for row in lessons.rows], budget)
-        return [micro for batch in _plan(lessons, self.opt, self.seed, 1) for micro in batch]
+            return micro_batches(range(len(data)), [row.length for row in data.rows], budget)
+        return [micro for batch in _plan(data, self.opt, self.seed, 1) for micro in batch]
 
     def _model(self, checkpoint: Checkpoint) -> Any:
         if self._held is None or self._held[0] != checkpoint.weights_sha256:
@@ -209,9 +209,9 @@ class TorchLearner:
         return self._held[1]
 
 
-def _plan(lessons: Lessons, opt: Optimization, seed: int, epochs: int) -> Plan:
+def _plan(data: TrainingRows, opt: Optimization, seed: int, epochs: int) -> Plan:
     return plan(
-        [row.length for row in lessons.rows],
+        [row.length for row in data.rows],
         batch_size=opt.batch_size,
         token_budget=opt.token_budget or default_token_budget(),
         seed=seed,

@@ -33,7 +33,7 @@ class Optimization:
 
 
 @dataclass(frozen=True)
-class Descended:
+class Optimized:
     """Each step's metrics, and the optimizer as the last step left it."""
 
     history: list[dict[str, float]]
@@ -43,7 +43,7 @@ class Descended:
 Progress = Callable[[int, int, float], None]
 
 
-def descend(
+def optimize(
     model: Any,
     objective: Objective,
     batches: Plan,
@@ -54,7 +54,7 @@ def descend(
     moments: Path | None = None,
     eps: float = 1e-8,
     keep: bool = False,
-) -> Descended:
+) -> Optimized:
     """Change `model` in place by one optimizer step a batch, from where a killed update left off in `state`.
 
     Only parameters that require a gradient are changed. `moments` are an earlier optimizer's, to go on with. `keep`
@@ -95,7 +95,7 @@ def descend(
             saved = time.monotonic()
     accelerator.free_memory()
     _refuse_broken(model, opt.lr)
-    return Descended(history, optimizer)
+    return Optimized(history, optimizer)
 
 
 def _accumulate(
@@ -117,7 +117,7 @@ def _refuse_nan(found: dict[str, float], step: int, lr: float) -> None:
         if value != value or value in (float("inf"), float("-inf")):
             raise NotANumber(
                 f"step {step}: {name} is {value} (loss {found['loss']}, grad_norm {found['grad_norm']}); no weight was "
-                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the round's lessons"
+                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the round's rows"
             )
 
 

@@ -14,14 +14,14 @@ from sparring.loop.learning.batches import Batch, Plan, collate
 from sparring.loop.learning.critic import FOLDER as CRITIC
 from sparring.loop.learning.critic import Critic, token_values
 from sparring.loop.learning.experience import Experience, Rollout, experience, policy_share, value_share
-from sparring.loop.learning.learner import Improved, Work
+from sparring.loop.learning.learner import UpdateContext, UpdateResult
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.objectives import History, Plain
-from sparring.loop.learning.optimize import descend
+from sparring.loop.learning.optimize import optimize
 from sparring.loop.learning.policy_options import PPO, PolicyGradient
 from sparring.loop.learning.recipes import ADAM_EPS
 from sparring.loop.learning.state import save_moments
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.types import derive_seed
 
 TRAINER = "trainer"  # below a checkpoint: optimizers and baseline, for the update that goes on from it
@@ -40,15 +40,15 @@ class OnPolicy:
     def __init__(self, algorithm: str, options: PolicyGradient) -> None:
         self.algorithm, self.options = algorithm, options
 
-    def improve(self, work: Work) -> Improved:
+    def improve(self, work: UpdateContext) -> UpdateResult:
         batches = work.batches()
         critic = self._critic(work) if isinstance(self.options, PPO) else None
         made, found = experience(
             self._rollout(work, critic), self.options, earlier=_baseline(Path(work.rnd.policy.path))
         )
-        policy = descend(
+        policy = optimize(
             work.model,
-            PolicyObjective(made, self.options, work.lessons, work.dtype),
+            PolicyObjective(made, self.options, work.data, work.dtype),
             batches,
             work.optimization,
             work.state,
@@ -76,17 +76,17 @@ class OnPolicy:
             kept = {name: found[name] for name in ("baseline", "baseline_count") if name in found}
             (folder / TRAINER / "baseline.json").write_text(json.dumps(kept))
 
-        return Improved(history, keep, found)
+        return UpdateResult(history, keep, found)
 
     @property
     def _eps(self) -> float:
         return ADAM_EPS[self.options.recipe] if isinstance(self.options, PPO) else 1e-8
 
-    def _descend_critic(self, work: Work, critic: Critic, made: Experience, batches: Plan) -> Any:
+    def _descend_critic(self, work: UpdateContext, critic: Critic, made: Experience, batches: Plan) -> Any:
         assert isinstance(self.options, PPO)
-        return descend(
+        return optimize(
             critic,
-            ValueObjective(made, self.options, work.lessons, work.dtype),
+            ValueObjective(made, self.options, work.data, work.dtype),
             batches,
             work.optimization,
             work.state.with_name(f"{work.state.stem}-critic.safetensors"),
@@ -95,7 +95,7 @@ class OnPolicy:
             eps=self._eps,
         )
 
-    def _critic(self, work: Work) -> Critic:
+    def _critic(self, work: UpdateContext) -> Critic:
         assert isinstance(self.options, PPO)
         policy = Path(work.rnd.policy.path)
         if (policy / CRITIC).is_dir():
@@ -103,40 +103,40 @@ class OnPolicy:
         start = policy if self.options.critic == "policy" else Path(self.options.critic)
         return Critic.start(start, policy, seed=derive_seed(work.seed, "critic")).to(device())
 
-    def _rollout(self, work: Work, critic: Critic | None) -> Rollout:
+    def _rollout(self, work: UpdateContext, critic: Critic | None) -> Rollout:
         """What is known of the round's answers before anything is learned, by the micro-batches of the first epoch:
 
         the same shapes give the same rounding, so the first step's ratios are 1 exactly.
         """
-        lessons, where = work.lessons, device()
-        _refuse_not_sampled(lessons)
-        every = range(len(lessons))
+        data, where = work.data, device()
+        _refuse_not_sampled(data)
+        every = range(len(data))
         micro_batches = [micro for batch in work.batches(1) for micro in batch]
-        counts = [[len(tokens) for tokens in row.completions] for row in lessons.rows]
+        counts = [[len(tokens) for tokens in row.completions] for row in data.rows]
         lengths = torch.tensor([n for row in counts for n in row], device=where)
         return Rollout(
             completion=torch.arange(len(lengths), device=where).repeat_interleave(lengths),
             group=torch.tensor([i for i, row in enumerate(counts) for _ in row], device=where),
-            score=torch.cat([torch.from_numpy(r) for r in lessons.flat("rewards")]).to(where),
-            stopped=torch.tensor([s for row in lessons.table["stopped"].to_pylist() for s in row], device=where),
-            old=_every_token(work.model, token_logprobs, lessons, micro_batches, work.dtype),
-            sampler=lessons.sampled_tokens(every, where),
-            reference=lessons.reference_tokens(every, 0, where) if lessons.references[0] else None,
-            values=None if critic is None else _every_token(critic, token_values, lessons, micro_batches, work.dtype),
+            score=torch.cat([torch.from_numpy(r) for r in data.flat("rewards")]).to(where),
+            stopped=torch.tensor([s for row in data.table["stopped"].to_pylist() for s in row], device=where),
+            old=_every_token(work.model, token_logprobs, data, micro_batches, work.dtype),
+            sampler=data.sampled_tokens(every, where),
+            reference=data.reference_tokens(every, 0, where) if data.references[0] else None,
+            values=None if critic is None else _every_token(critic, token_values, data, micro_batches, work.dtype),
         )
 
 
 class PolicyObjective(Plain):
     """The surrogate loss of the policy on a rollout."""
 
-    def __init__(self, made: Experience, options: PolicyGradient, lessons: Lessons, dtype: str) -> None:
-        self.made, self.options, self.lessons, self.dtype = made, options, lessons, dtype
+    def __init__(self, made: Experience, options: PolicyGradient, data: TrainingRows, dtype: str) -> None:
+        self.made, self.options, self.data, self.dtype = made, options, data, dtype
 
     def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
         self.totals = self.made.totals([i for micro in batch for i in micro])
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
-        values = _tokens(model, token_logprobs, self.lessons, rows, self.dtype)
+        values = _tokens(model, token_logprobs, self.data, rows, self.dtype)
         loss, found = policy_share(values, self.made.take(rows), self.options, self.totals)
         return loss, {"loss": float(loss.detach()), **found}
 
@@ -147,32 +147,32 @@ class ValueObjective(PolicyObjective):
     options: PPO
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
-        values = _tokens(model, token_values, self.lessons, rows, self.dtype)
+        values = _tokens(model, token_values, self.data, rows, self.dtype)
         loss, found = value_share(values, self.made.take(rows), self.options, self.totals)
         return loss, {"loss": float(loss.detach()), **found}
 
 
-def _tokens(model: Any, what: Tokens, lessons: Lessons, rows: Sequence[int], dtype: str) -> Tensor:
-    batch = collate([lessons.rows[i] for i in rows]).to(device())
+def _tokens(model: Any, what: Tokens, data: TrainingRows, rows: Sequence[int], dtype: str) -> Tensor:
+    batch = collate([data.rows[i] for i in rows]).to(device())
     with autocast(dtype):
         return what(model, batch)
 
 
 def _every_token(
-    model: Any, what: Tokens, lessons: Lessons, micro_batches: Sequence[Sequence[int]], dtype: str
+    model: Any, what: Tokens, data: TrainingRows, micro_batches: Sequence[Sequence[int]], dtype: str
 ) -> Tensor:
     """(N,) a value each completion token of all rows, in the order of rows."""
     found: dict[int, Tensor] = {}
     for micro in micro_batches:
         with torch.no_grad():
-            values = _tokens(model, what, lessons, micro, dtype)
-        sizes = [sum(map(len, lessons.rows[i].completions)) for i in micro]
+            values = _tokens(model, what, data, micro, dtype)
+        sizes = [sum(map(len, data.rows[i].completions)) for i in micro]
         found |= zip(micro, torch.split(values, sizes), strict=True)
-    return torch.cat([found[i] for i in range(len(lessons))])
+    return torch.cat([found[i] for i in range(len(data))])
 
 
-def _refuse_not_sampled(lessons: Lessons) -> None:
-    for row, sampled in zip(lessons.rows, lessons.sampled, strict=True):
+def _refuse_not_sampled(data: TrainingRows) -> None:
+    for row, sampled in zip(data.rows, data.sampled, strict=True):
         if sum(map(len, row.completions)) != len(sampled):
             raise DataError(
                 "an answer of the round has no log-probs of the policy that sampled it: it is a dataset's, and a "
@@ -180,7 +180,7 @@ def _refuse_not_sampled(lessons: Lessons) -> None:
             )
 
 
-def _moments(work: Work, name: str) -> Path | None:
+def _moments(work: UpdateContext, name: str) -> Path | None:
     kept = Path(work.rnd.policy.path) / TRAINER / f"{name}.safetensors"
     return kept if kept.exists() else None
 

@@ -15,9 +15,9 @@ from sparring.loop.learning.batches import Batch, Row, collate
 from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
 from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, mean_loss, metrics
 from sparring.loop.learning.objectives import History, Plain
-from sparring.loop.learning.reference_logps import Compared
+from sparring.loop.learning.reference_logps import ReferenceLogps
 from sparring.loop.learning.references import sums
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 
 Modifier = Callable[[Logps], Logps]
 KL: tuple[KlEstimator, ...] = ("k1", "k2", "k3")
@@ -39,8 +39,8 @@ class Terms:
 class _Preference(Plain):
     """The forward pass that pairs and groups share."""
 
-    def __init__(self, lessons: Lessons, compared: Compared, baseline: Baseline, dtype: str) -> None:
-        self.lessons, self.compared, self.baseline, self.dtype = lessons, compared, baseline, dtype
+    def __init__(self, data: TrainingRows, reference_logps: ReferenceLogps, baseline: Baseline, dtype: str) -> None:
+        self.data, self.reference_logps, self.baseline, self.dtype = data, reference_logps, baseline, dtype
 
     def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
         super().begin(model, batch, history)
@@ -48,21 +48,21 @@ class _Preference(Plain):
         self.level = self.baseline.of(model, batch, history)
 
     def stepped(self, model: Any, step: int) -> None:
-        self.compared.stepped(model, step)
+        self.reference_logps.stepped(model, step)
 
     def tensors(self) -> dict[str, Tensor]:
-        return self.compared.tensors()
+        return self.reference_logps.tensors()
 
     def _forward(self, model: Any, rows: Sequence[int], ld_alpha: float = 1.0) -> "_Answers":
-        batch = collate([self.lessons.rows[i] for i in rows]).to(device())
+        batch = collate([self.data.rows[i] for i in rows]).to(device())
         with autocast(self.dtype):
             policy = token_logprobs(model, batch)
-        reference = self.compared.tokens(batch, rows)
-        weights = _token_weights(batch, self.lessons, rows, ld_alpha)
+        reference = self.reference_logps.tokens(batch, rows)
+        weights = _token_weights(batch, self.data, rows, ld_alpha)
         return _Answers(
             batch,
             sums(policy * weights, batch.completion, len(batch.lengths)),
-            self.compared.sums(reference, weights, batch, rows),
+            self.reference_logps.sums(reference, weights, batch, rows),
             _kl(policy.detach(), reference, batch) if reference is not None else {},
         )
 
@@ -83,17 +83,17 @@ class PairObjective(_Preference):
     def __init__(
         self,
         terms: Terms,
-        lessons: Lessons,
-        compared: Compared,
+        data: TrainingRows,
+        reference_logps: ReferenceLogps,
         baseline: Baseline,
         dtype: str,
         asides: Mapping[str, Sequence[Row | None]],
     ) -> None:
-        super().__init__(lessons, compared, baseline, dtype)
+        super().__init__(data, reference_logps, baseline, dtype)
         self.terms, self.asides, where = terms, asides, device()
-        self.p, self.margin, self.weight = (lessons.column(name, where) for name in ("p_chosen", "margin", "weight"))
-        self.has_sample = lessons.table["has_sample"].to_pylist()
-        self.place = lessons.table["sample_place"].to_pylist()
+        self.p, self.margin, self.weight = (data.column(name, where) for name in ("p_chosen", "margin", "weight"))
+        self.has_sample = data.table["has_sample"].to_pylist()
+        self.place = data.table["sample_place"].to_pylist()
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         if self.terms.whole_batch and self.micro_batches > 1:
@@ -131,7 +131,7 @@ class PairObjective(_Preference):
         return policy, tokens
 
     def _first(self, rows: Sequence[int]) -> Tensor:
-        counts = [0, *(len(self.lessons.rows[i].completions) for i in rows)]
+        counts = [0, *(len(self.data.rows[i].completions) for i in rows)]
         return torch.tensor(counts, device=device()).cumsum(0)[:-1]
 
     def _logps(self, answers: _Answers, rows: Sequence[int]) -> Logps:
@@ -161,11 +161,17 @@ class GroupObjective(_Preference):
     """A loss over groups of answers with rewards or labels."""
 
     def __init__(
-        self, loss: GroupLoss, beta: float, lessons: Lessons, compared: Compared, baseline: Baseline, dtype: str
+        self,
+        loss: GroupLoss,
+        beta: float,
+        data: TrainingRows,
+        reference_logps: ReferenceLogps,
+        baseline: Baseline,
+        dtype: str,
     ) -> None:
-        super().__init__(lessons, compared, baseline, dtype)
+        super().__init__(data, reference_logps, baseline, dtype)
         self.loss, self.beta = loss, beta
-        self.rewards, self.weights = lessons.flat("rewards"), lessons.flat("weights")
+        self.rewards, self.weights = data.flat("rewards"), data.flat("weights")
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         answers = self._forward(model, rows)
@@ -207,12 +213,12 @@ class GroupObjective(_Preference):
         }
 
 
-def _token_weights(batch: Batch, lessons: Lessons, rows: Sequence[int], ld_alpha: float) -> Tensor:
+def _token_weights(batch: Batch, data: TrainingRows, rows: Sequence[int], ld_alpha: float) -> Tensor:
     """(N,): 1, but `ld_alpha` for the tokens of a completion beyond the length of its row's shortest."""
     if ld_alpha == 1.0:
         return torch.ones((), device=batch.target.device)
-    counts = torch.tensor([len(lessons.rows[i].completions) for i in rows])
-    shortest = torch.tensor([min(map(len, lessons.rows[i].completions[:2])) for i in rows])
+    counts = torch.tensor([len(data.rows[i].completions) for i in rows])
+    shortest = torch.tensor([min(map(len, data.rows[i].completions[:2])) for i in rows])
     limit = shortest.repeat_interleave(counts).to(batch.target.device)
     starts = batch.lengths.cumsum(0) - batch.lengths
     place = torch.arange(len(batch.target), device=batch.target.device) - starts[batch.completion]

@@ -4,7 +4,7 @@ import json
 
 from sparring.loop.errors import DataError
 from sparring.loop.learning.batches import Row
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.tokens import Template
 
 ASKED = """{question}
@@ -21,7 +21,7 @@ Why is it the better one?"""
 LONGEST = 256  # tokens of a rationale that are learned
 
 
-def rationale_rows(lessons: Lessons, folder: str) -> list[Row | None]:
+def rationale_rows(data: TrainingRows, folder: str) -> list[Row | None]:
     """For each pair, the question why its chosen answer is better, and the judge's rationale as the completion.
 
     None where the judge gave none. Raises DataError where no pair of the round has one.
@@ -30,9 +30,9 @@ def rationale_rows(lessons: Lessons, folder: str) -> list[Row | None]:
     tokenizer = template.tokenizer
     found: list[Row | None] = []
     for messages, answers, rationale in zip(
-        lessons.table["messages"].to_pylist(),
-        lessons.table["token_ids"].to_pylist(),
-        lessons.table["rationale"].to_pylist(),
+        data.table["messages"].to_pylist(),
+        data.table["token_ids"].to_pylist(),
+        data.table["rationale"].to_pylist(),
         strict=True,
     ):
         if not rationale:

@@ -11,10 +11,10 @@ from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.references import Reference, mix, row_sums, sums
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 
 
-class Compared(Protocol):
+class ReferenceLogps(Protocol):
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
         """(N,) log-probs of the completion tokens under the reference; None: there are none a token."""
         ...
@@ -27,16 +27,16 @@ class Compared(Protocol):
     def tensors(self) -> dict[str, Tensor]: ...
 
 
-def compared(reference: Reference, lessons: Lessons, model: Any, dtype: str) -> Compared:
+def make_reference_logps(reference: Reference, data: TrainingRows, model: Any, dtype: str) -> ReferenceLogps:
     """`model` is the policy at the start of the update."""
     if reference.kind == "sync":
-        return Synced(model, lessons, dtype, reference)
+        return SyncedReference(model, data, dtype, reference)
     if reference.kind == "mixture":
-        return Mixed(lessons, reference)
-    return Uncompared() if reference.kind == "none" else Known(lessons)
+        return MixtureReference(data, reference)
+    return NoReference() if reference.kind == "none" else StoredReference(data)
 
 
-class Still:
+class FixedReference:
     """A reference that an update does not move."""
 
     def stepped(self, model: Any, step: int) -> None:
@@ -46,21 +46,21 @@ class Still:
         return {}
 
 
-class Known(Still):
+class StoredReference(FixedReference):
     """One reference, whose log-probs are in the store."""
 
-    def __init__(self, lessons: Lessons) -> None:
-        self.lessons = lessons
+    def __init__(self, data: TrainingRows) -> None:
+        self.data = data
 
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
-        return self.lessons.reference_tokens(rows, 0, batch.target.device)
+        return self.data.reference_tokens(rows, 0, batch.target.device)
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
         assert tokens is not None
         return sums(tokens * weights, batch.completion, len(batch.lengths))
 
 
-class Uncompared(Still):
+class NoReference(FixedReference):
     """No reference: all its log-probs are 0."""
 
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
@@ -70,17 +70,17 @@ class Uncompared(Still):
         return torch.zeros(len(batch.lengths), device=batch.target.device)
 
 
-class Mixed(Uncompared):
+class MixtureReference(NoReference):
     """A mixture of references: it is one of whole completions, so there is no log-prob a token."""
 
-    def __init__(self, lessons: Lessons, reference: Reference) -> None:
-        lengths = [[len(tokens) for tokens in row.completions] for row in lessons.rows]
+    def __init__(self, data: TrainingRows, reference: Reference) -> None:
+        lengths = [[len(tokens) for tokens in row.completions] for row in data.rows]
         width = max(map(len, lengths))
         padded = [[*row, *([0] * (width - len(row)))] for row in lengths]
         every = torch.stack(
-            [row_sums([tokens[k] for tokens in lessons.references], padded) for k in range(len(lessons.references[0]))]
+            [row_sums([tokens[k] for tokens in data.references], padded) for k in range(len(data.references[0]))]
         )
-        pairs = "p_chosen" in lessons.table.column_names
+        pairs = "p_chosen" in data.table.column_names
         self.mixed = mix(every, pairs, reference.weights, reference.clip)
         self.counts = [len(row) for row in lengths]
 
@@ -89,11 +89,11 @@ class Mixed(Uncompared):
         return torch.cat(found).to(batch.target.device)
 
 
-class Synced(Known):
+class SyncedReference(StoredReference):
     """TR-DPO, arXiv:2404.09656: the reference follows the policy, so its log-probs are computed as the update goes."""
 
-    def __init__(self, model: Any, lessons: Lessons, dtype: str, reference: Reference) -> None:
-        super().__init__(lessons)
+    def __init__(self, model: Any, data: TrainingRows, dtype: str, reference: Reference) -> None:
+        super().__init__(data)
         self.model, self.dtype, self.reference = copy.deepcopy(model).requires_grad_(False), dtype, reference
 
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from math import log
 
 from sparring.loop.learning.batches import Row
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.tokens import Template
 
 DEGREES = 3  # of these, degree d removes the share d / DEGREES of the words
@@ -24,7 +24,7 @@ An answer to this, from which words may have been removed:
 How much was removed? 0: nothing, 1: a third, 2: two thirds. Answer with one digit."""
 
 
-def degree_rows(lessons: Lessons, folder: str) -> list[Row | None]:
+def degree_rows(data: TrainingRows, folder: str) -> list[Row | None]:
     """For each pair, the question how much of its chosen answer is missing, and the digit as the completion.
 
     Row i asks for degree i mod 3, so that the degrees come equally often.
@@ -32,11 +32,10 @@ def degree_rows(lessons: Lessons, folder: str) -> list[Row | None]:
     template = Template.of(folder)
     tokenizer = template.tokenizer
     answers = [
-        tokenizer.decode(tokens[0], skip_special_tokens=True).split()
-        for tokens in lessons.table["token_ids"].to_pylist()
+        tokenizer.decode(tokens[0], skip_special_tokens=True).split() for tokens in data.table["token_ids"].to_pylist()
     ]
     rows: list[Row | None] = []
-    for i, (messages, weights) in enumerate(zip(lessons.table["messages"].to_pylist(), tf_idf(answers), strict=True)):
+    for i, (messages, weights) in enumerate(zip(data.table["messages"].to_pylist(), tf_idf(answers), strict=True)):
         *before, last = json.loads(messages)
         left = without_key_content(answers[i], weights, i % DEGREES)
         asked = ASKED.format(question=last["content"], answer=" ".join(left))

@@ -18,7 +18,7 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingRows:
     """Row i has a prompt and its completions; `starts[i]` counts the first tokens of each that no loss looks at."""
 
     table: pa.Table
@@ -26,7 +26,7 @@ class Lessons:
     starts: list[int]
 
     @classmethod
-    def read(cls, table: pa.Table, folder: str, *, from_divergence: bool = False) -> "Lessons":
+    def read(cls, table: pa.Table, folder: str, *, from_divergence: bool = False) -> "TrainingRows":
         """`folder` has the tokenizer. With `from_divergence` a row's prompt goes on to where its answers first differ:
         they are computed once up to there, and learned from there on (step-level DPO, arXiv:2405.00451)."""
         template = Template.of(folder)
@@ -61,7 +61,7 @@ class Lessons:
         found = []
         for i, references in enumerate(self.table["reference"].to_pylist()):
             if any(tokens is None for reference in references for tokens in reference):
-                raise DataError(f"lesson {self.table['lesson_id'][i]} has no reference log-probs; score it first")
+                raise DataError(f"training row {self.table['row_id'][i]} has no reference log-probs; score it first")
             found.append([self._joined(reference, i) for reference in references])
         return found
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Reading
+from sparring.loop.judgements import Scores
 from sparring.loop.options import check_options, nearest
 from sparring.loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, PAIR_FILTERS, SCORE_FILTERS, UNSCORED, Candidates
 
@@ -12,7 +12,7 @@ from sparring.loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, PAIR_FILT
 def check_pairing(kind: str, options: Mapping[str, Any]) -> None:
     """Refuse a builder, a filter (`options["filters"]`) or an option that does not exist or cannot have its value."""
     filters, own = options.get("filters", ()), {name: v for name, v in options.items() if name != "filters"}
-    _check("pair builder", kind, BUILDERS, own, Candidates((), Reading({})))
+    _check("pair builder", kind, BUILDERS, own, Candidates((), Scores({})))
     if not isinstance(filters, Sequence) or not all(isinstance(f, Mapping) and "kind" in f for f in filters):
         raise ConfigError(f"pair.filters is {filters!r}; wanted a list such as [{{kind: margin, low: 0.5}}]")
     for each in filters:

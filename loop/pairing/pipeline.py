@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparring.loop.errors import StepError
-from sparring.loop.judgements import Reading, mean_scores
+from sparring.loop.judgements import Scores, mean_scores
 from sparring.loop.pairing import (
     BUILDERS,
     EXAMPLE_BUILDERS,
@@ -43,7 +43,7 @@ __all__ = [
     "pairing",
 ]
 
-Read = Callable[[Sequence[Judgement]], Reading]
+Read = Callable[[Sequence[Judgement]], Scores]
 Ask = Callable[[Round], Sequence[Named]]  # a query to the store
 Filtering = Sequence[Mapping[str, Any]]  # each with `kind`, and beside it the options of that filter
 Drop = tuple[str, str]  # the filter, and why
@@ -116,7 +116,7 @@ def _build(kind: str, seen: Candidates, options: Mapping[str, Any]) -> _Built | 
     return _Built(rows, len(items) - len(rows))
 
 
-def _settled(item: Choice | Pick, kind: str, reading: Reading) -> Choice | Pick | None:
+def _settled(item: Choice | Pick, kind: str, reading: Scores) -> Choice | Pick | None:
     """With p from the judge's own duel of the two, where it compared them; None: the duel does not prefer chosen.
 
     Without a duel p is 1: the higher score is better. A given answer is chosen by what it is, whatever a duel says.

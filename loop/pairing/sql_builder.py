@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isnan, nan
 
 from sparring.loop.errors import ConfigError, StepError
-from sparring.loop.judgements import Reading
+from sparring.loop.judgements import Scores
 from sparring.loop.pairing.ranking import rankable
 from sparring.loop.pairing.types import Candidates, Choice, Named, Scored, Unpaired
 from sparring.loop.types import Completion
@@ -25,7 +25,7 @@ def sql(candidates: Candidates, *, query: str) -> Sequence[Choice] | Unpaired:
     return [_choice(named, answers, candidates.reading) for named in candidates.named]
 
 
-def _choice(named: Named, answers: dict[str, Completion], reading: Reading) -> Choice:
+def _choice(named: Named, answers: dict[str, Completion], reading: Scores) -> Choice:
     chosen, rejected = (_answer(id, answers) for id in (named.chosen_id, named.rejected_id))
     if chosen.text == rejected.text:
         raise StepError(
@@ -37,7 +37,7 @@ def _choice(named: Named, answers: dict[str, Completion], reading: Reading) -> C
     return Choice(high, low, sample, named.p_chosen, weight, named.margin)
 
 
-def _score(answer: Completion, named: Named, reading: Reading) -> float:
+def _score(answer: Completion, named: Named, reading: Scores) -> float:
     found = reading.scores.get(answer.id, nan)
     if isnan(found) and named.margin is None:
         raise StepError(

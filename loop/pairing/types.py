@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sparring.loop.judgements import Reading, full_answers
+from sparring.loop.judgements import Scores, full_answers
 from sparring.loop.types import Completion, Judgement, Outcome
 
 
@@ -63,7 +63,7 @@ class Candidates:
     """One prompt's completions in sample order, of every origin, and what the judge said of them."""
 
     completions: Sequence[Completion]
-    reading: Reading
+    reading: Scores
     judgements: Sequence[Judgement] = ()  # raw, of these completions
     named: Sequence[Named] = ()  # pairs of them that a query named
 

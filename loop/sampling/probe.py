@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import sqrt
 
 from sparring.loop.errors import ProbeError
-from sparring.loop.sampling.requests import Writes
+from sparring.loop.sampling.requests import SamplingEngine
 from sparring.loop.types import Checkpoint
 
 # Mean absolute difference of token log-probs, in nats: about twice the rounding seen (docs/loop.md).
@@ -35,7 +35,7 @@ def arrived(got: Sequence[float], want: Sequence[float], before: Sequence[float]
 
 
 def probe(
-    engine: Writes,
+    engine: SamplingEngine,
     checkpoint: Checkpoint,
     want: Sequence[float],
     sequences: list[list[int]],

@@ -28,7 +28,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Inquiry:
+class GreedyRequest:
     """A question for the greedy answer: free, JSON under `schema`, or with log P of `token_ids` as its first token."""
 
     prompt_ids: Sequence[int]
@@ -38,14 +38,14 @@ class Inquiry:
 
 
 @dataclass(frozen=True)
-class Told:
+class GreedyReply:
     text: str
     n_tokens: int
     finish_reason: str
     logprobs: Mapping[int, float] = field(default_factory=dict)  # of the tokens that were asked for
 
 
-class Writes(Protocol):
+class SamplingEngine(Protocol):
     """What the sampler needs of an engine: Engine has it, and loop.sampling.transformers_engine."""
 
     context: int
@@ -53,7 +53,7 @@ class Writes(Protocol):
 
     def load(self, checkpoint: Checkpoint) -> bool: ...
     def generate(self, requests: Sequence[Request]) -> list[list[Answer]]: ...
-    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]: ...
+    def ask(self, requests: Sequence[GreedyRequest]) -> list[GreedyReply]: ...
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
-    def rest(self) -> None: ...
+    def sleep(self) -> None: ...
     def close(self) -> None: ...

@@ -9,7 +9,7 @@ from typing import Any
 from sparring.loop.learning.probing import sequences, wanted_logprobs
 from sparring.loop.pairing.pipeline import outcome_of
 from sparring.loop.sampling.probe import probe
-from sparring.loop.sampling.requests import Answer, Request, Writes
+from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
 from sparring.loop.sampling.sources import Source, from_dataset, policy_of, source_of
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
@@ -29,7 +29,7 @@ class Sampling:
 class EngineSampler:
     """Samples with the one live engine. Seeds come from (run seed, round, prompt, sample), never from a clock."""
 
-    def __init__(self, engine: Writes, sampling: Sampling, *, seed: int) -> None:
+    def __init__(self, engine: SamplingEngine, sampling: Sampling, *, seed: int) -> None:
         self.engine, self.sampling, self.seed = engine, sampling, seed
         self._before: list[float] | None = None  # what the trainer says of the weights that the engine holds
 
@@ -65,8 +65,8 @@ class EngineSampler:
             probe(self.engine, policy, want, sequences(policy.path), self._before)
             self._before = want
 
-    def rest(self) -> None:
-        self.engine.rest()
+    def sleep(self) -> None:
+        self.engine.sleep()
 
     def _chunk(
         self, rnd: Round, source: Source | None, prompts: Sequence[Prompt], ids: Sequence[list[int]]

@@ -7,7 +7,7 @@ from itertools import count
 
 from sparring.loop.errors import ConfigError
 from sparring.loop.parts import Judge
-from sparring.loop.sampling.requests import Answer, Request, Writes
+from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
 from sparring.loop.sampling.sampler import EngineSampler, Sampling, completion_id, completion_of
 from sparring.loop.sampling.sources import Source
 from sparring.loop.sampling.tree import Cut, Leaf, Search, Step, after, every, expand, select
@@ -34,7 +34,7 @@ class TreeSampler(EngineSampler):
     """
 
     def __init__(
-        self, engine: Writes, sampling: Sampling, search: Search, step: str | int, value: Judge, *, seed: int
+        self, engine: SamplingEngine, sampling: Sampling, search: Search, step: str | int, value: Judge, *, seed: int
     ) -> None:
         if value.compares:
             raise ConfigError(f"a search needs a value of each answer alone, and judge {value.name} compares answers")

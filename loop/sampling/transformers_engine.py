@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparring.loop.hardware import autocast, device, fast_dtype
 from sparring.loop.learning.checkpoint import load_model
-from sparring.loop.sampling.requests import Answer, Inquiry, Request, Told
+from sparring.loop.sampling.requests import Answer, GreedyReply, GreedyRequest, Request
 from sparring.loop.sampling.vllm_engine import positions
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint
@@ -41,11 +41,11 @@ class PlainEngine:
     def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
         return [self._answers(request) for request in requests]
 
-    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]:
-        """The greedy answer to each inquiry. Nothing holds it to a schema: the model must keep to it by itself."""
-        return [self._told(inquiry) for inquiry in inquiries]
+    def ask(self, requests: Sequence[GreedyRequest]) -> list[GreedyReply]:
+        """The greedy answer to each request. Nothing holds it to a schema: the model must keep to it by itself."""
+        return [self._told(request) for request in requests]
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         pass
 
     def close(self) -> None:
@@ -74,15 +74,15 @@ class PlainEngine:
         ]
 
     @torch.no_grad()
-    def _told(self, inquiry: Inquiry) -> Told:
-        (answer,) = self._answers(Request(inquiry.prompt_ids, 1, 0, 0.0, 1.0, inquiry.max_tokens))
+    def _told(self, request: GreedyRequest) -> GreedyReply:
+        (answer,) = self._answers(Request(request.prompt_ids, 1, 0, 0.0, 1.0, request.max_tokens))
         logprobs: dict[int, float] = {}
-        if inquiry.token_ids:
-            ids = torch.tensor([list(inquiry.prompt_ids)], device=device())
+        if request.token_ids:
+            ids = torch.tensor([list(request.prompt_ids)], device=device())
             with autocast(self.dtype):
                 first = self._model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
-            logprobs = {token: float(first[token]) for token in inquiry.token_ids}
-        return Told(answer.text, len(answer.token_ids), answer.finish_reason, logprobs)
+            logprobs = {token: float(first[token]) for token in request.token_ids}
+        return GreedyReply(answer.text, len(answer.token_ids), answer.finish_reason, logprobs)
 
     def _answer(self, tokens: list[int], logprobs: list[float], eos: int) -> Answer:
         end = tokens.index(eos) + 1 if eos in tokens else len(tokens)

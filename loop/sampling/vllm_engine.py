@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from sparring.loop.errors import EnvironmentProblem, StepError
 from sparring.loop.hardware import device, fast_dtype, vllm_environment
-from sparring.loop.sampling.requests import Answer, Inquiry, Request, Told
+from sparring.loop.sampling.requests import Answer, GreedyReply, GreedyRequest, Request
 from sparring.loop.types import Checkpoint
 
 log = logging.getLogger("sparring.engine")
@@ -73,8 +73,8 @@ class Engine:
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
         return [[_answer(o) for o in sorted(output.outputs, key=lambda o: o.index)] for output in outputs]
 
-    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]:
-        """The greedy answer to each inquiry. The cache is emptied first, as in `generate`."""
+    def ask(self, requests: Sequence[GreedyRequest]) -> list[GreedyReply]:
+        """The greedy answer to each request. The cache is emptied first, as in `generate`."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -86,11 +86,11 @@ class Engine:
                 logprob_token_ids=list(i.token_ids) or None,
                 structured_outputs=StructuredOutputsParams(json=dict(i.schema)) if i.schema is not None else None,
             )
-            for i in inquiries
+            for i in requests
         ]
-        prompts = [{"prompt_token_ids": list(i.prompt_ids)} for i in inquiries]
+        prompts = [{"prompt_token_ids": list(i.prompt_ids)} for i in requests]
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
-        return [_told(output.outputs[0], i.token_ids) for output, i in zip(outputs, inquiries, strict=True)]
+        return [_told(output.outputs[0], i.token_ids) for output, i in zip(outputs, requests, strict=True)]
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """log P of each token but the first of each sequence, as the engine computes it."""
@@ -103,7 +103,7 @@ class Engine:
             for o, ids in zip(outputs, sequences, strict=True)
         ]
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Free the accelerator for the learner; weights wait in main memory. On a CPU there is nothing to free."""
         if self._llm is not None and not self._asleep and device().type == "cuda":
             self._llm.sleep(level=1)
@@ -235,10 +235,10 @@ def positions(path: str) -> int:
     return int(config.get("max_position_embeddings") or 1 << 30)
 
 
-def _told(output: Any, token_ids: Sequence[int]) -> Told:
+def _told(output: Any, token_ids: Sequence[int]) -> GreedyReply:
     first = output.logprobs[0] if token_ids else {}
     logprobs = {token: first[token].logprob for token in token_ids}
-    return Told(output.text, len(output.token_ids), output.finish_reason, logprobs)
+    return GreedyReply(output.text, len(output.token_ids), output.finish_reason, logprobs)
 
 
 def _answer(output: Any) -> Answer:

@@ -60,7 +60,7 @@ def _measure(ready: "Measurement") -> "list[Evaluation]":
             return [f"measuring the {who}", work.what if work else ""]
 
     with Measuring(ready.store, ready.info.id) as display:
-        return measure(ready, display.call, display.watch)
+        return measure(ready, display.call, display.on_chunk)
 
 
 def _everything(ready: "Measurement", found: "list[Evaluation]") -> dict[str, Any]:

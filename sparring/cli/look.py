@@ -67,7 +67,7 @@ def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) ->
     """What happened to a run, and what is missing."""
     from sparring.flows.run.decisions import waits
     from sparring.flows.run.rounds import error_file, rounds_done
-    from sparring.flows.supervise.run_lock import held
+    from sparring.flows.supervise.run_lock import is_locked
     from sparring.store import history
     from sparring.store.db import rows
 
@@ -88,7 +88,7 @@ def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) ->
         "rounds_wanted": max(wanted, done),
         "complete": store.complete(info.id, wanted),
         "missing": _missing(rounds, wanted, done),
-        "live": "being played now" if held(store.db.path.parent / "runs" / info.id) else None,
+        "live": "being played now" if is_locked(store.db.path.parent / "runs" / info.id) else None,
         "waiting": waits(info.id, done) if asks else None,
         "stop": stop.message if stop else None,
         "decisions": decisions,

@@ -135,7 +135,7 @@ def _play_rounds(ready: "Prepared", no_prefect: bool) -> str | None:
         from sparring.flows.compose.build import build
         from sparring.flows.run.rounds import operate
 
-        loop = build(ready, watch=display.watch, progress=display.learning)
+        loop = build(ready, on_chunk=display.on_chunk, progress=display.learning)
         try:
             return operate(loop, ready.config.rounds, display.call, display.round_done).waiting
         finally:

@@ -147,7 +147,7 @@ class Display(Bars):
             self._step = None
             self.end()
 
-    def watch(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         pairs = step == "score" and self._step is not None and self._step[0] == "score"
         per = 2 if pairs else 1  # two answers a pair
         if step == "sample" and self._round and self._whole is None:

@@ -43,7 +43,7 @@ def beside(rows: Sequence[Row], run: int, runs: int) -> dict[int, Point]:
     return {row["round"]: Point.of(row, x=row["round"] + shift) for row in rows}
 
 
-def descend(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label: str) -> None:
+def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label: str) -> None:
     """Points by round, each with a line from the round whose policy it was trained from; rejected ones are open."""
     if not points:
         return

@@ -5,10 +5,10 @@ from sparring.report.drawing import (
     beside,
     bounds,
     counts,
-    descend,
     labels,
     legend,
     limit,
+    optimize,
     round_axis,
     say_values,
     share_axis,
@@ -34,7 +34,7 @@ def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str,
     figure, (axis,) = panels()
     for index, (run, rows) in enumerate(zip(report["runs"], found, strict=True)):
         points = beside(rows, index, len(found))
-        descend(axis, run, points, look(index), labels(report)[index])
+        optimize(axis, run, points, look(index), labels(report)[index])
     gate = ""
     if metric == "win_rate":
         for value in bounds(report, "evaluate", "gate"):
@@ -60,7 +60,7 @@ def reward_against_kl(report: Row) -> Plot:
         return Plot(id, title, "No round after the first has both a reward and a KL from the initial policy yet.")
     figure, (axis,) = panels()
     for index, (run, each) in enumerate(zip(report["runs"], points, strict=True)):
-        descend(axis, run, each, look(index), labels(report)[index])
+        optimize(axis, run, each, look(index), labels(report)[index])
         every = max(1, len(each) // 8)
         for round, point in each.items():
             if round % every == 0 or round == max(each):
@@ -101,7 +101,7 @@ def length(report: Row) -> Plot:
     for index, run in enumerate(report["runs"]):
         for axis, rows in ((above, tokens[index]), (below, cut[index])):
             points = beside(rows, index, len(report["runs"]))
-            descend(axis, run, points, look(index), labels(report)[index])
+            optimize(axis, run, points, look(index), labels(report)[index])
     above.set_ylabel("tokens")
     share_axis(below)
     round_axis(below, tokens, "cut off")

@@ -120,5 +120,5 @@ def _refuse_different_measures(points: Sequence[Point]) -> None:
 
 
 def _measure(config: Config) -> Any:
-    examiner = config.evaluate.judge or config.judge
-    return verdict_options(examiner.model_dump(mode="json")), config.prompts.eval, config.evaluate.pass_at
+    eval_judge = config.evaluate.judge or config.judge
+    return verdict_options(eval_judge.model_dump(mode="json")), config.prompts.eval, config.evaluate.pass_at

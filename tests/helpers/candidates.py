@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sparring.loop.judgements import Reading, mean_scores
+from sparring.loop.judgements import Scores, mean_scores
 from sparring.loop.pairing import Candidates, Choice, Pick, Unpaired
 from sparring.loop.types import Completion, Experience, Group, Judgement, Origin, Prompt
 from tests.helpers.experience import completion
@@ -50,7 +50,7 @@ def gathered(answers: Mapping[str, Sequence[Answer]]) -> Experience:
 def seen(*answers: Answer, duels: Mapping[tuple[str, str], float] | None = None, prompt: str = "p") -> Candidates:
     (group,) = (experience := gathered({prompt: answers})).groups
     reading = mean_scores(experience.judgements)
-    return Candidates(group.completions, Reading(reading.scores, duels or {}), experience.judgements)
+    return Candidates(group.completions, Scores(reading.scores, duels or {}), experience.judgements)
 
 
 def flat(found: Sequence[Choice] | Sequence[Pick] | Unpaired) -> list[tuple[str, str, float]] | tuple[str, str]:

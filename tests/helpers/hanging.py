@@ -20,7 +20,7 @@ from sparring.loop.errors import StepTimeout
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
 from sparring.loop.pairing.pipeline import pairing
-from sparring.loop.parts import Parts, Run, call, unwatched
+from sparring.loop.parts import Parts, Run, call, passthrough
 from sparring.loop.round import play, round_zero
 from sparring.loop.types import (
     Checkpoint,
@@ -128,7 +128,7 @@ class Evaluator(RivalEvaluator):
         return super().evaluate(rnd, candidate, rival, reference_logprobs)
 
 
-def parts(store: Path, trap: Trap, watch: Any = unwatched) -> Parts:
+def parts(store: Path, trap: Trap, on_chunk: Any = passthrough) -> Parts:
     train, held_out = ([Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
                        for split, n in (("train", 2), ("eval", 1)))  # fmt: skip
     build_pairs, evaluator = pairing("best_worst"), Evaluator(gate=None)
@@ -140,7 +140,7 @@ def parts(store: Path, trap: Trap, watch: Any = unwatched) -> Parts:
 
     made = Parts(
         DuckStore(store), Sampler(trap), Judge(trap), pairing_that_hangs, Learner(trap), evaluator,
-        tuple(p.id for p in train), tuple(p.id for p in held_out), per_round=2, watch=watch,
+        tuple(p.id for p in train), tuple(p.id for p in held_out), per_round=2, on_chunk=on_chunk,
     )  # fmt: skip
     made.store.add([[INITIAL, *train, *held_out]])
     return made
@@ -157,7 +157,7 @@ def hang_in(steps: Sequence[str], how: str, store: Path, timeout: float, grace: 
     """On a busy machine a step may take its time before it comes to the trap: then it is played again, with more."""
     trap = Trap(store.with_suffix(".reached"))
     with Guard(grace=grace, error_file=store.with_suffix(".error")) as guard:
-        made = parts(store, trap, beating(unwatched))
+        made = parts(store, trap, beating(passthrough))
         for step in steps:
             trap.set(step, how)
             seconds = timeout

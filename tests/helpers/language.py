@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import log
 from pathlib import Path
 
-from sparring.loop.sampling.requests import Answer, Inquiry, Request, Told
+from sparring.loop.sampling.requests import Answer, GreedyReply, GreedyRequest, Request
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint
 
@@ -57,13 +57,13 @@ class Language:
         letter = "x" if dice.random() < P["x"] else "y"
         return (self.x if letter == "x" else self.y), P[letter]
 
-    def ask(self, inquiries: Sequence[Inquiry]) -> list[Told]:
+    def ask(self, requests: Sequence[GreedyRequest]) -> list[GreedyReply]:
         raise NotImplementedError
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         raise NotImplementedError
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         pass
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from sparring.loop.types import Checkpoint, Round
 
 SCHEMA = pa.schema(
     [
-        ("lesson_id", pa.string()),
+        ("row_id", pa.string()),
         ("messages", pa.string()),
         ("completion_ids", pa.list_(pa.string())),
         ("token_ids", pa.list_(pa.list_(pa.int32()))),
@@ -65,7 +65,7 @@ def unscored(folder: Path, **columns: Sequence[Any]) -> pa.Table:
         for _, *answers in EXCHANGES
     ]
     made: dict[str, Sequence[Any]] = {
-        "lesson_id": [f"pair_{i}" for i in range(N)],
+        "row_id": [f"pair_{i}" for i in range(N)],
         "messages": [json.dumps([{"role": "user", "content": asked}]) for asked, _, _ in EXCHANGES],
         "completion_ids": [[f"chosen_{i}", f"rejected_{i}"] for i in range(N)],
         "token_ids": tokens,

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparring.flows.compose.build import Loop
 from sparring.flows.config import Config
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import StepError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
@@ -25,7 +25,7 @@ from sparring.store.store import DuckStore
 from tests.test_kill import prompts
 
 
-class ToldSampler(FakeSampler):
+class ScriptedSampler(FakeSampler):
     """Waits or fails as the files of a folder say, after its first chunk of a round."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,9 +61,9 @@ def make(config: Config) -> Loop:
     folder = Path(config.policy.model)
     store = DuckStore(config.store)
     info = RunInfo(f"{config.name}-00000000", config.name, config.seed, config.resolved(), "", {})
-    lock = hold(store.db.path.parent / "runs" / info.id)
+    lock = lock_run(store.db.path.parent / "runs" / info.id)
     train, held_out = prompts("train", 4), prompts("eval", 2)
-    sampler = ToldSampler(folder)
+    sampler = ScriptedSampler(folder)
     parts = Parts(
         store,
         sampler,

@@ -6,7 +6,7 @@ from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, duel_id,
 from sparring.loop.types import Group, JudgeCall, Judgement
 
 
-class Duels(Pairwise):
+class DuelJudge(Pairwise):
     """`told(first, second)`: P(the answer shown first wins), or None with the reason `why`. A group a chunk."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Duels(Pairwise):
             yield chunk
 
 
-class Scores(Pointwise):
+class ScoreJudge(Pointwise):
     """`told(prompt, answer)`: its score, or None with the reason `why`. A group a chunk, no calls."""
 
     def __init__(self, told: Callable[[str, str], float | None], *, why: str = "", name: str = "scores") -> None:

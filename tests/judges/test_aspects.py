@@ -1,4 +1,4 @@
-"""Aspects: an asker that chooses by the prompt and scores by the text, so that every row is known beforehand."""
+"""Aspects: a client that chooses by the prompt and scores by the text, so that every row is known beforehand."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from sparring.judges.aspects import OURS, AspectsJudge, aspects_judge, read_aspe
 from sparring.judges.llm_client import Question
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
-from tests.helpers.fake_asker import Answer, FakeAsker
+from tests.helpers.fake_client import Answer, FakeClient
 
 PLAIN, MATHS = "Tell me a story.", "What is 2 + 2?"
 
@@ -69,8 +69,8 @@ def rows(judge: AspectsJudge, *groups: Group) -> list[Judgement]:
 
 
 def test_each_answer_is_scored_on_the_aspects_of_its_prompt() -> None:
-    asker = FakeAsker(letters)
-    judge = AspectsJudge(asker)
+    client = FakeClient(letters)
+    judge = AspectsJudge(client)
     story, sum_ = group(PLAIN, "xx", "x"), group(MATHS, "xxxx")
     found = rows(judge, story, sum_)
     assert [(j.completion_id, j.principle, j.value, j.rationale) for j in found] == [
@@ -83,24 +83,24 @@ def test_each_answer_is_scored_on_the_aspects_of_its_prompt() -> None:
     ]
     assert judge.read(found).scores == {f"{PLAIN}/0": 2.5, f"{PLAIN}/1": 1.5, f"{MATHS}/0": 5.0}
     # Every aspect is shown to choose from, and each prompt is asked once.
-    choices = [asked_about(q) for q in asker.asked if is_choice(q)]
+    choices = [asked_about(q) for q in client.asked if is_choice(q)]
     assert [question for question, _, _ in choices] == [PLAIN, MATHS]
     assert all(names == list(read_aspects(OURS)) for _, _, names in choices)
-    assert len(asker.asked) == 2 + 3
+    assert len(client.asked) == 2 + 3
 
 
 def test_a_prompt_in_two_groups_is_asked_once() -> None:
-    asker = FakeAsker(letters)
+    client = FakeClient(letters)
     one, two = group(PLAIN, "xx"), group(PLAIN, "y", "zzz")
     two = replace(two, completions=two.completions[1:])
-    assert len(rows(AspectsJudge(asker), one, two)) == 4
-    assert sum(map(is_choice, asker.asked)) == 1
+    assert len(rows(AspectsJudge(client), one, two)) == 4
+    assert sum(map(is_choice, client.asked)) == 1
     # What one group tells holds for the other after a restart; and where nothing can be chosen, both get their rows.
-    again = FakeAsker(letters)
-    known = tuple(rows(AspectsJudge(FakeAsker(letters)), one))
+    again = FakeClient(letters)
+    known = tuple(rows(AspectsJudge(FakeClient(letters)), one))
     assert len(rows(AspectsJudge(again), replace(one, judged=known), two)) == 2
     assert sum(map(is_choice, again.asked)) == 0
-    assert len(rows(AspectsJudge(FakeAsker(lambda _: None)), one, two)) == 2
+    assert len(rows(AspectsJudge(FakeClient(lambda _: None)), one, two)) == 2
 
 
 def test_what_is_judged_is_quoted() -> None:
@@ -111,7 +111,7 @@ def test_what_is_judged_is_quoted() -> None:
         seen.append(asked_about(question))
         return choose(question) if is_choice(question) else scored({"clarity": 1, "creativity": 1})
 
-    rows(AspectsJudge(FakeAsker(look)), group(PLAIN, text))
+    rows(AspectsJudge(FakeClient(look)), group(PLAIN, text))
     assert seen[1] == (PLAIN, text, ["clarity", "creativity"])
 
 
@@ -132,7 +132,7 @@ REPLIES: list[tuple[str | None, list[float | None], str]] = [
 
 @pytest.mark.parametrize(("reply", "values", "reason"), REPLIES)
 def test_an_aspect_without_a_plain_score_has_none(reply: str | None, values: list[float | None], reason: str) -> None:
-    judge = AspectsJudge(FakeAsker(lambda q: choose(q) if is_choice(q) else reply))
+    judge = AspectsJudge(FakeClient(lambda q: choose(q) if is_choice(q) else reply))
     of = group(PLAIN, "xx")
     found = rows(judge, of)
     assert [(j.principle, j.value) for j in found] == list(zip(["clarity", "creativity"], values, strict=True))
@@ -146,19 +146,19 @@ def test_an_aspect_without_a_plain_score_has_none(reply: str | None, values: lis
     "reply", [None, "clarity", '{"rationale": "", "aspects": []}', '{"rationale": "", "aspects": ["charm"]}']
 )
 def test_where_no_aspects_can_be_chosen_there_is_no_answer(reply: str | None) -> None:
-    asker = FakeAsker(lambda _: reply)
-    judge = AspectsJudge(asker)
+    client = FakeClient(lambda _: reply)
+    judge = AspectsJudge(client)
     of = group(PLAIN, "xx", "x")
     found = rows(judge, of)
     assert [(j.principle, j.value) for j in found] == [("", None), ("", None)]
     assert all(j.rationale for j in found)
     assert found[0].rationale.startswith("no reply: ") == (reply is None)  # what the loop knows open questions by
-    assert len(asker.asked) == 1
+    assert len(client.asked) == 1
     done = replace(of, judged=tuple(found))
     assert judge.missing(done) == 0
     assert rows(judge, done) == []
     # When the loop asks again, it leaves these rows out.
-    again = AspectsJudge(FakeAsker(letters))
+    again = AspectsJudge(FakeClient(letters))
     assert again.missing(of) == 2
     assert len(rows(again, of)) == 4
 
@@ -166,20 +166,20 @@ def test_where_no_aspects_can_be_chosen_there_is_no_answer(reply: str | None) ->
 @pytest.mark.parametrize("dies_after", range(8))
 def test_however_far_it_got_it_asks_only_what_is_missing(dies_after: int) -> None:
     groups = [group(PLAIN, "xx", "x", "xxx"), group(MATHS, "x", "xx")]
-    whole = FakeAsker(letters)
+    whole = FakeClient(letters)
     everything = {j.id: j for j in rows(AspectsJudge(whole), *groups)}
     assert (len(whole.asked), len(everything)) == (7, 8)
     kept: list[Judgement] = []
     calls: list[JudgeCall] = []
     try:
-        for chunk in AspectsJudge(FakeAsker(letters, dies_after=dies_after)).judge(groups):
+        for chunk in AspectsJudge(FakeClient(letters, dies_after=dies_after)).judge(groups):
             kept += [r for r in chunk if isinstance(r, Judgement)]
             calls += [r for r in chunk if isinstance(r, JudgeCall)]
     except StepError:
         assert dies_after < 7
     assert len(calls) == min(dies_after, 7)
     half = [replace(g, judged=tuple(j for c in g.completions for j in kept if j.completion_id == c.id)) for g in groups]
-    again = FakeAsker(letters)
+    again = FakeClient(letters)
     judge = AspectsJudge(again)
     rest = rows(judge, *half)
     assert {j.id: j for j in (*kept, *rest)} == everything
@@ -191,35 +191,35 @@ def test_however_far_it_got_it_asks_only_what_is_missing(dies_after: int) -> Non
 
 
 def test_missing_counts_judgements_once_the_aspects_are_chosen() -> None:
-    judge = AspectsJudge(FakeAsker(letters))
+    judge = AspectsJudge(FakeClient(letters))
     of = group(PLAIN, "xx", "x", "xxx")
     assert judge.missing(of) == 3
     first = tuple(j for j in rows(judge, of) if j.completion_id.endswith("/0"))
     assert judge.missing(replace(of, judged=first)) == 4
     # One aspect of one answer is open: nothing else is asked.
-    asker = FakeAsker(letters)
+    client = FakeClient(letters)
     known = tuple(j for j in rows(judge, of) if (j.completion_id, j.principle) != (f"{PLAIN}/1", "creativity"))
-    (row,) = rows(AspectsJudge(asker), replace(of, judged=known))
+    (row,) = rows(AspectsJudge(client), replace(of, judged=known))
     assert (row.completion_id, row.principle) == (f"{PLAIN}/1", "creativity")
-    assert [asked_about(q) for q in asker.asked] == [(PLAIN, "x", ["creativity"])]
+    assert [asked_about(q) for q in client.asked] == [(PLAIN, "x", ["creativity"])]
 
 
 def test_blocks_bound_what_is_chosen_ahead() -> None:
-    asker = FakeAsker(letters, chunk=1000)
-    rows(AspectsJudge(asker), *(group(f"{PLAIN} {k}", "x") for k in range(aspects.BLOCK + 1)))
-    kinds = "".join("c" if is_choice(q) else "s" for q in asker.asked)
+    client = FakeClient(letters, chunk=1000)
+    rows(AspectsJudge(client), *(group(f"{PLAIN} {k}", "x") for k in range(aspects.BLOCK + 1)))
+    kinds = "".join("c" if is_choice(q) else "s" for q in client.asked)
     assert kinds == "c" * aspects.BLOCK + "s" * aspects.BLOCK + "cs"
 
 
 def test_the_name_tells_apart_what_shapes_a_score(tmp_path: Path) -> None:
     own = tmp_path / "aspects.yaml"
     own.write_text("clarity: plain words\n")
-    asker = FakeAsker(letters, model="m")
+    client = FakeClient(letters, model="m")
     names = [
-        AspectsJudge(asker).name,
-        AspectsJudge(asker, aspects=str(own)).name,
-        AspectsJudge(asker, max_tokens=99).name,
-        AspectsJudge(FakeAsker(letters, model="n")).name,
+        AspectsJudge(client).name,
+        AspectsJudge(client, aspects=str(own)).name,
+        AspectsJudge(client, max_tokens=99).name,
+        AspectsJudge(FakeClient(letters, model="n")).name,
     ]
     assert len({*names}) == 4
     assert aspects_judge(model="m", endpoint={"base_url": "http://127.0.0.1:9/v1"}).name == names[0]
@@ -239,4 +239,4 @@ def test_a_file_without_aspects_is_refused(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("max_tokens", [0, 1.5, True])
 def test_an_option_out_of_range_is_refused(max_tokens: Any) -> None:
     with pytest.raises(ConfigError, match="wanted"):
-        AspectsJudge(FakeAsker(letters), max_tokens=max_tokens)
+        AspectsJudge(FakeClient(letters), max_tokens=max_tokens)

@@ -12,7 +12,7 @@ from sparring.loop.errors import StepError
 from sparring.loop.judgements import NO_REPLY, PATIENCE
 from sparring.loop.labelled_pairs import Preference, read_preferences
 from sparring.loop.types import Completion, JudgeCall, Judgement, Prompt, Record
-from tests.helpers.scripted_judges import Duels, Scores
+from tests.helpers.scripted_judges import DuelJudge, ScoreJudge
 
 DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_pandalm_human.parquet"
@@ -44,8 +44,8 @@ def duel(first: str, second: str) -> float | None:
     return 0.5 + 0.4 * np.sign(more)
 
 
-@pytest.mark.parametrize("judge", [Scores(count), Duels(duel)])
-def test_a_bench_by_hand(judge: Scores | Duels) -> None:
+@pytest.mark.parametrize("judge", [ScoreJudge(count), DuelJudge(duel)])
+def test_a_bench_by_hand(judge: ScoreJudge | DuelJudge) -> None:
     report = bench(judge, PREFERENCES)
     everything, one, two = report.rows
     assert [(r.subset, r.pairs) for r in report.rows] == [("", 6), ("one", 2), ("two", 4)]
@@ -68,7 +68,9 @@ def test_a_bench_by_hand(judge: Scores | Duels) -> None:
 
 
 def test_what_it_cost_and_how_often_the_place_decided() -> None:
-    report = bench(Duels(lambda first, second: 0.9 if "xxx" in first + second else duel(first, second)), PREFERENCES)
+    report = bench(
+        DuelJudge(lambda first, second: 0.9 if "xxx" in first + second else duel(first, second)), PREFERENCES
+    )
     assert (report.judgements, report.asked, report.calls, report.failed_calls) == (12, 12, 12, 2)
     assert (report.prompt_tokens, report.completion_tokens, report.cost) == (1200, 12, 3.0)
     everything, one, two = report.rows
@@ -79,21 +81,21 @@ def test_what_it_cost_and_how_often_the_place_decided() -> None:
     assert one.position is not None and one.position.disagree == 1 / 2
     assert two.position is not None and two.position.disagree == 1 / 3
     assert everything.accuracy.ties == 3  # p, r, s
-    scored = bench(Scores(count), PREFERENCES)
+    scored = bench(ScoreJudge(count), PREFERENCES)
     assert scored.rows[0].position is None
     assert (scored.calls, scored.cost) == (0, None)
 
 
 def test_calibration_is_that_of_the_stated_chances() -> None:
     sure = [pair(f"{k}", "xx", "x", float(k % 4 > 0)) for k in range(40)]  # right 3 times in 4, sure to 0.9
-    assert bench(Duels(duel), sure).rows[0].calibration_error == pytest.approx(0.15)
-    assert bench(Scores(lambda p, t: np.log(3) * t.count("x")), sure).rows[0].calibration_error == pytest.approx(0)
+    assert bench(DuelJudge(duel), sure).rows[0].calibration_error == pytest.approx(0.15)
+    assert bench(ScoreJudge(lambda p, t: np.log(3) * t.count("x")), sure).rows[0].calibration_error == pytest.approx(0)
 
 
 def test_an_answer_in_several_pairs_is_scored_once_and_each_pair_is_a_duel() -> None:
     texts = ["x", "xx", "xxx", "xxxx"]
     pairs = [pair("p", a, b, 0.0) for i, a in enumerate(texts) for b in texts[i + 1 :]]
-    scores, duels = Scores(count), Duels(duel)
+    scores, duels = ScoreJudge(count), DuelJudge(duel)
     assert bench(scores, pairs).rows[0].accuracy == bench(duels, pairs).rows[0].accuracy
     assert (scores.asked, duels.asked) == (4, 12)
 
@@ -114,15 +116,15 @@ def test_swapping_a_and_b_changes_nothing() -> None:
     def bias(first: str, second: str) -> float | None:
         return 0.9 if len(first + second) % 2 else duel(first, second)
 
-    one = bench(Duels(bias), PREFERENCES)
-    other = bench(Duels(bias), [pair(p.messages[0]["content"], p.b, p.a, 1 - p.p_a, p.subset) for p in PREFERENCES])
+    one = bench(DuelJudge(bias), PREFERENCES)
+    other = bench(DuelJudge(bias), [pair(p.messages[0]["content"], p.b, p.a, 1 - p.p_a, p.subset) for p in PREFERENCES])
     assert one.rows == other.rows
     assert list(other.deltas.values()) == [None if d is None else -d for d in one.deltas.values()]
 
 
 def test_rows_are_those_of_a_loop_and_come_in_order() -> None:
     chunks: list[Sequence[Record]] = []
-    bench(Duels(duel), PREFERENCES, run="bench-x", remember=chunks.append)
+    bench(DuelJudge(duel), PREFERENCES, run="bench-x", remember=chunks.append)
     answers = [r for r in chunks[0] if isinstance(r, Completion)]
     prompts = [r for r in chunks[0] if isinstance(r, Prompt)]
     assert (len(prompts), len(answers), len(chunks)) == (6, 12, 7)
@@ -131,10 +133,10 @@ def test_rows_are_those_of_a_loop_and_come_in_order() -> None:
     assert all(isinstance(r, Judgement | JudgeCall) for chunk in chunks[1:] for r in chunk)
 
 
-@pytest.mark.parametrize("kind", [Duels, Scores])
-def test_a_bench_that_died_goes_on_where_it_stopped(kind: type[Duels] | type[Scores]) -> None:
-    def make() -> Duels | Scores:
-        return Duels(duel) if kind is Duels else Scores(count)
+@pytest.mark.parametrize("kind", [DuelJudge, ScoreJudge])
+def test_a_bench_that_died_goes_on_where_it_stopped(kind: type[DuelJudge] | type[ScoreJudge]) -> None:
+    def make() -> DuelJudge | ScoreJudge:
+        return DuelJudge(duel) if kind is DuelJudge else ScoreJudge(count)
 
     kept: list[Record] = []
     whole = bench(make(), PREFERENCES, remember=kept.extend)
@@ -162,44 +164,44 @@ def test_a_bench_that_died_goes_on_where_it_stopped(kind: type[Duels] | type[Sco
 
 def test_an_answer_of_none_stands_but_no_reply_is_asked_again() -> None:
     stored: list[Record] = []
-    refused = Scores(lambda p, t: None, why="refused")
+    refused = ScoreJudge(lambda p, t: None, why="refused")
     bench(refused, PREFERENCES, remember=stored.extend)
     known = [r for r in stored if isinstance(r, Judgement)]
-    assert bench(Scores(count), PREFERENCES, known=known).asked == 0
+    assert bench(ScoreJudge(count), PREFERENCES, known=known).asked == 0
     gone = [Judgement(j.id, j.judge, j.completion_id, None, "", "", 0, None, NO_REPLY + "timeout") for j in known]
-    again = bench(Scores(count), PREFERENCES, known=gone)
+    again = bench(ScoreJudge(count), PREFERENCES, known=gone)
     assert again.asked == 12
-    assert again.rows == bench(Scores(count), PREFERENCES).rows
+    assert again.rows == bench(ScoreJudge(count), PREFERENCES).rows
 
 
 def test_rows_of_other_pairs_and_places_are_not_read() -> None:
     stored: list[Record] = []
     for seed in range(4):
-        bench(Duels(lambda first, second: 0.0), PREFERENCES, seed=seed, remember=stored.extend)
+        bench(DuelJudge(lambda first, second: 0.0), PREFERENCES, seed=seed, remember=stored.extend)
     shown = {(c.shown[0].id, c.shown[1].id) for c in cases_of(PREFERENCES, "bench", 9)}
     known = [
         r for r in stored
         if isinstance(r, JudgeCall) or (isinstance(r, Judgement) and (r.completion_id, r.rival_id) not in shown)
     ]  # fmt: skip
     assert known
-    fresh = bench(Duels(duel), PREFERENCES, seed=9)
-    mixed = bench(Duels(duel), PREFERENCES, seed=9, known=known)
+    fresh = bench(DuelJudge(duel), PREFERENCES, seed=9)
+    mixed = bench(DuelJudge(duel), PREFERENCES, seed=9, known=known)
     assert (mixed.rows, mixed.judgements, mixed.calls) == (fresh.rows, fresh.judgements, fresh.calls)
 
 
 def test_a_judge_that_is_gone_is_given_up_soon() -> None:
     pairs = [pair(f"{k}", "x", "xx", 1.0) for k in range(500)]
-    dead = Scores(lambda p, t: None, why=NO_REPLY + "connection refused")
+    dead = ScoreJudge(lambda p, t: None, why=NO_REPLY + "connection refused")
     with pytest.raises(StepError, match=rf"no reply to {PATIENCE} questions in a row, the last: no reply: connection"):
         bench(dead, pairs)
     assert dead.asked <= PATIENCE + 2
-    flaky = Scores(lambda p, t: None if t == "x" else 1.0, why=NO_REPLY + "timeout")
+    flaky = ScoreJudge(lambda p, t: None if t == "x" else 1.0, why=NO_REPLY + "timeout")
     assert bench(flaky, pairs).rows[0].accuracy.abstained == 500
 
 
 def test_equal_texts_are_a_tie_that_is_not_asked() -> None:
     pairs = [pair("p", "x", "x", 1.0), pair("q", "x", "xx", 0.0)]
-    for judge in (Duels(duel), Scores(count)):
+    for judge in (DuelJudge(duel), ScoreJudge(count)):
         report = bench(judge, pairs)
         assert judge.asked == 2
         assert report.rows[0].accuracy.ties == 1
@@ -217,7 +219,7 @@ def test_agreement_by_hand() -> None:
 @pytest.mark.skipif(not PAIRS.exists(), reason=f"no labelled pairs in {DATA}")
 def test_the_judge_of_length_is_the_baseline() -> None:
     pairs = read_preferences(str(PAIRS))
-    row = bench(Scores(lambda prompt, text: float(len(text))), pairs).rows[0]
+    row = bench(ScoreJudge(lambda prompt, text: float(len(text))), pairs).rows[0]
     assert row.accuracy == row.longer
     assert row.accuracy.share is not None and round(row.accuracy.share.value, 2) == 0.64
     assert row.length_controlled is not None and row.length_controlled.value == 0.5

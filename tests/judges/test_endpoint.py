@@ -56,8 +56,8 @@ def question(number: int) -> Question:
 
 
 def ask(server: FlakyServer, count: int = 1, **options: Any) -> list[Reply]:
-    asker = Endpoint("model", **endpoint(server.url, **options))
-    return [reply for chunk in asker.ask([question(i) for i in range(count)]) for reply in chunk]
+    client = Endpoint("model", **endpoint(server.url, **options))
+    return [reply for chunk in client.ask([question(i) for i in range(count)]) for reply in chunk]
 
 
 def always(kind: str) -> Any:
@@ -197,8 +197,8 @@ def test_an_endpoint_that_is_not_there_leaves_every_question_open() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        asker = Endpoint("model", **endpoint(url, attempts=2))
-        replies = [reply for chunk in asker.ask([question(i) for i in range(3)]) for reply in chunk]
+        client = Endpoint("model", **endpoint(url, attempts=2))
+        replies = [reply for chunk in client.ask([question(i) for i in range(3)]) for reply in chunk]
     assert [reply.error.startswith(NO_REPLY) for reply in replies] == [True] * 3
     assert [len(reply.calls) for reply in replies] == [2] * 3
 
@@ -234,8 +234,8 @@ def test_no_more_requests_at_a_time_than_allowed_and_no_fewer() -> None:
 
 def test_nothing_is_asked_ahead_of_what_is_stored() -> None:
     with FlakyServer() as server:
-        asker = Endpoint("model", **endpoint(server.url, concurrency=3))
-        replies = asker.ask([question(i) for i in range(12)])
+        client = Endpoint("model", **endpoint(server.url, concurrency=3))
+        replies = client.ask([question(i) for i in range(12)])
         held = len(next(replies))
         time.sleep(0.5)  # a slow store: the chunk is not in it yet
         assert held <= len(server.calls) <= 3

@@ -7,7 +7,7 @@ import pytest
 
 from sparring.judges.panel import Panel
 from sparring.loop.errors import ConfigError, StepError
-from sparring.loop.judgements import Pairwise, Pointwise, Reading, duel_id, duels, score_id, unjudged
+from sparring.loop.judgements import Pairwise, Pointwise, Scores, duel_id, duels, score_id, unjudged
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
 
 
@@ -27,9 +27,9 @@ class Scorer(Pointwise):
             value = self.score(completion.text)
             yield [Judgement(row_id, self.name, completion.id, None, "", "", 0, value)]
 
-    def read(self, judgements: Sequence[Judgement]) -> Reading:
+    def read(self, judgements: Sequence[Judgement]) -> Scores:
         """Trusts that what it is given is its own."""
-        return Reading({j.completion_id: j.value for j in judgements if j.value is not None})
+        return Scores({j.completion_id: j.value for j in judgements if j.value is not None})
 
 
 class Decider(Pairwise):

@@ -1,4 +1,4 @@
-"""Principles: readings worked by hand, and a judge whose asker knows which text follows which principle."""
+"""Principles: readings worked by hand, and a judge whose client knows which text follows which principle."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from sparring.judges.principles import (
 )
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
-from tests.helpers.fake_asker import Answer, FakeAsker
+from tests.helpers.fake_client import Answer, FakeClient
 
 PROMPT = Prompt.make([{"role": "user", "content": "Say something."}], "train", "test", {})
 
@@ -128,7 +128,7 @@ def test_draws_are_fair_and_the_same_each_time() -> None:
     assert {p.name for p, _ in draw(principles, a, b, None, 0)} == {p.name for p in principles}
 
 
-# --- the judge: its asker reads the prompt, and knows that less is concise and more is complete
+# --- the judge: its client reads the prompt, and knows that less is concise and more is complete
 
 MERIT: dict[str, Callable[[str], float]] = {
     "concise": lambda text: -len(text),
@@ -169,18 +169,18 @@ def rows(judge: PrinciplesJudge, *groups: Group) -> list[Judgement]:
 
 
 def test_values_speak_of_the_principle_whatever_was_shown(ours: str) -> None:
-    asker = FakeAsker(knows)
-    judge = PrinciplesJudge(asker, principles=ours, max_principles=None)
+    client = FakeClient(knows)
+    judge = PrinciplesJudge(client, principles=ours, max_principles=None)
     of = group("aa", "b", "c!cc")
     texts = {c.id: c.text for c in of.completions}
     found = rows(judge, of)
-    assert len(found) == len(asker.asked) == judge.missing(of) == 3 * 3 * 2
+    assert len(found) == len(client.asked) == judge.missing(of) == 3 * 3 * 2
     for j in found:
         assert j.rival_id is not None
         difference = MERIT[j.principle](texts[j.completion_id]) - MERIT[j.principle](texts[j.rival_id])
         assert j.value == pytest.approx(sigmoid(difference))
     # Both kinds of description were shown, each duel's in both orders, and the rows say which.
-    said = {q.id: shown(q) for q in asker.asked}
+    said = {q.id: shown(q) for q in client.asked}
     for j in found:
         first, second, description = said[j.id]
         assert (j.rationale == "negated") == ("not" in description)
@@ -189,13 +189,13 @@ def test_values_speak_of_the_principle_whatever_was_shown(ours: str) -> None:
 
 
 def test_a_judge_that_always_names_the_first_decides_nothing(ours: str) -> None:
-    judge = PrinciplesJudge(FakeAsker(lambda _: {"A": log(0.9), "B": log(0.1)}), principles=ours)
+    judge = PrinciplesJudge(FakeClient(lambda _: {"A": log(0.9), "B": log(0.1)}), principles=ours)
     of = group("aa", "b", "c!cc")
     assert set(judge.read(rows(judge, of)).duels.values()) == {0.5}
 
 
 def test_a_judge_that_knows_decides(ours: str) -> None:
-    judge = PrinciplesJudge(FakeAsker(knows), principles=ours, max_principles=None)
+    judge = PrinciplesJudge(FakeClient(knows), principles=ours, max_principles=None)
     # Only complete (+3) and concise (-3) tell the first two apart, equally loud; the third is bold too.
     assert judge.read(rows(judge, group("aaaa", "b"))).duels["c0", "c1"] == 0.5
     assert judge.read(rows(judge, group("aaaa", "b!!!!!"))).duels["c0", "c1"] == pytest.approx(sigmoid(-5))
@@ -206,7 +206,7 @@ def test_what_the_model_does_not_answer_is_no_answer(ours: str) -> None:
         first, _, _ = shown(question)
         return None if first == "b" else "perhaps" if first == "aa" else knows(question)
 
-    judge = PrinciplesJudge(FakeAsker(fails), principles=ours, max_principles=None)
+    judge = PrinciplesJudge(FakeClient(fails), principles=ours, max_principles=None)
     of = group("aa", "b")
     found = rows(judge, of)
     assert {j.value for j in found} == {None}
@@ -217,15 +217,15 @@ def test_what_the_model_does_not_answer_is_no_answer(ours: str) -> None:
 
 def test_however_far_it_got_it_asks_only_what_is_missing(ours: str) -> None:
     of = [group("aa", "b", "c!cc")]
-    everything = {j.id: j for j in rows(PrinciplesJudge(FakeAsker(knows), principles=ours), *of)}
+    everything = {j.id: j for j in rows(PrinciplesJudge(FakeClient(knows), principles=ours), *of)}
     kept: list[Judgement] = []
-    asker = FakeAsker(knows, chunk=2, dies_after=4)
+    client = FakeClient(knows, chunk=2, dies_after=4)
     with pytest.raises(StepError):
-        for chunk in PrinciplesJudge(asker, principles=ours).judge(of):
+        for chunk in PrinciplesJudge(client, principles=ours).judge(of):
             kept += [r for r in chunk if isinstance(r, Judgement)]
             assert {r.judgement_id for r in chunk if isinstance(r, JudgeCall)} == {j.id for j in kept[-2:]}
     assert len(kept) == 4
-    again = FakeAsker(knows)
+    again = FakeClient(knows)
     judge = PrinciplesJudge(again, principles=ours)
     half = replace(of[0], judged=tuple(kept))
     assert judge.missing(half) == len(everything) - 4
@@ -234,13 +234,13 @@ def test_however_far_it_got_it_asks_only_what_is_missing(ours: str) -> None:
 
 
 def test_the_name_tells_apart_what_shapes_a_verdict(ours: str) -> None:
-    asker = FakeAsker(knows, model="m")
+    client = FakeClient(knows, model="m")
     names = [
-        PrinciplesJudge(asker).name,
-        PrinciplesJudge(asker, principles=ours).name,
-        PrinciplesJudge(asker, max_principles=None).name,
-        PrinciplesJudge(asker, seed=1).name,
-        PrinciplesJudge(FakeAsker(knows, model="n")).name,
+        PrinciplesJudge(client).name,
+        PrinciplesJudge(client, principles=ours).name,
+        PrinciplesJudge(client, max_principles=None).name,
+        PrinciplesJudge(client, seed=1).name,
+        PrinciplesJudge(FakeClient(knows, model="n")).name,
     ]
     assert len({*names}) == 5
     assert principles_judge(model="m", endpoint={"base_url": "http://127.0.0.1:9/v1"}).name == names[0]
@@ -264,4 +264,4 @@ def test_a_file_without_principles_is_refused(text: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("most", [0, -1, 2.5, True])
 def test_an_option_out_of_range_is_refused(most: int) -> None:
     with pytest.raises(ConfigError, match="wanted"):
-        PrinciplesJudge(FakeAsker(knows), max_principles=most)
+        PrinciplesJudge(FakeClient(knows), max_principles=most)

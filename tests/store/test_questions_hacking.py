@@ -137,7 +137,7 @@ def _played(run: str, which: int, policy: Checkpoint, values: tuple[float, ...])
 def test_train_prompts_of_this_round_and_the_next_are_compared_where_held_out_ones_were_not_judged(
     store: DuckStore,
 ) -> None:
-    """Means by prompt 1, 2, 3 and then 7, 8, 9: a change of 6, whose variance is 1/3 + 1/3. The examiner is another."""
+    """Means by prompt 1, 2, 3 and then 7, 8, 9: a change of 6, whose variance is 1/3 + 1/3. Another judge measures."""
     rows, before, after = updated("train")
     rows += [*_played("train", 1, before, (1, 2, 3)), *_played("train", 2, after, (7, 8, 9))]
     for which, policy in enumerate((before, after)):

@@ -183,7 +183,7 @@ def test_held_out_answers_of_a_policy_serve_every_round(filled: Filled) -> None:
 
 
 def test_pairs_and_answers_are_what_the_learner_reads(filled: Filled) -> None:
-    (row,) = filled.store.lessons(filled.first, [filled.initial]).to_pylist()
+    (row,) = filled.store.training_rows(filled.first, [filled.initial]).to_pylist()
     good, bad = (completion(filled.first, filled.train[0], k) for k in (0, 1))
     assert row["completion_ids"] == [good.id, bad.id]
     assert row["token_ids"] == [[5, 6, 7], [5, 6, 7]]

@@ -10,7 +10,7 @@ import pytest
 
 from sparring.flows.run.decisions import Stopped, decide
 from sparring.flows.run.rounds import operate, rounds_done
-from sparring.flows.supervise.run_lock import held, hold
+from sparring.flows.supervise.run_lock import is_locked, lock_run
 from sparring.loop.errors import StepError
 from sparring.loop.fakes import FakeSampler
 from sparring.loop.types import Prompt, Round
@@ -53,7 +53,7 @@ def play_night(folder: Path, sampler: FakeSampler | None = None, **settings: Any
     """What one scheduled run does: a loop from what the store has, the next round, everything closed."""
     learner = WritingLearner(folder / "runs" / RUN, size=MEBIBYTE)
     loop = make_loop(folder, sampler=sampler, learner=learner, keep={"checkpoints": KEPT}, **settings)
-    lock = hold(folder / "runs" / RUN)
+    lock = lock_run(folder / "runs" / RUN)
     try:
         operate(loop, rounds_done(loop.store, RUN) + 1)
     finally:
@@ -90,7 +90,7 @@ def test_three_weeks_of_nights(tmp_path: Path) -> None:
             decide(store, RUN, "rollback", to=rounds_done(store, RUN) - 1, reason="morning of the tenth")
         else:
             play_night(tmp_path)
-        assert not held(tmp_path / "runs" / RUN)
+        assert not is_locked(tmp_path / "runs" / RUN)
         handles.append((me.num_fds(), len(me.children(recursive=True))))
         disk.append(weigh(tmp_path / "runs"))
     # 21 nights: two were lost to faults (their round was finished by the next one), one changed nothing.

@@ -170,10 +170,10 @@ def test_nothing_to_do_asks_no_canaries(duelled: tuple[DuckStore, FlakyServer]) 
 
 def test_two_at_once_do_not_pay_twice(tmp_path: Path) -> None:
     from sparring.flows.compose.judge_factory import make_judge
-    from sparring.flows.supervise.run_lock import hold
+    from sparring.flows.supervise.run_lock import lock_run
 
     filled_store(tmp_path / "s.duckdb")
-    lock = hold(tmp_path / "labelling" / make_judge(ARTICLE).name)
+    lock = lock_run(tmp_path / "labelling" / make_judge(ARTICLE).name)
     with pytest.raises(StoreBusy):
         label_backlog(ARTICLE, str(tmp_path / "s.duckdb"))
     lock.release()

@@ -33,7 +33,7 @@ from sparring.loop.types import (
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.helpers.records import Filled, checkpoint, filled_store, prompt
-from tests.helpers.scripted_judges import Duels
+from tests.helpers.scripted_judges import DuelJudge
 from tests.helpers.spar import project, spar_many
 
 Answers = Mapping[str, Mapping[str, Sequence[str]]]  # policy id -> the question -> its answers
@@ -200,7 +200,7 @@ def test_a_checkpoint_against_itself_ties_and_is_sampled_once(filled: Filled) ->
 
 
 def test_a_judge_that_compares_sets_answers_beside_the_rivals(filled: Filled) -> None:
-    judge = Duels(lambda first, second: 0.9 if len(first) > len(second) else 0.1)
+    judge = DuelJudge(lambda first, second: 0.9 if len(first) > len(second) else 0.1)
     with prepared(config()) as ready:
         ready = replace(ready, judge=judge)
         play_measurement(ready, parts(ready, Scripted(script(filled))))
@@ -268,7 +268,7 @@ def test_a_checkpoint_that_cannot_be_measured_is_refused(filled: Filled, tiny: P
 
 
 def test_a_judge_that_fails_its_canaries_measures_nothing(filled: Filled, tiny: Path) -> None:
-    judge = Duels(lambda first, second: 0.9)  # whatever is shown first
+    judge = DuelJudge(lambda first, second: 0.9)  # whatever is shown first
     with prepared(config(), str(tiny), str(tiny)) as ready:
         ready = replace(ready, judge=judge, section=JudgeConfig(kind="llm"))
         with pytest.raises(ConfigError, match="fails its canaries"):

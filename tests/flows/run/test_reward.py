@@ -96,11 +96,11 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(tmp_path: Path, tin
             assert ask(DuckStore(config.store), "SELECT * FROM updates") == []
         seen: list[int] = []
 
-        def watch(what: str, done: int, total: int, loss: float | None, seen: list[int] = seen) -> None:
+        def on_chunk(what: str, done: int, total: int, loss: float | None, seen: list[int] = seen) -> None:
             if what == "train":
                 seen.append(done)
 
-        made.append(train_reward(prepare_reward(config), watch))
+        made.append(train_reward(prepare_reward(config), on_chunk))
         assert seen[0] == (17 if folder is broken else 1)  # the 17th step was taken and not yet saved
     assert made[0].weights_sha256 == made[1].weights_sha256
 

@@ -178,9 +178,9 @@ def test_what_cannot_be_decided_is_refused(tmp_path: Path) -> None:
     for to, message in ((7, "no finished round 7; give one of 0 to 5"), (5, "round 5 is the last"), (lost, "any more")):
         with pytest.raises(ConfigError, match=message):
             decide(loop.store, RUN, "rollback", to=to)
-    from sparring.flows.supervise.run_lock import hold
+    from sparring.flows.supervise.run_lock import lock_run
 
-    lock = hold(tmp_path / "runs" / RUN)
+    lock = lock_run(tmp_path / "runs" / RUN)
     with pytest.raises(StoreBusy, match="another process is playing"):
         decide(loop.store, RUN, "approve")
     lock.release()

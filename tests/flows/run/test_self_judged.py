@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparring.flows.compose.build import Loop, build, prepare
-from sparring.flows.compose.judge_factory import check_judge, make_judge, policy_askers
+from sparring.flows.compose.judge_factory import check_judge, make_judge, policy_clients
 from sparring.flows.config import Config, JudgeConfig, parse_config
 from sparring.flows.run.backlog import label_backlog
 from sparring.flows.run.evaluate import evaluate_checkpoint
@@ -30,7 +30,7 @@ from sparring.store.db import rows
 from sparring.store.lineage import walk
 from sparring.store.records import to_record
 from sparring.store.store import DuckStore
-from tests.helpers.fake_asker import FakeAsker
+from tests.helpers.fake_client import FakeClient
 from tests.helpers.records import checkpoint
 from tests.helpers.tiny import build_tiny_model
 
@@ -113,7 +113,7 @@ def test_a_policy_that_cannot_judge_stops_the_round(folder: Path) -> None:
 
 def test_each_round_is_judged_by_its_own_policy(folder: Path) -> None:
     """Over two rounds with a fake of each policy: scores are read, pairs made, and the lineage is right."""
-    judge = SelfJudge(lambda policy: FakeAsker(points, model=policy), prompt=str(folder / "short.jinja"), max_tokens=4)
+    judge = SelfJudge(lambda policy: FakeClient(points, model=policy), prompt=str(folder / "short.jinja"), max_tokens=4)
     with opened(folder, "itself", ITSELF) as loop:
         assert loop.parts.judge.name == judge.name  # a config's judge, with another way to ask
         parts = replace(loop.parts, judge=judge, pairing=pairing("best_worst", judge.read))
@@ -139,7 +139,7 @@ def test_each_round_is_judged_by_its_own_policy(folder: Path) -> None:
             assert rnd.policy.id in causes
         measured = told(loop, "SELECT DISTINCT judge FROM judgements j JOIN completions c USING (completion_id) "
                         "JOIN prompts p USING (prompt_id) WHERE p.split = 'eval'")  # fmt: skip
-        assert [row["judge"] for row in measured] == [loop.parts.examiner.name]  # type: ignore[union-attr]
+        assert [row["judge"] for row in measured] == [loop.parts.eval_judge.name]  # type: ignore[union-attr]
 
 
 def test_the_policy_that_a_run_starts_from_must_pass_the_canaries(folder: Path) -> None:
@@ -222,11 +222,11 @@ def test_a_policy_is_found_by_its_id(tmp_path: Path) -> None:
     store, start, later = DuckStore(tmp_path / "s.duckdb"), checkpoint("start"), checkpoint("later")
     store.add([[start, later]])
     sampler = EngineSampler(PlainEngine(dtype="float32"), Sampling({"train": 1, "eval": 1}), seed=0)
-    asker_of = policy_askers(sampler, store, start)
+    client_of = policy_clients(sampler, store, start)
     for policy_id, policy in ((START, start), (start.id, start), (later.id, later)):
-        assert (asker_of(policy_id).model, list(asker_of(policy_id).weights)) == (policy.id, [policy.weights_sha256])
+        assert (client_of(policy_id).model, list(client_of(policy_id).weights)) == (policy.id, [policy.weights_sha256])
     with pytest.raises(DataError, match="no checkpoint nobody"):
-        asker_of("nobody")
+        client_of("nobody")
 
 
 def test_a_policy_is_asked_in_a_loop_only(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sparring.flows.compose.build import Loop
 from sparring.flows.config import Config, parse_config
 from sparring.flows.run.prefect_server import QUIET, api_server
-from sparring.flows.run.rounds import Ended, operate
+from sparring.flows.run.rounds import RunOutcome, operate
 from sparring.loop.errors import StepError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
@@ -73,7 +73,7 @@ def config() -> Config:
 def play_flow(path: Path, sampler: FakeSampler) -> str:
     from sparring.flows.run.self_play import self_play_flow
 
-    ended: Ended = self_play_flow(lambda _: loop(path, sampler))(config())
+    ended: RunOutcome = self_play_flow(lambda _: loop(path, sampler))(config())
     return ended.next.policy.id
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.flows.supervise.device_lock import hold_devices, lock_path
+from sparring.flows.supervise.device_lock import lock_devices, lock_path
 from sparring.flows.supervise.processes import openers
 from sparring.loop.errors import EnvironmentProblem
 from tests.helpers.spar import ROOT, environment
@@ -58,7 +58,7 @@ def test_devices_are_taken_in_one_order_and_given_back(tmp_path: Path) -> None:
 
     def take(names: list[str]) -> None:
         for _ in range(3):
-            held = hold_devices(names, folder=tmp_path)
+            held = lock_devices(names, folder=tmp_path)
             turns.append(len(names))
             held.release()
 
@@ -75,11 +75,11 @@ def test_a_cpu_takes_nothing(tmp_path: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has an accelerator")
-    hold_devices(folder=tmp_path / "locks").release()
+    lock_devices(folder=tmp_path / "locks").release()
     assert not (tmp_path / "locks").exists()
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentProblem, match="XDG_STATE_HOME"):
-        hold_devices(["GPU-a"], folder=tmp_path / "file")
+        lock_devices(["GPU-a"], folder=tmp_path / "file")

@@ -28,7 +28,7 @@ from sparring.flows.supervise.guard import Guard
 from sparring.flows.supervise.processes import OWNER, guarded_by, mark_of
 from sparring.flows.supervise.step_limits import beating, limited
 from sparring.loop.errors import EnvironmentProblem, StepTimeout
-from sparring.loop.parts import unwatched
+from sparring.loop.parts import passthrough
 from sparring.loop.round import play
 from tests.helpers import hanging
 from tests.helpers.hanging import GRACE, STEPS, TIMEOUT
@@ -263,7 +263,7 @@ def test_a_chunk_is_a_beat_and_a_step_has_its_own_limit() -> None:
 
     def sample(seconds: float) -> int:
         time.sleep(seconds)
-        return len(list(beating(unwatched)("sample", 5, chunks())))
+        return len(list(beating(passthrough)("sample", 5, chunks())))
 
     steps = Steps.model_validate({"stall": 1.2, "sample": {"timeout": 100}})
     with Guard() as guard:

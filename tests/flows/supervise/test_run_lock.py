@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import StoreBusy
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sparring.flows.supervise.run_lock import hold
-lock = hold(Path(sys.argv[1]))
+from sparring.flows.supervise.run_lock import lock_run
+lock = lock_run(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -24,7 +24,7 @@ def test_a_second_player_is_refused_until_the_first_is_dead(tmp_path: Path) -> N
     first = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None and first.stdout.readline() == "held\n"
     with pytest.raises(StoreBusy, match="another process is playing run-1"):
-        hold(folder)
+        lock_run(folder)
     first.kill()
     first.communicate()
-    hold(folder).release()
+    lock_run(folder).release()

@@ -87,14 +87,14 @@ def test_labels_that_mean_nothing_teach_nothing(tiny: Path, tmp_path: Path) -> N
 def test_a_frozen_backbone_stays_and_its_features_are_shared(tiny: Path, tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def watch(what: str, done: int, total: int, loss: float | None) -> None:
+    def on_chunk(what: str, done: int, total: int, loss: float | None) -> None:
         seen.append(what)
 
     for head, expected in (("linear", {"features", "train"}), ("mlp", {"train"})):
         model, asked = make(tiny, **FROZEN | {"head": head, "epochs": 1})
         before = tensors_key(model.backbone.parameters())
         seen.clear()
-        train(model, pairs(40), asked, tmp_path / "state", watch, cache=tmp_path / "cache")
+        train(model, pairs(40), asked, tmp_path / "state", on_chunk, cache=tmp_path / "cache")
         assert set(seen) == expected
         assert tensors_key(model.backbone.parameters()) == before
 
@@ -396,12 +396,12 @@ def test_a_lora_ensemble_learns_in_two_stages(tiny: Path, tmp_path: Path) -> Non
     stages: list[str] = []
     after_first: dict[str, Tensor] = {}
 
-    def watch(what: str, done: int, total: int, loss: float | None) -> None:
+    def on_chunk(what: str, done: int, total: int, loss: float | None) -> None:
         if what == "train" and not after_first:
             after_first.update({n: p.detach().clone() for n, p in model.backbone.named_parameters()})
         stages.append(what)
 
-    history = train(model, pairs(400), asked, tmp_path / "state", watch)
+    history = train(model, pairs(400), asked, tmp_path / "state", on_chunk)
     assert stages == sorted(stages) and set(stages) == {"first", "train"} and len(stages) == len(history)
     for name, value in model.backbone.named_parameters():
         if ".lora_" in name:

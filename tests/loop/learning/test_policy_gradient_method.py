@@ -42,7 +42,7 @@ def rollout(learner: TorchLearner, folder: Path, policy: Checkpoint | None = Non
     pairs = unscored(folder)
     told = {f.completion_id: list(f.token_logprobs) for chunk in learner.score(policy, pairs) for f in chunk}
     tokens = [[told[i] for i in ids] for ids in pairs["completion_ids"].to_pylist()]
-    kept = pairs.select(["lesson_id", "messages", "completion_ids", "token_ids", "stopped"])
+    kept = pairs.select(["row_id", "messages", "completion_ids", "token_ids", "stopped"])
     table = kept.append_column("logprobs", pa.array(tokens)).append_column("reference", pa.array([[t] for t in tokens]))
     rewards = [[1.0, 0.0]] * N
     return table.append_column("rewards", pa.array(rewards, REALS)).append_column("weights", pa.array(rewards, REALS))

@@ -20,7 +20,7 @@ from sparring.loop.learning.preference_method import GroupTerms, Preference
 from sparring.loop.learning.preference_terms import Terms
 from sparring.loop.learning.references import Reference
 from sparring.loop.learning.spo import degree_rows, tf_idf, without_key_content
-from sparring.loop.learning.training_rows import Lessons
+from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.tokens import Template
 from tests.helpers.learner_pairs import N, initial, make_learner, round_of, scored, unscored, with_column
 from tests.helpers.tiny import build_tiny_model
@@ -55,7 +55,7 @@ def test_kto_compares_with_answers_to_other_prompts(tiny: Path, other: Path, tmp
     """z0 = max(0, mean log-ratio of the next row's answers), over the whole batch however it is cut."""
     pairs = unscored(tiny)
     table = scored(make_learner(tmp_path / "x"), initial(other), pairs)
-    rows = Lessons.read(table, str(tiny)).rows
+    rows = TrainingRows.read(table, str(tiny)).rows
     moved = [Row(row.prompt, rows[(i + 1) % N].completions) for i, row in enumerate(rows)]
     z0 = max(0.0, float((alone(tiny, moved) - alone(other, moved)).mean()))
     ratio = alone(tiny, rows) - alone(other, rows)
@@ -130,7 +130,7 @@ def test_answers_that_differ_at_once_are_learned_whole(tiny: Path, tmp_path: Pat
 def test_ld_weighs_what_is_longer(tiny: Path, other: Path, tmp_path: Path) -> None:
     """LD-DPO: lp = (first min(|w|, |l|) tokens) + alpha (the rest), for policy and reference alike."""
     table = scored(make_learner(tmp_path / "x"), initial(other), unscored(tiny))
-    rows = Lessons.read(table, str(tiny)).rows
+    rows = TrainingRows.read(table, str(tiny)).rows
 
     def weighted(folder: Path) -> np.ndarray:
         model, found = load_model(folder, CPU), []
@@ -158,7 +158,7 @@ def test_optimism_looks_at_the_reference_sample(tiny: Path, other: Path, tmp_pat
     ids[0], third[0] = ids[0][:2], third[0][:2]  # the first pair's sample is its rejected answer
     table = unscored(tiny, token_ids=third, completion_ids=ids, has_sample=[True] * N, sample_place=[1] + [2] * (N - 1))
     table = scored(make_learner(tmp_path / "x"), initial(other), table)
-    rows = Lessons.read(table, str(tiny)).rows
+    rows = TrainingRows.read(table, str(tiny)).rows
     one, two = (load_model(f, CPU) for f in (tiny, other))
     expected = []
     for row, place in zip(rows, [1] + [2] * (N - 1), strict=True):
@@ -183,7 +183,7 @@ def test_rationales_are_learned_where_there_are_any(tiny: Path, tmp_path: Path) 
     _, _, steps = learner_of(tmp_path, terms, token_budget=300).learn(round_of(policy), told)
     from sparring.loop.learning.rationales import rationale_rows
 
-    rows = rationale_rows(Lessons.read(told, str(tiny)), str(tiny))
+    rows = rationale_rows(TrainingRows.read(told, str(tiny)), str(tiny))
     assert [row is None for row in rows] == [True, False, *[True] * (N - 2)]
     (row,) = [row for row in rows if row is not None]
     nll = -float(alone(tiny, [row])[0, 0]) / len(row.completions[0])
@@ -200,7 +200,7 @@ def test_degrees_of_cut_answers_are_learned(tiny: Path, tmp_path: Path) -> None:
     terms = Terms(bind("sigmoid"), regularisers=[regularise], asides=frozenset({"degree"}))
     table = scored(make_learner(tmp_path / "x"), policy, unscored(tiny))
     _, _, steps = learner_of(tmp_path, terms, token_budget=300).learn(round_of(policy), table)
-    rows = [row for row in degree_rows(Lessons.read(table, str(tiny)), str(tiny)) if row is not None]
+    rows = [row for row in degree_rows(TrainingRows.read(table, str(tiny)), str(tiny)) if row is not None]
     digits = Template.of(str(tiny)).tokenizer.batch_decode([row.completions[0] for row in rows])
     assert digits == [str(i % 3) for i in range(N)]
     nll = [-float(alone(tiny, [row])[0, 0]) / len(row.completions[0]) for row in rows]
@@ -236,7 +236,7 @@ def test_a_loss_of_the_whole_batch_refuses_parts_of_it(tiny: Path, tmp_path: Pat
 def groups(folder: Path) -> pa.Table:
     """EXCHANGES as groups of answers with rewards 1 and 0."""
     pairs = unscored(folder)
-    kept = pairs.select(["lesson_id", "messages", "completion_ids", "token_ids", "logprobs", "stopped", "reference"])
+    kept = pairs.select(["row_id", "messages", "completion_ids", "token_ids", "logprobs", "stopped", "reference"])
     reals = pa.list_(pa.float64())
     return kept.append_column("rewards", pa.array([[1.0, 0.0]] * N, reals)).append_column(
         "weights", pa.array([[1.0, 1.0]] * N, reals)
@@ -279,7 +279,7 @@ def test_what_is_learned_from_must_be_what_the_loss_takes(tiny: Path, tmp_path: 
 
 def test_kl_is_measured_a_token_at_a_time(tiny: Path, other: Path, tmp_path: Path) -> None:
     table = scored(make_learner(tmp_path / "x"), initial(other), unscored(tiny))
-    rows = Lessons.read(table, str(tiny)).rows
+    rows = TrainingRows.read(table, str(tiny)).rows
     one, two = (load_model(f, CPU) for f in (tiny, other))
     with torch.no_grad():
         z = [token_logprobs(one, collate([row])) - token_logprobs(two, collate([row])) for row in rows]
@@ -292,6 +292,6 @@ def test_kl_is_measured_a_token_at_a_time(tiny: Path, other: Path, tmp_path: Pat
     assert {name: steps[0].metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
 
 
-def test_lessons_without_reference_log_probs_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_rows_without_reference_log_probs_are_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no reference log-probs; score it first"):
         learner_of(tmp_path, Terms(bind("sigmoid"))).learn(round_of(initial(tiny)), unscored(tiny))

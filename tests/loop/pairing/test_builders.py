@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Reading
+from sparring.loop.judgements import Scores
 from sparring.loop.pairing import (
     BUILDERS,
     Candidates,
@@ -124,7 +124,7 @@ def test_gold_is_chosen_whatever_the_scores() -> None:
     answers = seen(Answer("gold", 0.0, "dataset"), Answer("a", 9.0), Answer("b"), Answer("r", 5.0, "reference"))
     assert flat(gold(answers)) == [("gold", "a", 1.0)]
     assert flat(gold(answers, per_prompt=5)) == [("gold", "a", 1.0), ("gold", "b", 1.0)]
-    (pair, _) = pairing("gold", lambda judged: Reading({}, {("dataset/p/0", "policy/p/1"): 0.0}))(
+    (pair, _) = pairing("gold", lambda judged: Scores({}, {("dataset/p/0", "policy/p/1"): 0.0}))(
         ROUND, gathered({"p": [Answer("gold", None, "dataset"), Answer("a")]})
     )
     assert isinstance(pair, Pair)
@@ -305,7 +305,7 @@ def test_rankers_heed_the_judges_own_duel(kind: str) -> None:
     duel = ("policy/p/1", "reference/p/0")
     gathered_ = gathered({"p": [Answer("r", 0.0, "reference"), Answer("a", 1.0)]})
     for p, outcome, p_chosen in ((0.8, "paired", [0.8]), (0.5, "tie", []), (0.2, "tie", [])):
-        found = pairing(kind, lambda judged, p=p: Reading({"reference/p/0": 0.0, "policy/p/1": 1.0}, {duel: p}))(
+        found = pairing(kind, lambda judged, p=p: Scores({"reference/p/0": 0.0, "policy/p/1": 1.0}, {duel: p}))(
             ROUND, gathered_
         )
         assert isinstance(found[-1], PromptOutcome) and found[-1].outcome == outcome
@@ -316,7 +316,7 @@ def test_pairs_that_lose_their_duel_are_counted() -> None:
     ids = {letter: f"policy/p/{i}" for i, letter in enumerate("abcd")}
     scores = {ids[a.text]: a.score for a in FOUR if isinstance(a.score, float)}
     duels = {(ids["b"], ids["a"]): 0.4, (ids["d"], ids["c"]): 0.7}
-    pair, outcome = pairing("best_worst", lambda judged: Reading(scores, duels), per_prompt=2)(
+    pair, outcome = pairing("best_worst", lambda judged: Scores(scores, duels), per_prompt=2)(
         ROUND, gathered({"p": FOUR})
     )
     assert isinstance(pair, Pair) and isinstance(outcome, PromptOutcome)

@@ -11,7 +11,7 @@ import pytest
 
 from sparring.judges.rules import RulesJudge
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Reading, to_judge
+from sparring.loop.judgements import Scores, to_judge
 from sparring.loop.pairing import Candidates, Choice, Unpaired, siblings
 from sparring.loop.parts import Judge
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
@@ -20,7 +20,7 @@ from sparring.loop.sampling.sources import Source
 from sparring.loop.sampling.tree import Search
 from sparring.loop.types import Checkpoint, Completion, Experience, Group, Judgement, Prompt, PromptOutcome, Round
 from tests.helpers.language import Language, P
-from tests.helpers.scripted_judges import Duels, Scores
+from tests.helpers.scripted_judges import DuelJudge, ScoreJudge
 
 PROMPTS = [Prompt.make([{"role": "user", "content": f"question {i}"}], "train", "by hand", {}) for i in range(12)]
 LINES = 5
@@ -38,7 +38,7 @@ def round_of(folder: Path, index: int = 1, **changes: Any) -> Round:
 
 
 def sampler_of(engine: Language, search: Search = Search(), **options: Any) -> TreeSampler:  # noqa: B008
-    seed, step, value = options.pop("seed", 0), options.pop("step", "\n"), options.pop("value", Scores(leading))
+    seed, step, value = options.pop("seed", 0), options.pop("step", "\n"), options.pop("value", ScoreJudge(leading))
     sampling = Sampling({"train": 1, "eval": 3}, **{"max_tokens": 40, **options})
     return TreeSampler(engine, sampling, search, step, value, seed=seed)
 
@@ -92,7 +92,7 @@ def test_siblings_part_at_the_right_step(tiny: Path) -> None:
     found = trees(sampled(sampler_of(Language(tiny, LONG), WIDE), round_of(tiny), PROMPTS))
     pairs = Counter[tuple[str, str]]()
     for tree in found.values():
-        chosen = siblings(Candidates(tree, Reading({c.id: leading("", c.text) for c in full(tree)})))
+        chosen = siblings(Candidates(tree, Scores({c.id: leading("", c.text) for c in full(tree)})))
         if isinstance(chosen, Unpaired):
             assert all(c.text[0] == "x" for c in tree)  # no draw from the prompt on was a y
             continue
@@ -229,7 +229,7 @@ def test_a_prompt_that_is_too_long_fails_alone(tiny: Path) -> None:
 
 
 def test_others_than_the_policy_on_train_prompts_sample_plainly(tiny: Path) -> None:
-    value = Scores(leading)
+    value = ScoreJudge(leading)
     held_out = Prompt.make([{"role": "user", "content": "held out"}], "eval", "by hand", {})
     sampler = sampler_of(Language(tiny, 3), value=value, extra=[Source("reference", n=2)])
     found = sampled(sampler, round_of(tiny, split="eval"), [held_out])
@@ -243,17 +243,17 @@ def test_others_than_the_policy_on_train_prompts_sample_plainly(tiny: Path) -> N
 
 
 def test_without_values_the_search_goes_by_the_policy(tiny: Path) -> None:
-    value = Scores(lambda prompt, answer: None)
+    value = ScoreJudge(lambda prompt, answer: None)
     found = trees(sampled(sampler_of(Language(tiny, LINES), value=value), round_of(tiny), PROMPTS))
     assert value.asked == sum(len(full(tree)) for tree in found.values()) > 0
 
 
 def test_a_search_needs_values(tiny: Path) -> None:
     with pytest.raises(ConfigError, match="needs a value of each answer alone, and judge duels compares answers"):
-        sampler_of(Language(tiny, 3), value=Duels(lambda a, b: 0.5))
+        sampler_of(Language(tiny, 3), value=DuelJudge(lambda a, b: 0.5))
 
 
-@pytest.mark.parametrize("judge", [RulesJudge(regex="y", truncated="fail"), Duels(lambda a, b: 0.6)])
+@pytest.mark.parametrize("judge", [RulesJudge(regex="y", truncated="fail"), DuelJudge(lambda a, b: 0.6)])
 def test_a_judge_is_not_asked_about_partial_answers(tiny: Path, judge: Judge) -> None:
     found = trees(sampled(sampler_of(Language(tiny, 3)), round_of(tiny), PROMPTS[:3]))
     groups = tuple(Group(prompt, tuple(found[prompt.id])) for prompt in PROMPTS[:3])

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparring.judges.llm_client import Question
-from sparring.judges.local import PolicyAsker
+from sparring.judges.local import PolicyClient
 from sparring.loop.learning.checkpoint import weights_sha256
-from sparring.loop.sampling.requests import Inquiry
+from sparring.loop.sampling.requests import GreedyRequest
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
 from sparring.loop.sampling.transformers_engine import PlainEngine
 from sparring.loop.tokens import Template
@@ -44,7 +44,7 @@ def test_the_answer_is_the_greedy_one_of_transformers(policies: list[Checkpoint]
     engine.load(policies[0])
     ids = prompt(policies[0])
     tokenizer = Template.of(policies[0].path).tokenizer
-    for told, n in zip(engine.ask([Inquiry(ids, n) for n in LENGTHS]), LENGTHS, strict=True):
+    for told, n in zip(engine.ask([GreedyRequest(ids, n) for n in LENGTHS]), LENGTHS, strict=True):
         wanted = greedy(policies[0], ids, n)
         assert told.text == tokenizer.decode(wanted, skip_special_tokens=True) and told.n_tokens == len(wanted)
         assert told.finish_reason == ("stop" if tokenizer.eos_token_id in wanted else "length")
@@ -55,7 +55,7 @@ def test_the_log_probs_are_those_of_the_first_token(policies: list[Checkpoint]) 
     engine = PlainEngine(context=256, dtype="float32")
     engine.load(policies[0])
     ids = prompt(policies[0])
-    (told,) = engine.ask([Inquiry(ids, 1, (65, 66, 67))])
+    (told,) = engine.ask([GreedyRequest(ids, 1, (65, 66, 67))])
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(policies[0].path)(torch.tensor([ids])).logits[0, -1]
     wanted = logits.double().log_softmax(-1)
@@ -67,17 +67,17 @@ def test_each_policy_answers_with_its_own_weights_in_one_engine(policies: list[C
     sampler = EngineSampler(PlainEngine(context=200, dtype="float32"), Sampling({"train": 1, "eval": 1}), seed=0)
     texts = []
     for policy in (*policies, policies[0]):
-        asker = PolicyAsker(policy, sampler)
+        client = PolicyClient(policy, sampler)
         questions = [
             Question(f"q{n}", "judge", ({"role": "user", "content": "x" * n},), max_tokens=8) for n in (3, 300)
         ]
-        ((short, long),) = asker.ask(questions)
+        ((short, long),) = client.ask(questions)
         ids = prompt(policy, "xxx")
         ends = Template.of(policy.path).tokenizer
         (call,) = short.calls
         assert call.reply == ends.decode(greedy(policy, ids, 8), skip_special_tokens=True)
-        assert (call.model, call.prompt_tokens, asker.model) == (policy.id, len(ids), policy.id)
-        assert list(asker.weights) == [policy.weights_sha256]
+        assert (call.model, call.prompt_tokens, client.model) == (policy.id, len(ids), policy.id)
+        assert list(client.weights) == [policy.weights_sha256]
         assert long.text is None and "room for 192" in long.error and long.calls == ()
         texts.append(call.reply)
     assert texts[0] == texts[2] != texts[1]

@@ -29,7 +29,7 @@ def asked(filled: Filled, *commands: tuple[object, ...]) -> list[Said]:
 
 
 def pair_id(filled: Filled) -> str:
-    return str(filled.store.lessons(filled.first, [])["lesson_id"][0].as_py())
+    return str(filled.store.training_rows(filled.first, [])["row_id"][0].as_py())
 
 
 def test_help_names_the_commands_and_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from sparring.flows.run.retention import prune_by_hand, removable
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import StoreBusy
 from sparring.loop.types import Checkpoint
 from tests.helpers.records import evaluations, filled_store, round_of, update
@@ -119,7 +119,7 @@ def test_old_checkpoints_are_removed_by_hand_and_others_beginnings_are_not(tmp_p
 
 def test_a_run_that_is_played_is_not_pruned(tmp_path: Path) -> None:
     filled = filled_store(tmp_path / "a.duckdb")
-    lock = hold(tmp_path / "runs" / filled.info.id)
+    lock = lock_run(tmp_path / "runs" / filled.info.id)
     try:
         with pytest.raises(StoreBusy, match="another process is playing"):
             prune_by_hand(filled.store, filled.info.id, 1)

@@ -105,7 +105,7 @@ class Session:
         learner, judge, sampler = Learning(self), Judging(self), Sampling(self)
         parts = Parts(
             self.store, sampler, judge, pairing("best_worst"), learner, RivalEvaluator(gate=None), *ids, 2,
-            watch=self.display.watch,
+            on_chunk=self.display.on_chunk,
         )  # fmt: skip
         self.store.add([[RunInfo(RUN, "name", 0, {}, "", {}), INITIAL, *train, *held_out]])
         rnd = self.store.last_round(RUN) or round_zero(RUN, INITIAL)
@@ -229,7 +229,7 @@ def test_scoring_counts_pairs_in_the_round_and_answers_in_its_evaluation(tmp_pat
 
     def work(rnd: Round) -> None:
         chunks = ([LogProb(f"l{k}{half}", "c", "w", -1.0, 3, [-0.5, -0.25, -0.25]) for half in "cr"] for k in range(3))
-        for _ in session.display.watch("score", 6, chunks):
+        for _ in session.display.on_chunk("score", 6, chunks):
             session.wait(10)
 
     for name in ("score", "evaluate"):
@@ -295,7 +295,7 @@ def test_a_step_that_fails_takes_its_bar_along(tmp_path: Path) -> None:
             raise StepError("the judge is silent")
             yield []
 
-        list(session.display.watch("judge", 4, chunks()))
+        list(session.display.on_chunk("judge", 4, chunks()))
 
     with pytest.raises(StepError):
         session.display.call(evaluate, round_zero(RUN, INITIAL))

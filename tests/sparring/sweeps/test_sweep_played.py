@@ -19,7 +19,7 @@ import yaml
 from sparring.cli.play import run
 from sparring.flows.compose.build import Prepared, build, describe, prepare, read_all_prompts
 from sparring.flows.config import JudgeConfig
-from sparring.flows.supervise.run_lock import hold
+from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import ConfigError, SparError, StepError
 from sparring.loop.round import play
 from sparring.store.db import rows
@@ -179,7 +179,7 @@ def by_command(folder: Path, **options: Any) -> None:
 @POSIX
 def test_a_run_that_fails_in_a_process_of_its_own(swept: Swept, capfd: pytest.CaptureFixture[str]) -> None:
     folder = swept.folder / "runs" / swept.plan.points[-1].run
-    lock = hold(folder)
+    lock = lock_run(folder)
     said = (
         r"1 of 5 runs failed; the same command plays what is missing\n  tiny-sft-kto: exit code 3: StoreBusy: another"
     )

@@ -52,11 +52,11 @@ def run_until(work: Callable[[Path], None], path: Path, left: int) -> None:
     """Kill this process before its step number `left` on the file system."""
     remaining = iter(range(left))
 
-    def watch(event: str, arguments: Any) -> None:
+    def on_chunk(event: str, arguments: Any) -> None:
         if event in STEPS and next(remaining, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(watch)
+    sys.addaudithook(on_chunk)
     work(path)
 
 

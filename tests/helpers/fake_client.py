@@ -1,4 +1,4 @@
-"""An asker without a model: it answers by a function of the question. Its calls cost nothing but are counted."""
+"""A client without a model: it answers by a function of the question. Its calls cost nothing but are counted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from sparring.loop.types import JudgeCall, make_id
 Answer = str | Mapping[str, float] | None  # a text, log-probs of labels, or nothing
 
 
-class FakeAsker:
+class FakeClient:
     """Answers `chunk` questions at a time; its endpoint goes away when it has answered `dies_after` of them."""
 
     def __init__(
