@@ -123,16 +123,19 @@ def test_the_seal_alone_keeps_files_out(tried: Tried) -> None:
     assert set(reached) <= in_memory
 
 
-def test_without_the_seal_the_store_is_lost(tmp_path: Path) -> None:
-    """The hazard is real: external access off and settings locked, as DuckDB's guide has it, is not enough."""
-    filled_store(tmp_path / "a.duckdb")
-    con = duckdb.connect(str(tmp_path / "a.duckdb"), read_only=True)
-    con.execute("SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
-    con.execute(f"COPY (SELECT 1) TO '{tmp_path}/a.duckdb' (FORMAT csv, USE_TMP_FILE false)")
+def test_the_seal_keeps_a_copy_from_overwriting_the_store(tmp_path: Path) -> None:
+    """DuckDB before 2.0.1 lets COPY overwrite the file that it has open, also read-only and without external access."""
+    path = tmp_path / "a.duckdb"
+    filled_store(path)
+    before = path.read_bytes()
+    con = duckdb.connect(str(path), read_only=True)
+    seal(con)
+    with pytest.raises(duckdb.Error):
+        con.execute(f"COPY (SELECT 1) TO '{path}' (FORMAT csv, USE_TMP_FILE false)")
     con.close()
-    with pytest.raises(duckdb.IOException, match="not a valid DuckDB database file"):
-        duckdb.connect(str(tmp_path / "a.duckdb"))
+    assert path.read_bytes() == before
+    with duckdb.connect(str(path), read_only=True) as again:
+        assert again.execute("SELECT count(*) > 0 FROM completions").fetchone() == (True,)
 
 
 def test_statements_are_split_where_sql_ends_them() -> None:
