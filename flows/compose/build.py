@@ -31,7 +31,9 @@ from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating
 from sparring.loop.errors import ConfigError
 from sparring.loop.evaluator import RivalEvaluator
-from sparring.loop.pairing.pipeline import check_pairing, pairing
+from sparring.loop.pairing import BUILDERS
+from sparring.loop.pairing.checks import check_pairing
+from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Judge, OnChunk, Pairing, Parts, passthrough
 from sparring.loop.prompts import read_prompts, refuse_overlap
 from sparring.loop.round import round_zero
@@ -90,7 +92,7 @@ def pair_options(config: Config) -> dict[str, Any]:
 
 
 def make_pairing(config: Config, judge: Judge, store: DuckStore) -> Pairing:
-    query = config.pair.options.get("query") if config.pair.kind == "sql" else None
+    query = config.pair.options.get("query") if BUILDERS[config.pair.kind].traits.by_query else None
     ask = None if query is None else pairs_by(store, query, judge.name)
     return pairing(config.pair.kind, judge.read, ask, **pair_options(config))
 

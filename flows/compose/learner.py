@@ -1,14 +1,22 @@
 """From the section `learn` of a config to a learner, checked before anything loads."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparring.flows.config import Config, Learn
 from sparring.loop.errors import ConfigError
 from sparring.loop.options import nearest, option_names
-from sparring.loop.pairing import EXAMPLE_BUILDERS
+from sparring.loop.own_parts import is_own
+from sparring.loop.pairing import BUILDERS
 from sparring.loop.parts import Learner
+
+if TYPE_CHECKING:
+    from sparring.loop.registry import Part
+    from sparring.loop.traits import Baseline, LossTraits, RegulariserTraits
+
+    Losses = Sequence[Part[LossTraits]]
 
 GRADIENTS = ("ppo", "rloo", "reinforce", "grpo", "dr_grpo")
 
@@ -51,74 +59,79 @@ def _reference(config: Config) -> Any:
 
 
 def _method(config: Config) -> Any:
+    from sparring.loop.learning.losses import ANY_LOSS, loss_parts
+
     learn = config.learn
     if learn.algorithm in GRADIENTS:
         return _gradient(config)
-    _refuse_mistyped(learn, _loss_options(learn))
-    names = _loss_names(learn)
-    if _learns_from_groups(names):
-        return _of_groups(config, names)
-    return _of_pairs(config, names)
+    known = isinstance(learn.loss, str) and (learn.loss in ANY_LOSS or is_own(learn.loss))
+    _refuse_mistyped(learn, option_names(ANY_LOSS[str(learn.loss)].make, 1) if known else [])
+    losses = loss_parts(_spec(learn))
+    return _of_groups(config, losses) if losses[0].traits.of == "groups" else _of_pairs(config, losses)
 
 
-def _of_pairs(config: Config, names: tuple[str, ...]) -> Any:
-    from sparring.loop.learning.losses import (
-        BATCH_DEPENDENT,
-        NEEDS_ASIDE,
-        NEEDS_BASELINE,
-        bind,
-        bind_modifiers,
-        bind_regularisers,
-    )
+def _spec(learn: Learn) -> Any:
+    return learn.loss if isinstance(learn.loss, str) else [each.entry for each in learn.loss]
+
+
+def _of_pairs(config: Config, losses: "Losses") -> Any:
+    from sparring.loop.learning.losses import REGULARISER, bind, bind_modifiers, bind_regularisers
     from sparring.loop.learning.preference_method import Preference
     from sparring.loop.learning.preference_terms import Terms
 
-    learn = config.learn
-    if config.pair.kind in EXAMPLE_BUILDERS:
+    learn, spec = config.learn, _spec(config.learn)
+    if BUILDERS[config.pair.kind].traits.gives == "examples":
         raise ConfigError(
-            f"learn.loss {names[0]!r} learns from pairs, and pair.kind {config.pair.kind!r} gives single answers; "
-            "choose a builder of pairs, or a loss of groups such as rpo_nv_group"
+            f"learn.loss {losses[0].name!r} learns from pairs, and pair.kind {config.pair.kind!r} gives single "
+            "answers; choose a builder of pairs, or a loss of groups such as rpo_nv_group"
         )
-    spec = learn.loss if isinstance(learn.loss, str) else [each.entry for each in learn.loss]
-    _refuse_no_sample(config)
+    regularisers = [REGULARISER[each.kind] for each in learn.regularisers]
+    _refuse_no_sample(config, regularisers)
     modifiers = [each.entry for each in learn.modifiers]
     terms = Terms(
         bind(spec, **learn.options),
         [bind_modifiers(modifiers, spec)] if modifiers else (),
-        [bind_regularisers([each.entry for each in learn.regularisers])] if learn.regularisers else (),
-        beta=_beta(learn),
+        [bind_regularisers([each.entry for each in learn.regularisers])] if regularisers else (),
+        beta=_beta(losses[0], learn),
         ld_alpha=learn.ld_alpha,
-        whole_batch=bool(BATCH_DEPENDENT & set(names)),
-        asides=frozenset(NEEDS_ASIDE[each.kind] for each in learn.regularisers if each.kind in NEEDS_ASIDE),
+        whole_batch=any(loss.traits.batch_dependent for loss in losses),
+        asides=frozenset(each.traits.aside for each in regularisers if each.traits.aside),
     )
-    baseline: Any = next((NEEDS_BASELINE[name] for name in names if name in NEEDS_BASELINE), "none")
-    _refuse_moving(learn, baseline, names)
-    return Preference(terms, baseline=baseline, from_divergence=learn.from_divergence)
+    return Preference(
+        terms,
+        algorithm="+".join(loss.label for loss in losses),
+        baseline=_baseline(losses, learn),
+        from_divergence=learn.from_divergence,
+    )
 
 
-def _of_groups(config: Config, names: tuple[str, ...]) -> Any:
-    from sparring.loop.learning.losses import NEEDS_BASELINE, bind_group
+def _of_groups(config: Config, losses: "Losses") -> Any:
+    from sparring.loop.learning.losses import bind_group
     from sparring.loop.learning.preference_method import GroupTerms, Preference
 
-    (name,), learn = names, config.learn
-    if config.pair.kind not in EXAMPLE_BUILDERS:
+    (loss,), learn = losses, config.learn
+    if BUILDERS[config.pair.kind].traits.gives == "pairs":
+        examples = sorted(name for name, builder in BUILDERS.items() if builder.traits.gives == "examples")
         raise ConfigError(
-            f"learn.loss {name!r} learns from single answers, and pair.kind {config.pair.kind!r} gives pairs; choose "
-            f"one of {', '.join(sorted(EXAMPLE_BUILDERS))}"
+            f"learn.loss {loss.name!r} learns from single answers, and pair.kind {config.pair.kind!r} gives pairs; "
+            f"choose one of {', '.join(examples)}"
         )
-    _refuse_set(learn, ("modifiers", "regularisers", "ld_alpha", "from_divergence"), f"with loss {name!r}")
-    baseline: Any = NEEDS_BASELINE.get(name, "none")
-    _refuse_moving(learn, baseline, names)
-    return Preference(GroupTerms(bind_group(name, **learn.options), _beta(learn)), baseline=baseline)
+    _refuse_set(learn, ("modifiers", "regularisers", "ld_alpha", "from_divergence"), f"with loss {loss.name!r}")
+    terms = GroupTerms(bind_group(loss.name, **learn.options), _beta(loss, learn))
+    return Preference(terms, algorithm=loss.label, baseline=_baseline(losses, learn))
 
 
-def _refuse_moving(learn: Learn, baseline: str, names: Sequence[str]) -> None:
-    """KTO's baseline is of answers to other prompts, which only a reference that stays can be asked about."""
+def _baseline(losses: "Losses", learn: Learn) -> "Baseline":
+    """What the losses are set against. Raises ConfigError for one of other prompts where the reference moves."""
+    set_against = (loss.traits.baseline for loss in losses if loss.traits.baseline != "none")
+    baseline: Baseline = next(set_against, "none")
     if baseline == "mismatched" and learn.reference.kind in ("sync", "mixture"):
+        names = " and ".join(loss.name for loss in losses)
         raise ConfigError(
-            f"loss {' and '.join(names)} needs one reference that stays, and learn.reference is "
-            f"{learn.reference.kind}; choose none, initial, previous or ema"
+            f"loss {names} needs one reference that stays, and learn.reference is {learn.reference.kind}; choose none, "
+            "initial, previous or ema"
         )
+    return baseline
 
 
 def _gradient(config: Config) -> Any:
@@ -146,41 +159,12 @@ def _longest(config: Config) -> dict[str, int]:
     return {"max_tokens": config.sample.max_tokens} if config.learn.algorithm == "dr_grpo" else {}
 
 
-def _loss_names(learn: Learn) -> tuple[str, ...]:
-    from sparring.loop.learning.losses import GROUP_LOSSES, LOSSES
-
-    names = (learn.loss,) if isinstance(learn.loss, str) else tuple(each.kind for each in learn.loss)
-    known = {**LOSSES, **(GROUP_LOSSES if isinstance(learn.loss, str) else {})}
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"there is no loss {name!r}{nearest(name, known)}; choose one of {', '.join(known)}")
-    return names
-
-
-def _learns_from_groups(names: tuple[str, ...]) -> bool:
-    from sparring.loop.learning.losses import GROUP_LOSSES
-
-    return names[0] in GROUP_LOSSES
-
-
-def _beta(learn: Learn) -> float:
+def _beta(loss: "Part[LossTraits]", learn: Learn) -> float:
     """What scales the implicit rewards that are reported: that of the (first) loss."""
-    import inspect
-
-    from sparring.loop.learning.losses import GROUP_LOSSES, LOSSES
-
-    name, options = (
-        (learn.loss, learn.options) if isinstance(learn.loss, str) else (learn.loss[0].kind, learn.loss[0].options)
-    )
-    default = inspect.signature({**LOSSES, **GROUP_LOSSES}[name]).parameters.get("beta")
-    return float(options.get("beta", default.default if default else 1.0))
-
-
-def _loss_options(learn: Learn) -> list[str]:
-    from sparring.loop.learning.losses import GROUP_LOSSES, LOSSES
-
-    function = {**LOSSES, **GROUP_LOSSES}.get(learn.loss) if isinstance(learn.loss, str) else None
-    return option_names(function, 1) if function else []
+    options = learn.options if isinstance(learn.loss, str) else learn.loss[0].options
+    default = inspect.signature(loss.make).parameters.get("beta")
+    beta = options.get("beta", default.default if default else 1.0)
+    return float(beta) if isinstance(beta, int | float) else 1.0  # bind refuses what is no number
 
 
 def _refuse_mistyped(learn: Learn, options: Sequence[str]) -> None:
@@ -191,13 +175,11 @@ def _refuse_mistyped(learn: Learn, options: Sequence[str]) -> None:
             raise ConfigError(f"learn.{name}: unknown key{hint}; learn has {', '.join(fields)}")
 
 
-def _refuse_no_sample(config: Config) -> None:
-    from sparring.loop.learning.losses import NEEDS_SAMPLE
-
-    for each in config.learn.regularisers:
-        if each.kind in NEEDS_SAMPLE and config.pair.kind != "ranked":
+def _refuse_no_sample(config: Config, regularisers: "Sequence[Part[RegulariserTraits]]") -> None:
+    for each in regularisers:
+        if each.traits.needs_sample and BUILDERS[config.pair.kind].traits.needs != "reference":
             raise ConfigError(
-                f"regulariser {each.kind!r} needs a reference sample beside each pair; set pair.kind: ranked, and "
+                f"regulariser {each.name!r} needs a reference sample beside each pair; set pair.kind: ranked, and "
                 "sample.extra: [{of: reference, temperature: 0}]"
             )
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 from sparring.flows.compose.judge_factory import check_judge, make_judge
 from sparring.flows.config import Config, JudgeConfig, Tree
 from sparring.loop.errors import ConfigError
+from sparring.loop.pairing import BUILDERS
+from sparring.loop.registry import Part
+from sparring.loop.traits import BuilderTraits
 from sparring.loop.types import Checkpoint, Prompt, Split, make_id
 
 if TYPE_CHECKING:
@@ -26,22 +29,22 @@ def check_sources(config: Config, train: list[Prompt]) -> None:
         raise ConfigError("sample.n is 0 and sample.extra is empty: nobody answers the prompts; set one of them")
     if sample.tree is not None:
         _check_tree(config, sample.tree, train)
-    _refuse_nobody(config.pair.kind, set(named))
+    _refuse_nobody(BUILDERS[config.pair.kind], set(named))
     for source in _sources(config):
         refuse_missing(train, source)
 
 
-def _refuse_nobody(builder: str, named: set[str]) -> None:
+def _refuse_nobody(builder: Part[BuilderTraits], named: set[str]) -> None:
     """A builder that needs another's answers, and nobody else who answers."""
-    if builder == "ranked" and not named - {"dataset"}:
+    if builder.traits.needs == "reference" and not named - {"dataset"}:
         raise ConfigError(
-            "pair.kind ranked ranks a reference sample with the policy's answers, and sample.extra asks for none; set "
-            "sample.extra: [{of: reference, temperature: 0}]"
+            f"pair.kind {builder.name} ranks a reference sample with the policy's answers, and sample.extra asks for "
+            "none; set sample.extra: [{of: reference, temperature: 0}]"
         )
-    if builder in ("gold", "dataset") and "dataset" not in named:
+    if builder.traits.needs == "dataset" and "dataset" not in named:
         raise ConfigError(
-            f"pair.kind {builder} learns from answers that are given, and sample.extra takes none; set sample.extra: "
-            "[{of: dataset, field: response}]"
+            f"pair.kind {builder.name} learns from answers that are given, and sample.extra takes none; set "
+            "sample.extra: [{of: dataset, field: response}]"
         )
 
 
@@ -60,10 +63,10 @@ def _check_tree(config: Config, tree: Tree, train: list[Prompt]) -> None:
     if sample.n == 0 or sample.temperature == 0:
         given = "n" if sample.n == 0 else "temperature"
         raise ConfigError(f"sample.{given} is 0, and sample.tree searches among the policy's answers; drop one")
-    if config.learn.algorithm != "dpo":
+    if config.learn.algorithm != "preference":
         raise ConfigError(
             f"algorithm {config.learn.algorithm!r} learns from independent answers, and those of sample.tree share "
-            "their beginnings; set learn.algorithm: dpo, or drop sample.tree"
+            "their beginnings; set learn.algorithm: preference, or drop sample.tree"
         )
     if not judge.options.keys() - {"truncated"} and not any(map(rules_of, train)):
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparring.flows.config import Config
 from sparring.loop.errors import StepError
-from sparring.loop.pairing import Named
+from sparring.loop.pairing import BUILDERS, Named
 from sparring.loop.parts import Choose
 from sparring.loop.stopping import Verdict
 from sparring.loop.types import QueryInfo, Round, make_id
@@ -17,7 +17,7 @@ from sparring.store.store import DuckStore
 
 def queries(config: Config) -> list[tuple[Plug, str]]:
     """Those that a config has."""
-    pairs = config.pair.options.get("query") if config.pair.kind == "sql" else None
+    pairs = config.pair.options.get("query") if BUILDERS[config.pair.kind].traits.by_query else None
     found = ((PAIRS, pairs), (PROMPTS, config.prompts.query), (STOP, config.stop.query))
     return [(plug, sql) for plug, sql in found if sql is not None]
 

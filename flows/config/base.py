@@ -1,8 +1,16 @@
 """What sections of a config share."""
 
+import logging
+from functools import cache
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+
+@cache
+def warn_once(message: str) -> None:
+    """About a key or value that was renamed: once per process."""
+    logging.getLogger("sparring").warning(message)
 
 
 class Section(BaseModel):

@@ -58,6 +58,8 @@ class Config(Section):
             for name in names:
                 if shape[section][name] == default[name]:
                     del shape[section][name]
+        if shape["learn"]["algorithm"] == "preference":
+            shape["learn"]["algorithm"] = "dpo"  # as runs from before the name have it
         shape["judge"] = verdict_options(shape["judge"])
         if shape["evaluate"]["judge"] is not None:
             shape["evaluate"]["judge"] = verdict_options(shape["evaluate"]["judge"])

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from sparring.flows.config.base import Named, Section, WithOptions
+from sparring.flows.config.base import Named, Section, WithOptions, warn_once
 from sparring.loop.learning.recipes import STEPS
 
 ReferenceKind = Literal["none", "initial", "previous", "ema", "sync", "mixture"]
@@ -45,9 +45,21 @@ class Lora(Section):
     targets: str | list[str] = Field("all-linear", description="names of the modules that get an adapter")
 
 
+Algorithm = Literal["preference", "ppo", "rloo", "reinforce", "grpo", "dr_grpo"]
+
+
+def _renamed(value: Any) -> Any:
+    """Configs and runs from before the name say dpo, which is one preference loss of many."""
+    if value != "dpo":
+        return value
+    warn_once("learn.algorithm: dpo is now called preference; the old name still works")
+    return "preference"
+
+
 class Learn(WithOptions):
-    algorithm: Literal["dpo", "ppo", "rloo", "reinforce", "grpo", "dr_grpo"] = Field(
-        "dpo", description="dpo: any preference loss; the others are policy gradients, whose options stand beside it"
+    algorithm: Annotated[Algorithm, BeforeValidator(_renamed, json_schema_input_type=Algorithm)] = Field(
+        "preference",
+        description="preference: any preference loss; the others are policy gradients, whose options stand beside it",
     )
     loss: str | list[Named] = Field(
         "sigmoid", description="sigmoid, ipo, kto, ...: see docs/methods.md; a list is a sum, each with a weight"

@@ -32,12 +32,16 @@ class GroupTerms:
 class Preference:
     """Direct preference optimisation with a loss of pairs (Terms) or of groups (GroupTerms)."""
 
-    algorithm = "dpo"
-
     def __init__(
-        self, terms: Terms | GroupTerms, *, baseline: BaselineKind = "none", from_divergence: bool = False
+        self,
+        terms: Terms | GroupTerms,
+        *,
+        algorithm: str = "preference",
+        baseline: BaselineKind = "none",
+        from_divergence: bool = False,
     ) -> None:
-        self.terms, self.baseline, self.from_divergence = terms, baseline, from_divergence
+        """`algorithm` is what the store calls the update: the name of the loss."""
+        self.terms, self.algorithm, self.baseline, self.from_divergence = terms, algorithm, baseline, from_divergence
 
     def improve(self, work: UpdateContext) -> UpdateResult:
         batches = work.batches()

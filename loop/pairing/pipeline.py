@@ -12,36 +12,12 @@ from typing import Any
 
 from sparring.loop.errors import StepError
 from sparring.loop.judgements import Scores, mean_scores
-from sparring.loop.pairing import (
-    BUILDERS,
-    EXAMPLE_BUILDERS,
-    FILTERS,
-    UNSCORED,
-    Candidates,
-    Choice,
-    Dropped,
-    Named,
-    Pick,
-    Row,
-    Scored,
-    Unpaired,
-)
+from sparring.loop.pairing import BUILDERS, FILTERS, Candidates, Choice, Dropped, Named, Pick, Row, Unpaired
 from sparring.loop.pairing.checks import check_pairing, options_of
 from sparring.loop.parts import Pairing
+from sparring.loop.registry import Part
+from sparring.loop.traits import BuilderTraits
 from sparring.loop.types import Example, Experience, Judgement, Outcome, Pair, PromptOutcome, Round, make_id
-
-__all__ = [
-    "BUILDERS",
-    "EXAMPLE_BUILDERS",
-    "FILTERS",
-    "UNSCORED",
-    "Read",
-    "Scored",
-    "Unpaired",
-    "check_pairing",
-    "outcome_of",
-    "pairing",
-]
 
 Read = Callable[[Sequence[Judgement]], Scores]
 Ask = Callable[[Round], Sequence[Named]]  # a query to the store
@@ -66,10 +42,11 @@ def pairing(
     filter or option that does not exist.
     """
     check_pairing(kind, {**options, "filters": filters})
+    builder = BUILDERS[kind]
 
     def build(rnd: Round, experience: Experience) -> list[Pair | Example | PromptOutcome]:
         named = _by_answer(ask(rnd)) if ask else {}
-        built = {prompt: _build(kind, seen, options) for prompt, seen in _candidates(experience, read, named)}
+        built = {prompt: _build(builder, seen, options) for prompt, seen in _candidates(experience, read, named)}
         if named:
             raise StepError(
                 f"pair.query names {next(iter(named))}, which is no answer of round {rnd.index} of {rnd.run}; ask for "
@@ -78,8 +55,8 @@ def pairing(
         kept, drops = _sift([row for made in built.values() if isinstance(made, _Built) for row in made.rows], filters)
         records: list[Pair | Example | PromptOutcome] = []
         for prompt, made in built.items():
-            records += [_record(rnd, kind, row) for row in kept[prompt]]
-            outcome, reason = _became(kind, made, len(kept[prompt]), drops[prompt])
+            records += [_record(rnd, builder.label, row) for row in kept[prompt]]
+            outcome, reason = _became(builder.traits, made, len(kept[prompt]), drops[prompt])
             records.append(outcome_of(rnd, prompt, outcome, reason))
         return records
 
@@ -105,26 +82,26 @@ def _candidates(experience: Experience, read: Read, named: dict[str, list[Named]
         yield group.prompt.id, Candidates(group.completions, reading, judged, asked)
 
 
-def _build(kind: str, seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
-    found = BUILDERS[kind](seen, **options)
+def _build(builder: Part[BuilderTraits], seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
+    found = builder(seen, **options)
     if isinstance(found, Unpaired):
         return found
-    items = [_settled(item, kind, seen.reading) for item in found]
+    items = [_settled(item, builder.traits, seen.reading) for item in found]
     rows = [Row(item, seen) for item in items if item is not None]
     if not rows:
         return Unpaired("tie", f"the judge's own duels do not prefer any of the {len(found)} pairs built on scores")
     return _Built(rows, len(items) - len(rows))
 
 
-def _settled(item: Choice | Pick, kind: str, reading: Scores) -> Choice | Pick | None:
+def _settled(item: Choice | Pick, builder: BuilderTraits, reading: Scores) -> Choice | Pick | None:
     """With p from the judge's own duel of the two, where it compared them; None: the duel does not prefer chosen.
 
     Without a duel p is 1: the higher score is better. A given answer is chosen by what it is, whatever a duel says.
     """
-    if isinstance(item, Pick) or (kind == "sql" and item.p is not None):  # the query has said it
+    if isinstance(item, Pick) or (builder.by_query and item.p is not None):  # the query has said it
         return item
     duel = (item.chosen.completion.id, item.rejected.completion.id)
-    p = 1.0 if kind in UNSCORED else reading.duels.get(duel, 1.0)
+    p = reading.duels.get(duel, 1.0) if builder.scores else 1.0
     if p <= 0.5:
         return None
     return item if item.p is not None else replace(item, p=p)
@@ -145,10 +122,10 @@ def _sift(rows: Sequence[Row], filters: Filtering) -> tuple[Mapping[str, list[Ro
     return kept, drops
 
 
-def _became(kind: str, made: _Built | Unpaired, kept: int, drops: Sequence[Drop]) -> tuple[Outcome, str]:
+def _became(builder: BuilderTraits, made: _Built | Unpaired, kept: int, drops: Sequence[Drop]) -> tuple[Outcome, str]:
     if isinstance(made, Unpaired):
         return made.outcome, made.reason
-    what = "examples" if kind in EXAMPLE_BUILDERS else "pairs"
+    what = builder.gives
     said = [f"{made.lost} of {made.lost + len(made.rows)} pairs not preferred by the judge's own duels"] * (
         made.lost > 0
     )

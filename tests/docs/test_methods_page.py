@@ -44,7 +44,7 @@ USED: dict[str, tuple[set[str], Callable[[Values], set[str]]]] = {
     "regularisers": ({*REGULARISERS}, lambda config: kinds(config["learn"], "regularisers")),
     "builders": ({*BUILDERS}, lambda config: {config["pair"]["kind"]}),
     "filters": ({*FILTERS}, lambda config: kinds(config["pair"], "filters")),
-    "algorithms": ({"dpo", *ALGORITHMS}, lambda config: {config["learn"].get("algorithm", "dpo")}),
+    "algorithms": ({"preference", *ALGORITHMS}, lambda config: {config["learn"].get("algorithm", "preference")}),
     "references": ({*get_args(ReferenceKind)}, reference),
     "recipes": ({*RECIPES}, lambda config: {config["learn"]["recipe"]} if "recipe" in config["learn"] else set()),
 }

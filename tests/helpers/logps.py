@@ -11,6 +11,15 @@ from sparring.loop.learning.losses import Groups, Logps
 
 Columns = Mapping[str, np.ndarray]
 
+# What the papers say of each loss, written here apart from the decorators of the losses.
+REFERENCE_FREE = frozenset({"simpo", "cpo", "orpo", "asft", "sft"})
+BATCH_DEPENDENT = frozenset({"aot", "aot_unpaired"})
+OF_DIFFERENCE = frozenset(
+    {"sigmoid", "ipo", "hinge", "cdpo", "robust", "exo", "rpo_nv", "sigmoid_norm", "length_regularised", "discopop"}
+)
+BASELINES = {"kto": "mismatched", "kto_unpaired": "mismatched", "bco": "running", "bco_unpaired": "running"}
+GROUP_LOSSES = frozenset({"rpo_nv_group", "nca_group", "kto_unpaired", "bco_unpaired", "sft"})
+
 
 def columns(n: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
     """Log-probs of completions of 1 to 60 tokens at about 1.5 nats a token, the policy some way from its reference."""

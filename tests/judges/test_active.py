@@ -11,7 +11,8 @@ from sparring.judges.active import ActiveJudge
 from sparring.judges.panel import Panel
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.judgements import PATIENCE, refuse_silence, to_judge
-from sparring.loop.pairing import Candidates, Unpaired, best_worst
+from sparring.loop.pairing import Candidates, Unpaired
+from sparring.loop.pairing.builders.ranking import best_worst
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Experience, Group, JudgeCall, Judgement, Prompt
 from tests.helpers.scouts import Scouts

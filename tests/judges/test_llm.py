@@ -14,7 +14,8 @@ from sparring.judges.llm_client import Question, Reply
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import NO_REPLY, duel_id, score_id
 from sparring.loop.options import check_options
-from sparring.loop.pairing import Candidates, Unpaired, best_worst
+from sparring.loop.pairing import Candidates, Unpaired
+from sparring.loop.pairing.builders.ranking import best_worst
 from sparring.loop.types import Group, JudgeCall, Judgement
 from tests.helpers.experience import completion
 from tests.helpers.flaky_server import FlakyServer, endpoint, groups, merit

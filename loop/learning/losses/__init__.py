@@ -5,22 +5,19 @@
     GROUP_LOSSES: Groups -> (G,)   a value each prompt's group of answers
     REGULARISERS: Logps -> (B,)    what is added beside a loss
 
-All are chosen by name and take their options by keyword. To add one, write the function and name it in `registry`.
+All are chosen by name and take their options by keyword. To add one, write the function under its decorator (see
+`loop.traits`): its name is the function's.
 """
 
 from sparring.loop.learning.losses.logps import Groups, Logps
 from sparring.loop.learning.losses.metrics import mean_loss, metrics
 from sparring.loop.learning.losses.registry import (
-    BATCH_DEPENDENT,
+    ANY_LOSS,
     GROUP_LOSSES,
     LOSSES,
-    MEANINGLESS,
+    MODIFIER,
     MODIFIERS,
-    NEEDS_ASIDE,
-    NEEDS_BASELINE,
-    NEEDS_SAMPLE,
-    OF_DIFFERENCE,
-    REFERENCE_FREE,
+    REGULARISER,
     REGULARISERS,
     GroupLoss,
     Loss,
@@ -30,19 +27,16 @@ from sparring.loop.learning.losses.registry import (
     bind_modifiers,
     bind_regularisers,
     loss_names,
+    loss_parts,
 )
 
 __all__ = [
-    "BATCH_DEPENDENT",
+    "ANY_LOSS",
     "GROUP_LOSSES",
     "LOSSES",
-    "MEANINGLESS",
+    "MODIFIER",
     "MODIFIERS",
-    "NEEDS_ASIDE",
-    "NEEDS_BASELINE",
-    "NEEDS_SAMPLE",
-    "OF_DIFFERENCE",
-    "REFERENCE_FREE",
+    "REGULARISER",
     "REGULARISERS",
     "GroupLoss",
     "Groups",
@@ -54,6 +48,7 @@ __all__ = [
     "bind_modifiers",
     "bind_regularisers",
     "loss_names",
+    "loss_parts",
     "mean_loss",
     "metrics",
 ]

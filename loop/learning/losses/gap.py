@@ -22,8 +22,10 @@ from sparring.loop.learning.losses.scores import (
     smoothed,
     sums,
 )
+from sparring.loop.traits import loss
 
 
+@loss(of_difference=True)
 def sigmoid(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Smoothing = 0.0) -> Tensor:
     """DPO, Eq. 7 of arXiv:2305.18290: -log s(a). Smoothed it is cDPO, Eq. 3 of Mitchell's note of 2023.
 
@@ -32,11 +34,13 @@ def sigmoid(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Smoothing = 
     return logistic(beta * difference(ratios(logps)), smoothed(logps.p, label_smoothing))
 
 
+@loss(of_difference=True)
 def cdpo(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Noise = 0.1) -> Tensor:
     """Conservative DPO, Eq. 3 of Mitchell's note of 2023: -(1 - e) log s(a) - e log s(-a), labels wrong at rate e."""
     return sigmoid(logps, beta=beta, label_smoothing=label_smoothing)
 
 
+@loss(of_difference=True)
 def robust(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Noise = 0.1) -> Tensor:
     """Robust DPO, arXiv:2403.00409: (-(1 - e) log s(a) + e log s(-a)) / (1 - 2e).
 
@@ -47,6 +51,7 @@ def robust(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Noise = 0.1) 
     return logistic(beta * difference(ratios(logps)), (logps.p - e) / (1 - 2 * e))
 
 
+@loss(of_difference=True)
 def ipo(logps: Logps, *, beta: Positive = 0.1, length_norm: bool = False) -> Tensor:
     """IPO, Eq. 17 of arXiv:2310.12036: (gap - 1 / (2 beta))^2. A target p moves it to (p - 1/2) / beta (Eq. 11).
 
@@ -56,6 +61,7 @@ def ipo(logps: Logps, *, beta: Positive = 0.1, length_norm: bool = False) -> Ten
     return (difference(sides) - (logps.p - 0.5) / beta) ** 2
 
 
+@loss(of_difference=True)
 def hinge(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     """SLiC's margin loss on the DPO logit, arXiv:2305.10425 and section 3 of arXiv:2309.06657: max(0, 1 - a).
 
@@ -64,6 +70,7 @@ def hinge(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     return expected(lambda won, lost: F.relu(1 - beta * (won - lost)), ratios(logps), logps.p)
 
 
+@loss(of_difference=True)
 def sigmoid_norm(logps: Logps, *, beta: Positive = 5.0, label_smoothing: Smoothing = 0.0) -> Tensor:
     """DPO on log-ratios averaged over tokens (arXiv:2411.15124): -log s(beta (mean ratio chosen - rejected)).
 
@@ -72,6 +79,7 @@ def sigmoid_norm(logps: Logps, *, beta: Positive = 5.0, label_smoothing: Smoothi
     return logistic(beta * difference(mean_ratios(logps)), smoothed(logps.p, label_smoothing))
 
 
+@loss(of_difference=True)
 def exo(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Noise = 1e-3) -> Tensor:
     """EXO for pairs, Eq. 16 of arXiv:2402.00856: KL(Bernoulli(s(a)) || Bernoulli(1 - e)).
 
@@ -81,6 +89,7 @@ def exo(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Noise = 1e-3) ->
     return bernoulli_kl(beta * difference(ratios(logps)), torch.logit(target))
 
 
+@loss(of_difference=True)
 def discopop(logps: Logps, *, beta: Positive = 0.1, tau: UpToOne = 0.05) -> Tensor:
     """DiscoPOP's log-ratio modulated loss, Eq. 5 of arXiv:2406.08414: (1 - m) (-log s(a)) + m e^-a, m = s(a / tau).
 
@@ -96,6 +105,7 @@ def discopop(logps: Logps, *, beta: Positive = 0.1, tau: UpToOne = 0.05) -> Tens
     return expected(modulated, ratios(logps), logps.p)
 
 
+@loss()
 def dpop(logps: Logps, *, beta: Positive = 0.3, dpop_lambda: NotNegative = 50.0) -> Tensor:
     """DPO-Positive, arXiv:2402.13228: -log s(beta (gap - lambda max(0, log(reference / policy)(chosen)))).
 
@@ -108,6 +118,7 @@ def dpop(logps: Logps, *, beta: Positive = 0.3, dpop_lambda: NotNegative = 50.0)
     return -logps.p * F.logsigmoid(beta * won) - (1 - logps.p) * F.logsigmoid(beta * lost)
 
 
+@loss(of_difference=True)
 def length_regularised(
     logps: Logps, *, beta: Positive = 0.1, alpha: NotNegative = 0.01, label_smoothing: Smoothing = 0.0
 ) -> Tensor:
@@ -119,6 +130,7 @@ def length_regularised(
     return logistic(beta * difference(ratios(logps)) + longer, smoothed(logps.p, label_smoothing))
 
 
+@loss(of_difference=True)
 def rpo_nv(
     logps: Logps, *, beta: Positive = 0.1, eta: Positive = 1.0, distance: Literal["sq", "bwd", "fwd"] = "bwd"
 ) -> Tensor:
@@ -134,6 +146,7 @@ def rpo_nv(
     return bernoulli_kl(b, a) if distance == "bwd" else bernoulli_kl(a, b)
 
 
+@loss(batch_dependent=True, clippable=False)
 def aot(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Smoothing = 0.0) -> Tensor:
     """Alignment via Optimal Transport, paired, arXiv:2406.05882: DPO between sorted differences of log-probs.
 
@@ -146,6 +159,7 @@ def aot(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Smoothing = 0.0)
     return logistic(beta * (policy - _of_same_rank(reference, policy)), smoothed(logps.p, label_smoothing))
 
 
+@loss(batch_dependent=True)
 def aot_unpaired(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Smoothing = 0.0) -> Tensor:
     """AOT, unpaired, arXiv:2406.05882: DPO between the sorted log-ratios of chosen and of rejected answers.
 

@@ -13,8 +13,10 @@ from sparring.loop.learning.losses.logps import Groups
 from sparring.loop.learning.losses.pointwise import kto_term, nca_term
 from sparring.loop.learning.losses.ranges import NotNegative, Positive
 from sparring.loop.learning.losses.scores import logistic
+from sparring.loop.traits import loss
 
 
+@loss(of="groups")
 def rpo_nv_group(
     groups: Groups, *, beta: Positive = 0.1, eta: Positive = 1.0, distance: Literal["sq", "bwd", "fwd"] = "sq"
 ) -> Tensor:
@@ -41,12 +43,14 @@ def _mean_square(groups: Groups, u: Tensor) -> Tensor:
     return 2 * groups.sum(deviation**2) / (groups.sizes - 1).clamp(min=1)
 
 
+@loss(of="groups")
 def nca_group(groups: Groups, *, beta: Positive = 0.1, alpha: Positive = 1.0) -> Tensor:
     """NCA, arXiv:2402.05369: the sum over K answers of -w log s(r) - (1/K) log s(-r), w = softmax(reward / alpha)."""
     share = groups.log_softmax(groups.reward / alpha).exp()
     return groups.sum(groups.weight * nca_term(beta * groups.ratio, share, groups.sizes[groups.group]))
 
 
+@loss(of="groups", baseline="mismatched")
 def kto_unpaired(
     groups: Groups,
     *,
@@ -63,11 +67,13 @@ def kto_unpaired(
     return groups.mean(groups.weight * kto_term(a, _labels(groups), desirable_weight, undesirable_weight))
 
 
+@loss(of="groups", baseline="running")
 def bco_unpaired(groups: Groups, *, beta: Positive = 0.1) -> Tensor:
     """BCO, arXiv:2404.04656, the mean over the group's answers; `reward` is the label, `baseline` as for bco."""
     return groups.mean(groups.weight * logistic(beta * (groups.ratio - groups.baseline), _labels(groups)))
 
 
+@loss(of="groups", reference_free=True)
 def sft(groups: Groups, *, reduce: Literal["mean", "sum"] = "mean") -> Tensor:
     """-log P of the group's answers, their mean; each a mean over its tokens, or their sum."""
     nll = -groups.policy if reduce == "sum" else -groups.policy / groups.tokens

@@ -60,6 +60,9 @@ class Logps:
     def __post_init__(self) -> None:
         _expand(self, ("p", "margin", "weight", "baseline", "offset"), self.policy_chosen)
 
+    def __len__(self) -> int:
+        return len(self.policy_chosen)
+
     @property
     def chosen_ratio(self) -> Tensor:
         return self.policy_chosen - self.reference_chosen
@@ -106,6 +109,10 @@ class Groups:
         if bool((self.sizes == 0).any()):
             empty = self.sizes.eq(0).nonzero().flatten().tolist()
             raise DataError(f"groups {empty} have no answers; number groups from 0 to G - 1 without a gap")
+
+    def __len__(self) -> int:
+        """G, the number of groups."""
+        return len(self.sizes)
 
     @property
     def ratio(self) -> Tensor:

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from sparring.loop.learning.losses.logps import Logps
 from sparring.loop.learning.losses.ranges import Inside, NotNegative, Positive
+from sparring.loop.traits import modifier
 
 STEEPEST = 30.0  # e^30 squared, and times a log-ratio, is still a float32
 
 
+@modifier(fits=lambda loss: loss.of_difference)
 def f_divergence(
     logps: Logps, *, divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"], alpha: Inside = 0.5
 ) -> Logps:
@@ -38,6 +40,7 @@ def f_divergence(
     return _with_ratios(logps, score(logps.chosen_ratio), score(logps.rejected_ratio))
 
 
+@modifier(fits=lambda loss: loss.clippable and not loss.reference_free)
 def clip(logps: Logps, *, beta: Positive, chosen: NotNegative, rejected: NotNegative) -> Logps:
     """TSO's dual clip (arXiv:2409.02118): min(r, c_w) of chosen, max(r, -c_l) of rejected, r = beta log-ratio.
 
@@ -49,6 +52,7 @@ def clip(logps: Logps, *, beta: Positive, chosen: NotNegative, rejected: NotNega
     )
 
 
+@modifier()
 def margin(logps: Logps, *, scale: NotNegative = 1.0) -> Logps:
     """A target margin for each pair: what a loss compares must differ by `scale` times the judge's margin.
 
@@ -58,6 +62,7 @@ def margin(logps: Logps, *, scale: NotNegative = 1.0) -> Logps:
     return replace(logps, offset=logps.offset + scale * logps.margin)
 
 
+@modifier()
 def length(logps: Logps, *, alpha: NotNegative) -> Logps:
     """R-DPO's length term (arXiv:2403.19159) for any loss: adds alpha (tokens of chosen - of rejected) to the gap.
 
@@ -66,6 +71,7 @@ def length(logps: Logps, *, alpha: NotNegative) -> Logps:
     return replace(logps, offset=logps.offset - alpha * logps.longer)
 
 
+@modifier()
 def wpo(logps: Logps) -> Logps:
     """WPO, arXiv:2406.11827: weights of e^(mean log-prob a token of chosen) times that of rejected, at most 1.
 

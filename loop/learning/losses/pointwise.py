@@ -11,8 +11,10 @@ from torch import Tensor
 from sparring.loop.learning.losses.logps import Logps
 from sparring.loop.learning.losses.ranges import NotNegative, Positive
 from sparring.loop.learning.losses.scores import each, expected, logistic, ratios
+from sparring.loop.traits import loss
 
 
+@loss(baseline="mismatched")
 def kto(
     logps: Logps,
     *,
@@ -32,6 +34,7 @@ def kto(
     return each(of, ratios(logps), logps.p)
 
 
+@loss(baseline="running")
 def bco(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     """BCO, arXiv:2404.04656: -log s(r - delta) for chosen, -log s(delta - r) for rejected.
 
@@ -40,6 +43,7 @@ def bco(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     return each(lambda ratio, label: logistic(beta * (ratio - logps.baseline), label), ratios(logps), logps.p)
 
 
+@loss()
 def nca(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     """NCA for pairs, arXiv:2402.05369: -log s(r) of chosen, and -(1/2) log s(-r) of both.
 
@@ -48,6 +52,7 @@ def nca(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     return each(lambda ratio, share: nca_term(beta * ratio, share, 2), ratios(logps), logps.p)
 
 
+@loss()
 def sppo_hard(logps: Logps, *, beta: Positive = 1e-3) -> Tensor:
     """SPPO with P in {0, 1}, Eq. 4.7 of arXiv:2405.00675: (ratio - 1 / (2 beta))^2 of chosen, plus for rejected.
 
@@ -56,6 +61,7 @@ def sppo_hard(logps: Logps, *, beta: Positive = 1e-3) -> Tensor:
     return each(lambda ratio, p: sppo_term(ratio, p, 1 / beta), ratios(logps), torch.ones_like(logps.p))
 
 
+@loss()
 def sppo(logps: Logps, *, eta: Positive = 1000.0) -> Tensor:
     """SPPO, Eq. 4.7 of arXiv:2405.00675: (ratio - eta (P - 1/2))^2 of both answers.
 
@@ -64,6 +70,7 @@ def sppo(logps: Logps, *, eta: Positive = 1000.0) -> Tensor:
     return each(lambda ratio, p: sppo_term(ratio, p, eta), ratios(logps), logps.p)
 
 
+@loss()
 def apo_zero(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     """APO-zero, Eq. 7 of arXiv:2408.06266: 1 - s(r) of chosen + s(r) of rejected; for answers above the policy's own.
 
@@ -72,6 +79,7 @@ def apo_zero(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     return each(lambda ratio, label: kto_term(beta * ratio, label, 1, 1), ratios(logps), logps.p)
 
 
+@loss()
 def apo_down(logps: Logps, *, beta: Positive = 0.1) -> Tensor:
     """APO-down, Eq. 8 of arXiv:2408.06266: s(r of chosen) + 1 - s(r of chosen - r of rejected).
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sparring.loop.errors import ConfigError
@@ -10,7 +10,7 @@ from sparring.loop.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    wanted: str
+    expected: str
     holds: Callable[[float], bool]
 
 
@@ -21,25 +21,42 @@ Noise = Annotated[float, Range("a number above 0 and below 0.5", lambda x: 0 < x
 Inside = Annotated[float, Range("a number above 0 and below 1", lambda x: 0 < x < 1)]
 UpToOne = Annotated[float, Range("a number above 0 and at most 1", lambda x: 0 < x <= 1)]
 
+Fit = tuple[str, Callable[[Any], bool]]
+PLAIN: Mapping[Any, Fit] = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: ("a number", lambda value: _is_number(value) and isfinite(value)),
+    str: ("text", lambda value: isinstance(value, str)),
+}
+
 
 def check_values(what: str, name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option's value that the function's signature does not allow, with ConfigError."""
+    """Refuse an option's value that the function's signature does not allow, with ConfigError.
+
+    Of an annotation that is not known here, or none, any value is taken.
+    """
     hints = get_type_hints(function, include_extras=True)
     for option, value in options.items():
-        check_value(f"{what} {name!r}: {option}", hints[option], value)
+        check_value(f"{what} {name!r}: {option}", hints.get(option), value)
 
 
 def check_value(what: str, annotation: Any, value: Any) -> None:
-    wanted, fits = _fit(annotation, value)
-    if not fits:
-        raise ConfigError(f"{what} is {value!r}; it must be {wanted}")
+    expected, fits = _fit(annotation)
+    if not fits(value):
+        raise ConfigError(f"{what} is {value!r}; it must be {expected}")
 
 
-def _fit(annotation: Any, value: Any) -> tuple[str, bool]:
-    if annotation is bool:
-        return "true or false", isinstance(value, bool)
+def _fit(annotation: Any) -> Fit:
+    if annotation in PLAIN:
+        return PLAIN[annotation]
     if get_origin(annotation) is Literal:
-        return f"one of {', '.join(get_args(annotation))}", value in get_args(annotation)
-    allowed: Range = get_args(annotation)[1]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return allowed.wanted, number and allowed.holds(value)
+        choices = get_args(annotation)
+        return f"one of {', '.join(map(str, choices))}", lambda value: value in choices
+    bounds = [each for each in get_args(annotation) if isinstance(each, Range)]
+    if bounds:
+        return bounds[0].expected, lambda value: _is_number(value) and bounds[0].holds(value)
+    return "anything", lambda value: True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

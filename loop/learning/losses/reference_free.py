@@ -9,13 +9,16 @@ from torch import Tensor
 from sparring.loop.learning.losses.logps import Logps
 from sparring.loop.learning.losses.ranges import NotNegative, Positive, Smoothing
 from sparring.loop.learning.losses.scores import difference, each, log_odds, logistic, means, nll_chosen, smoothed, sums
+from sparring.loop.traits import loss
 
 
+@loss(reference_free=True)
 def simpo(logps: Logps, *, beta: Positive = 2.0, gamma: NotNegative = 1.0, label_smoothing: Smoothing = 0.0) -> Tensor:
     """SimPO, Eq. 6 of arXiv:2405.14734: no reference, mean log-prob a token, target margin gamma."""
     return logistic(beta * difference(means(logps)) - gamma, smoothed(logps.p, label_smoothing))
 
 
+@loss(reference_free=True)
 def cpo(logps: Logps, *, beta: Positive = 0.1, alpha: NotNegative = 1.0) -> Tensor:
     """CPO, Eq. 3 of arXiv:2401.08417: -log s(beta (log P(chosen) - log P(rejected))) + alpha NLL(chosen).
 
@@ -25,6 +28,7 @@ def cpo(logps: Logps, *, beta: Positive = 0.1, alpha: NotNegative = 1.0) -> Tens
     return logistic(beta * difference(sums(logps)), logps.p) + alpha * nll_chosen(logps)
 
 
+@loss(reference_free=True)
 def orpo(logps: Logps, *, beta: NotNegative = 0.1) -> Tensor:
     """ORPO, arXiv:2403.07691: NLL(chosen) - beta log s(log-odds(chosen) - log-odds(rejected)).
 
@@ -34,6 +38,7 @@ def orpo(logps: Logps, *, beta: NotNegative = 0.1) -> Tensor:
     return nll_chosen(logps) + beta * logistic(difference(log_odds(logps)), logps.p)
 
 
+@loss(reference_free=True)
 def asft(logps: Logps, *, beta: NotNegative = 0.1) -> Tensor:
     """ASFT, arXiv:2409.10571: NLL(chosen) - beta (log s(log-odds(chosen)) + log s(-log-odds(rejected))).
 

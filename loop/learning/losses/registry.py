@@ -1,65 +1,34 @@
 """Losses, modifiers and regularisers by name, with their options fixed and checked before anything is learned."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from sparring.loop.errors import ConfigError
-from sparring.loop.learning.losses import gap, groups, modifiers, pointwise, reference_free, regularisers
+from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.learning.losses.logps import Groups, Logps
 from sparring.loop.learning.losses.ranges import NotNegative, check_value, check_values
-from sparring.loop.options import check_options, nearest
+from sparring.loop.options import check_options
+from sparring.loop.registry import Part, Registry, marked
+from sparring.loop.traits import LossTraits, ModifierTraits, RegulariserTraits
 
 Loss = Callable[[Logps], Tensor]
 GroupLoss = Callable[[Groups], Tensor]
 Modifier = Callable[[Logps], Logps]
 Spec = str | Sequence[Mapping[str, Any]]  # a loss by name, or a weighted sum of losses
+Values = TypeVar("Values", Logps, Groups)
 
-
-def _named(*functions: Any) -> dict[str, Callable[..., Any]]:
-    return {f.__name__: f for f in functions}
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = _named(
-    *(gap.sigmoid, gap.ipo, gap.hinge, reference_free.simpo, gap.cdpo, gap.robust, gap.exo, gap.rpo_nv),
-    *(gap.sigmoid_norm, gap.length_regularised, gap.dpop, gap.discopop, gap.aot, gap.aot_unpaired),
-    *(reference_free.cpo, reference_free.orpo, reference_free.asft),
-    *(pointwise.kto, pointwise.bco, pointwise.nca, pointwise.sppo, pointwise.sppo_hard),
-    *(pointwise.apo_zero, pointwise.apo_down),
-)
-GROUP_LOSSES: dict[str, Callable[..., Tensor]] = _named(
-    groups.rpo_nv_group, groups.nca_group, groups.kto_unpaired, groups.bco_unpaired, groups.sft
-)
-MODIFIERS: dict[str, Callable[..., Logps]] = _named(
-    modifiers.f_divergence, modifiers.margin, modifiers.clip, modifiers.wpo, modifiers.length
-)
-REGULARISERS: dict[str, Callable[..., Tensor]] = _named(
-    regularisers.nll_chosen, regularisers.nll_rationale, regularisers.optimism, regularisers.degree_ce
-)
-
-REFERENCE_FREE = frozenset({"simpo", "cpo", "orpo", "asft", "sft"})  # they never look at the reference
-BATCH_DEPENDENT = frozenset({"aot", "aot_unpaired"})  # a pair's value depends on the others of its micro-batch
-NEEDS_BASELINE: Mapping[str, str] = {
-    "kto": "mismatched",  # max(0, mean log-ratio of answers to other prompts of the batch)
-    "kto_unpaired": "mismatched",
-    "bco": "running",  # running mean of log-ratios of all answers
-    "bco_unpaired": "running",
-}
-NEEDS_SAMPLE = frozenset({"optimism"})
-# What is learned beside a pair: see loop.learning.preference_method.ASIDES.
-NEEDS_ASIDE: Mapping[str, str] = {"nll_rationale": "rationale", "degree_ce": "degree"}
-# Losses of a difference of log-ratios, which f-DPO is derived for.
-OF_DIFFERENCE = frozenset(
-    {"sigmoid", "ipo", "hinge", "cdpo", "robust", "exo", "rpo_nv", "sigmoid_norm", "length_regularised", "discopop"}
-)
-# The losses that a modifier cannot change, or would change into what nobody has a meaning for.
-MEANINGLESS: Mapping[str, frozenset[str]] = {
-    "clip": frozenset(LOSSES) & REFERENCE_FREE | {"aot"},
-    "f_divergence": frozenset(LOSSES) - OF_DIFFERENCE,
-}
+_LOSSES = marked(__package__, LossTraits)
+ANY_LOSS = Registry("loss", LossTraits, _LOSSES, "sparring.losses")
+LOSSES: dict[str, Callable[..., Tensor]] = {n: f for n, f in _LOSSES.items() if ANY_LOSS[n].traits.of == "pairs"}
+GROUP_LOSSES: dict[str, Callable[..., Tensor]] = {n: f for n, f in _LOSSES.items() if n not in LOSSES}
+MODIFIERS: dict[str, Callable[..., Logps]] = marked(__package__, ModifierTraits)
+REGULARISERS: dict[str, Callable[..., Tensor]] = marked(__package__, RegulariserTraits)
+PAIR_LOSS = Registry("loss", LossTraits, LOSSES, "sparring.losses")
+GROUP_LOSS = Registry("group loss", LossTraits, GROUP_LOSSES, "sparring.losses")
+MODIFIER = Registry("modifier", ModifierTraits, MODIFIERS, "sparring.modifiers")
+REGULARISER = Registry("regulariser", RegulariserTraits, REGULARISERS, "sparring.regularisers")
 
 
 def bind(loss: Spec, /, **options: Any) -> Loss:
@@ -68,37 +37,33 @@ def bind(loss: Spec, /, **options: Any) -> Loss:
     Raises ConfigError for a name, an option or a value that does not exist.
     """
     if isinstance(loss, str):
-        bound: Loss = _bound("loss", LOSSES, loss, options)
-        return bound
+        return _bound(_loss_of("pairs", loss), options)
     if options:
         raise ConfigError(f"option {min(options)!r} stands beside a list of losses; set it at the loss that it is for")
     if not loss:
         raise ConfigError("the list of losses is empty; give one mapping with a kind for each loss")
     terms = [_weighted(entry) for entry in loss]
-    baselines = {NEEDS_BASELINE[name]: name for name in loss_names(loss) if name in NEEDS_BASELINE}
+    baselines = {part.traits.baseline: part.name for part in loss_parts(loss) if part.traits.baseline != "none"}
     if len(baselines) > 1:
         raise ConfigError(f"losses {' and '.join(baselines.values())} need different baselines; drop one of them")
     return lambda logps: torch.stack([weight * term(logps) for weight, term in terms]).sum(0)
 
 
-def loss_names(loss: Spec) -> tuple[str, ...]:
-    """The losses that `bind` would bind. Raises ConfigError for an entry without a kind."""
-    return (loss,) if isinstance(loss, str) else tuple(_kind("loss", entry)[0] for entry in loss)
-
-
 def bind_group(name: str, /, **options: Any) -> GroupLoss:
     """A group loss with its options fixed. Raises ConfigError."""
-    bound: GroupLoss = _bound("group loss", GROUP_LOSSES, name, options)
-    return bound
+    return _bound(_loss_of("groups", name), options)
 
 
 def bind_modifiers(entries: Sequence[Mapping[str, Any]], loss: Spec) -> Modifier:
     """Modifiers {kind, option...} for a loss, applied in the order of the list. Raises ConfigError."""
-    terms = [_bound("modifier", MODIFIERS, *_kind("modifier", entry)) for entry in entries]
-    for modifier, name in product((entry["kind"] for entry in entries), loss_names(loss)):
-        if name in (meaningless := MEANINGLESS.get(modifier, frozenset())):
-            having = ", ".join(each for each in LOSSES if each not in meaningless)
-            raise ConfigError(f"modifier {modifier!r} has no meaning for loss {name!r}; it has one for {having}")
+    terms = [_checked(*_named(MODIFIER, entry)) for entry in entries]
+    for modifier in (MODIFIER[entry["kind"]] for entry in entries):
+        for each in loss_parts(loss):
+            if not modifier.traits.fits(each.traits):
+                fitting = ", ".join(n for n in LOSSES if modifier.traits.fits(PAIR_LOSS[n].traits))
+                raise ConfigError(
+                    f"modifier {modifier.name!r} has no meaning for loss {each.name!r}; it has one for {fitting}"
+                )
 
     def modify(logps: Logps) -> Logps:
         for term in terms:
@@ -110,7 +75,7 @@ def bind_modifiers(entries: Sequence[Mapping[str, Any]], loss: Spec) -> Modifier
 
 def bind_regularisers(entries: Sequence[Mapping[str, Any]]) -> Loss:
     """Regularisers {kind, option...}: their sum, zeros for none. Raises ConfigError."""
-    terms = [_bound("regulariser", REGULARISERS, *_kind("regulariser", entry)) for entry in entries]
+    terms = [_bound(*_named(REGULARISER, entry)) for entry in entries]
 
     def total(logps: Logps) -> Tensor:
         return sum((term(logps) for term in terms), torch.zeros_like(logps.policy_chosen))
@@ -118,25 +83,65 @@ def bind_regularisers(entries: Sequence[Mapping[str, Any]]) -> Loss:
     return total
 
 
+def loss_parts(loss: Spec) -> tuple[Part[LossTraits], ...]:
+    """The losses that a config names: one of pairs or of groups, or a list of losses of pairs. Raises ConfigError."""
+    if isinstance(loss, str):
+        return (ANY_LOSS[loss],)
+    return tuple(_loss_of("pairs", _kind("loss", entry)[0]) for entry in loss)
+
+
+def loss_names(loss: Spec) -> tuple[str, ...]:
+    """Their names. Raises ConfigError for an entry without a kind."""
+    return (loss,) if isinstance(loss, str) else tuple(_kind("loss", entry)[0] for entry in loss)
+
+
+def _loss_of(what: str, name: str) -> Part[LossTraits]:
+    """The loss of pairs, or of groups, that has the name."""
+    if name == "dpo":
+        raise ConfigError(f"there is no loss 'dpo' (it is called 'sigmoid'); choose one of {', '.join(LOSSES)}")
+    part = (PAIR_LOSS if what == "pairs" else GROUP_LOSS)[name]
+    if part.traits.of != what:
+        raise ConfigError(f"loss {name!r} is one of {part.traits.of}; expected one of {what}, see @loss(of={what!r})")
+    return part
+
+
 def _weighted(entry: Mapping[str, Any]) -> tuple[float, Loss]:
     name, options = _kind("loss", entry)
     weight = options.pop("weight", 1.0)
     check_value(f"loss {name!r}: weight", NotNegative, weight)
-    return weight, _bound("loss", LOSSES, name, options)
+    return weight, _bound(_loss_of("pairs", name), options)
+
+
+def _named(registry: Registry[Any], entry: Mapping[str, Any]) -> tuple[Part[Any], dict[str, Any]]:
+    name, options = _kind(registry.what, entry)
+    return registry[name], options
 
 
 def _kind(what: str, entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("kind"), str):
-        raise ConfigError(f"found {entry!r} for a {what}; wanted a mapping with its kind, its options beside it")
+        raise ConfigError(f"a {what} is {entry!r}; expected a mapping with its kind, its options beside it")
     options = dict(entry)
     return options.pop("kind"), options
 
 
-def _bound(what: str, known: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any]) -> Any:
-    if name not in known:
-        hint = " (it is called 'sigmoid')" if name == "dpo" else nearest(name, known)
-        raise ConfigError(f"there is no {what} {name!r}{hint}; choose one of {', '.join(known)}")
-    function = known[name]
-    check_options(what, name, function, options, skip=1)
-    check_values(what, name, function, options)
-    return lambda values: function(values, **options)
+def _checked(part: Part[Any], options: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """The part with its options fixed. Raises ConfigError."""
+    check_options(part.what, part.name, part.make, options, skip=1)
+    check_values(part.what, part.name, part.make, options)
+    return lambda values: part(values, **options)
+
+
+def _bound(part: Part[Any], options: Mapping[str, Any]) -> Callable[[Values], Tensor]:
+    """As `_checked`; a person's own part must give one value per row."""
+    term = _checked(part, options)
+    if not part.source:
+        return term
+
+    def own(values: Values) -> Tensor:
+        out, rows = term(values), len(values)
+        if not isinstance(out, Tensor) or out.shape != (rows,):
+            what = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else repr(out)
+            raise StepError(f"your own {part.what} {part.name} gave {what}; expected a tensor of shape ({rows},)")
+        return out
+
+    return own

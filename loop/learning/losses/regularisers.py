@@ -11,8 +11,10 @@ from sparring.loop.errors import DataError
 from sparring.loop.learning.losses.logps import Logps
 from sparring.loop.learning.losses.ranges import NotNegative
 from sparring.loop.learning.losses.scores import nll_chosen as mean_nll
+from sparring.loop.traits import regulariser
 
 
+@regulariser()
 def nll_chosen(logps: Logps, *, weight: NotNegative, reduce: Literal["mean", "sum"] = "mean") -> Tensor:
     """DPO + SFT (arXiv:2405.16436): -weight log P(chosen), summed over tokens as in its code, or their mean.
 
@@ -21,6 +23,7 @@ def nll_chosen(logps: Logps, *, weight: NotNegative, reduce: Literal["mean", "su
     return weight * (-logps.policy_chosen if reduce == "sum" else mean_nll(logps))
 
 
+@regulariser(aside="rationale")
 def nll_rationale(logps: Logps, *, weight: NotNegative) -> Tensor:
     """Rationales beside pairs (arXiv:2407.14477): -weight log P(rationale | prompt, both answers, verdict).
 
@@ -35,6 +38,7 @@ def nll_rationale(logps: Logps, *, weight: NotNegative) -> Tensor:
     return -weight * found / tokens
 
 
+@regulariser(aside="degree")
 def degree_ce(logps: Logps, *, weight: NotNegative) -> Tensor:
     """How much is missing from an answer (SPO, arXiv:2409.17791): -weight log P(degree | prompt, what is left of it).
 
@@ -50,6 +54,7 @@ def degree_ce(logps: Logps, *, weight: NotNegative) -> Tensor:
     return -weight * found / tokens
 
 
+@regulariser(needs_sample=True)
 def optimism(logps: Logps, *, weight: NotNegative) -> Tensor:
     """Eq. 4.2 of SELM (arXiv:2405.19332), and XPO (arXiv:2405.21046): weight log(policy / reference)(sample).
 

@@ -66,7 +66,7 @@ def test_the_example_means_what_it_says(tmp_path: Path) -> None:
     assert (config.judge.kind, config.judge.options) == ("rules", {})
     assert (config.pair.kind, config.pair.options) == ("best_worst", {})
     learn = config.learn
-    assert (learn.algorithm, learn.loss, learn.lr, learn.batch_size) == ("dpo", "sigmoid", 0.00001, 8)
+    assert (learn.algorithm, learn.loss, learn.lr, learn.batch_size) == ("preference", "sigmoid", 0.00001, 8)
     assert (learn.reference.kind, learn.options) == ("previous", {"beta": 0.1})
     assert (config.evaluate.rival, config.evaluate.n, config.evaluate.gate) == ("initial", 4, 0.5)
 
@@ -82,13 +82,13 @@ def test_the_example_means_what_it_says(tmp_path: Path) -> None:
             {"learn": {"loss": "sigmoyd"}},
             "there is no loss 'sigmoyd' (did you mean 'sigmoid'?); choose one of sigmoid,",
         ),
-        ({"learn": {"algorithm": "ddpo"}}, "learn.algorithm: found 'ddpo': input should be 'dpo', 'ppo'"),
+        ({"learn": {"algorithm": "ddpo"}}, "learn.algorithm: found 'ddpo': input should be 'preference', 'ppo'"),
         (
             {"judge": {"kind": "rulez"}},
             "there is no judge 'rulez' (did you mean 'rules'?); choose one of rules, reward",
         ),
         ({"judge": {"max_word": 3}}, "judge 'rules' has no option 'max_word' (did you mean 'max_words'?)"),
-        ({"pair": {"kind": "all"}}, "there is no pair builder 'all'; choose one of best_worst"),
+        ({"pair": {"kind": "all"}}, "there is no pair builder 'all'; choose one of "),
         ({"pair": {"margin": 1}}, "pair builder 'best_worst' has no option 'margin' (did you mean 'min_margin'?)"),
         ({"rounds": "many"}, "rounds: found 'many': input should be a valid integer"),
         ({"rounds": 0}, "rounds: found 0: input should be greater than or equal to 1"),

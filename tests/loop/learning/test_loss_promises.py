@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparring.loop.learning.losses import BATCH_DEPENDENT, LOSSES, REFERENCE_FREE, Logps, bind, mean_loss, metrics
-from tests.helpers.logps import columns, logps, pair_of
+from sparring.loop.learning.losses import LOSSES, Logps, bind, mean_loss, metrics
+from tests.helpers.logps import BATCH_DEPENDENT, REFERENCE_FREE, columns, logps, pair_of
 
 
 @pytest.mark.parametrize("e", [0.1, 0.25, 0.4])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from sparring.loop.learning.losses import BATCH_DEPENDENT, LOSSES, bind
+from sparring.loop.learning.losses import LOSSES, bind
 from sparring.loop.learning.losses.scores import log1mexp
 from tests.helpers.closed_forms import PAIRS
-from tests.helpers.logps import Columns, columns, extremes, logps, pair_of
+from tests.helpers.logps import BATCH_DEPENDENT, Columns, columns, extremes, logps, pair_of
 
 CASES = [
     ("sigmoid", {}),

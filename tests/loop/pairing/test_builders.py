@@ -13,19 +13,12 @@ from sparring.loop.pairing import (
     Candidates,
     Choice,
     Unpaired,
-    all_margin,
-    best_random,
-    best_worst,
-    contrast,
-    dataset,
-    gold,
-    group,
-    ranked,
-    siblings,
-    threshold,
 )
-from sparring.loop.pairing.pipeline import EXAMPLE_BUILDERS, UNSCORED, pairing
-from sparring.loop.pairing.trees import trust
+from sparring.loop.pairing.builders.dataset_gold import dataset, gold
+from sparring.loop.pairing.builders.examples import group, threshold
+from sparring.loop.pairing.builders.ranking import all_margin, best_random, best_worst, contrast, ranked
+from sparring.loop.pairing.builders.tree import siblings, trust
+from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.types import Example, Pair, PromptOutcome
 from tests.helpers.candidates import Answer, flat, gathered, seen
 from tests.helpers.experience import ROUND
@@ -338,7 +331,7 @@ def test_pairs_that_lose_their_duel_are_counted() -> None:
         ("threshold", {"at": float("nan")}, "at is nan; wanted a number"),
         ("group", {"keep_ties": "no"}, "keep_ties is 'no'; wanted true or false"),
         ("dataset", {"per_prompt": 1}, "pair builder 'dataset' has no option 'per_prompt'; it takes none"),
-        ("sibling", {}, "there is no pair builder 'sibling' (did you mean 'siblings'?); choose one of best_worst,"),
+        ("sibling", {}, "there is no pair builder 'sibling' (did you mean 'siblings'?); choose one of "),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_built(kind: str, options: dict[str, Any], message: str) -> None:
@@ -348,8 +341,8 @@ def test_wrong_values_are_refused_before_anything_is_built(kind: str, options: d
 
 
 def test_every_builder_says_its_source_or_its_rule_and_is_of_one_sort() -> None:
-    assert all(builder.__doc__ for builder in BUILDERS.values())
-    assert EXAMPLE_BUILDERS | UNSCORED | set(RANKERS) | {"siblings", "sql"} == set(BUILDERS)
+    assert all(builder.make.__doc__ for builder in BUILDERS.values())
+    assert {"threshold", "group", "dataset", "gold", *RANKERS, "siblings", "sql"} == set(BUILDERS)
     everything = [*TREE, REFERENCE, Answer("x", 0.3, "dataset")]
     needed: dict[str, dict[str, Any]] = {"threshold": {"at": 0.5}, "sql": {"query": "SELECT 1"}}
     for kind, builder in BUILDERS.items():
@@ -357,4 +350,4 @@ def test_every_builder_says_its_source_or_its_rule_and_is_of_one_sort() -> None:
         if kind == "sql":  # nobody asked
             assert isinstance(found, Unpaired) and found.outcome == "filtered"
             continue
-        assert all(isinstance(item, Choice) != (kind in EXAMPLE_BUILDERS) for item in found), kind
+        assert all(isinstance(item, Choice) != (builder.traits.gives == "examples") for item in found), kind

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import mean_scores
-from sparring.loop.pairing import BUILDERS, EXAMPLE_BUILDERS, FILTERS, UNSCORED, Named
+from sparring.loop.pairing import BUILDERS, FILTERS, Named
 from sparring.loop.pairing.checks import check_pairing
 from sparring.loop.pairing.pipeline import Ask, pairing
 from sparring.loop.types import Example, Experience, Pair, PromptOutcome, derive_seed
@@ -98,7 +98,7 @@ def assert_conserved(kind: str, experience: Experience, records: Sequence[Any]) 
     for row in records:
         if isinstance(row, PromptOutcome):
             continue
-        assert isinstance(row, Example if kind in EXAMPLE_BUILDERS else Pair)
+        assert isinstance(row, Example if BUILDERS[kind].traits.gives == "examples" else Pair)
         assert row.builder == kind
         sides = [row.completion_id] if isinstance(row, Example) else [row.chosen_id, row.rejected_id]
         assert {known[side].prompt_id for side in sides} == {row.prompt_id}
@@ -120,7 +120,7 @@ def test_builders_lose_no_prompt(kind: str, data: st.DataObject) -> None:
     records = records_of(kind, experience, options)
     assert_conserved(kind, experience, records)
     scores = {c for j in experience.judgements if j.value is not None for c in [j.completion_id]}
-    if kind not in UNSCORED | {"siblings"}:  # an answer without a verdict is nowhere
+    if BUILDERS[kind].traits.scores and kind != "siblings":  # an answer without a verdict is nowhere
         assert all({r.completion_id} if isinstance(r, Example) else {r.chosen_id, r.rejected_id} <= scores
                    for r in records if not isinstance(r, PromptOutcome))  # fmt: skip
     # No prompt has a say in another's pairs, and no order of prompts either.

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.pairing import FILTERS, Dropped, Row, all_margin, dedup, length, margin, pass_rate, strength
+from sparring.loop.pairing import FILTERS, Dropped, Row
+from sparring.loop.pairing.builders.ranking import all_margin
 from sparring.loop.pairing.checks import check_pairing
-from sparring.loop.pairing.dedup import similarity
+from sparring.loop.pairing.filters.dedup import dedup, similarity
+from sparring.loop.pairing.filters.simple import length, margin, pass_rate
+from sparring.loop.pairing.filters.strength import strength
 from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.types import Example, Pair, PromptOutcome
 from tests.helpers.candidates import Answer, gathered, seen
@@ -243,19 +246,19 @@ def test_examples_are_dropped_with_their_prompt() -> None:
             [{"kind": "strength", "negative": "swap"}],
             "negative is 'swap'; wanted one of flip, drop, keep",
         ),
-        ("best_worst", {"kind": "margin"}, "pair.filters is {'kind': 'margin'}; wanted a list such as"),
-        ("best_worst", ["margin"], "pair.filters is ['margin']; wanted a list such as"),
-        ("best_worst", "margin", "pair.filters is 'margin'; wanted a list such as"),
-        ("best_worst", None, "pair.filters is None; wanted a list such as"),
-        ("best_worst", [{"low": 1}], "wanted a list such as [{kind: margin, low: 0.5}]"),
+        ("best_worst", {"kind": "margin"}, "pair.filters is {'kind': 'margin'}; expected a list such as"),
+        ("best_worst", ["margin"], "pair.filters is ['margin']; expected a list such as"),
+        ("best_worst", "margin", "pair.filters is 'margin'; expected a list such as"),
+        ("best_worst", None, "pair.filters is None; expected a list such as"),
+        ("best_worst", [{"low": 1}], "expected a list such as [{kind: margin, low: 0.5}]"),
         (
             "group",
             [{"kind": "margin"}],
             "pair filter 'margin' does not go with pair builder 'group': it looks at pairs",
         ),
         ("gold", [{"kind": "pass_rate"}], "does not go with pair builder 'gold': it looks at scores"),
-        ("siblings", [{"kind": "dedup"}], "siblings begin alike"),
-        ("siblings", [{"kind": "strength"}], "siblings may be partial"),
+        ("siblings", [{"kind": "dedup"}], "these may be partial"),
+        ("siblings", [{"kind": "strength"}], "these may be partial"),
     ],
 )
 def test_wrong_filters_are_refused_before_anything_is_built(kind: str, filters: Any, message: str) -> None:
@@ -269,7 +272,7 @@ def test_what_a_config_may_say() -> None:
     check_pairing("gold", {"per_prompt": 2, "filters": [{"kind": "dedup", "at": 1}, {"kind": "length", "ratio": 3}]})
     check_pairing("threshold", {"at": 0.5, "filters": [{"kind": "pass_rate"}]})
     check_pairing("best_worst", {"filters": ()})
-    assert all(step.__doc__ for step in FILTERS.values())
+    assert all(step.make.__doc__ for step in FILTERS.values())
 
 
 def test_filters_give_a_verdict_on_every_row_in_order() -> None:

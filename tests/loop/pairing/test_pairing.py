@@ -104,8 +104,9 @@ def test_a_score_is_the_mean_of_what_the_judge_said() -> None:
         (
             "best_wrost",
             {},
-            "there is no pair builder 'best_wrost' (did you mean 'best_worst'?); choose one of best_worst, "
-            "best_random, all_margin, contrast, ranked, gold, siblings, threshold, group, dataset, sql",
+            "there is no pair builder 'best_wrost' (did you mean 'best_worst'?); choose one of gold, dataset, "
+            "threshold, group, best_worst, best_random, all_margin, contrast, ranked, sql, siblings, or name your own: "
+            "./file.py:name",
         ),
         (
             "best_worst",

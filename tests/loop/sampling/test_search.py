@@ -12,7 +12,8 @@ import pytest
 from sparring.judges.rules import RulesJudge
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Scores, to_judge
-from sparring.loop.pairing import Candidates, Choice, Unpaired, siblings
+from sparring.loop.pairing import Candidates, Choice, Unpaired
+from sparring.loop.pairing.builders.tree import siblings
 from sparring.loop.parts import Judge
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
 from sparring.loop.sampling.search import TreeSampler

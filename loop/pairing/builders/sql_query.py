@@ -5,11 +5,13 @@ from math import isnan, nan
 
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.judgements import Scores
-from sparring.loop.pairing.ranking import rankable
+from sparring.loop.pairing.builders.ranking import rankable
 from sparring.loop.pairing.types import Candidates, Choice, Named, Scored, Unpaired
+from sparring.loop.traits import builder
 from sparring.loop.types import Completion
 
 
+@builder(by_query=True)
 def sql(candidates: Candidates, *, query: str) -> Sequence[Choice] | Unpaired:
     """The pairs that `query` names (see store.plug_points.PAIRS), its margins and probabilities, else the judge's.
 

@@ -5,14 +5,17 @@ from math import inf
 
 from sparring.loop.pairing.types import Candidates, Choice, Dropped, Row
 from sparring.loop.pairing.values import band, number
+from sparring.loop.traits import filter
 
 
+@filter(pairs=True, scores=True)
 def margin(rows: Sequence[Row], *, low: float = 0.0, high: float | None = None) -> list[Row | Dropped]:
     """Keep pairs whose score difference lies from `low` to `high`."""
     top = band(low, high)
     return [_within(row, "margin", choice_of(row).margin, low, top) for row in rows]
 
 
+@filter(scores=True)
 def pass_rate(rows: Sequence[Row], *, low: float = 0.2, high: float = 0.8, at: float = 1.0) -> list[Row | Dropped]:
     """Keep prompts of moderate difficulty: the share of scored answers with a score of `at` or more in [low, high].
 
@@ -23,6 +26,7 @@ def pass_rate(rows: Sequence[Row], *, low: float = 0.2, high: float = 0.8, at: f
     return [_within(row, "pass rate", _passed(row.candidates, at), low, high) for row in rows]
 
 
+@filter(pairs=True)
 def length(rows: Sequence[Row], *, ratio: float = 2.0) -> list[Row | Dropped]:
     """Keep pairs whose longer answer has at most `ratio` times the tokens of the shorter: against length bias."""
     number("ratio", ratio, 1)

@@ -8,13 +8,15 @@ from statistics import fmean
 from typing import Literal
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.pairing.filters import choice_of
+from sparring.loop.pairing.filters.simple import choice_of
 from sparring.loop.pairing.types import Candidates, Choice, Dropped, Row, Scored
 from sparring.loop.pairing.values import one_of, switch
+from sparring.loop.traits import filter
 
 Differences = Mapping[str, float]  # of each member: its score of chosen less its score of rejected
 
 
+@filter(pairs=True, scores=True, whole="compares scores of whole answers")
 def strength(
     rows: Sequence[Row], *, negative: Literal["flip", "drop", "keep"] = "flip", soft: bool = False
 ) -> list[Row | Dropped]:

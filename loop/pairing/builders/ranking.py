@@ -6,9 +6,11 @@ from typing import Literal
 from sparring.loop.errors import ConfigError
 from sparring.loop.pairing.types import Candidates, Choice, Scored, Unpaired
 from sparring.loop.pairing.values import number, one_of, whole
+from sparring.loop.traits import builder
 from sparring.loop.types import derive_seed
 
 
+@builder()
 def best_worst(candidates: Candidates, *, per_prompt: int = 1, min_margin: float = 0.0) -> Sequence[Choice] | Unpaired:
     """Pair the best answer with the worst, the second best with the second worst, ... up to `per_prompt` pairs.
 
@@ -26,6 +28,7 @@ def best_worst(candidates: Candidates, *, per_prompt: int = 1, min_margin: float
     return [c for c in opposite if _differ(c, min_margin)] or _tie(scored, min_margin)
 
 
+@builder()
 def best_random(candidates: Candidates, *, seed: int = 0, min_margin: float = 0.0) -> Sequence[Choice] | Unpaired:
     """Pair the best answer with another one at random, of those that lie more than `min_margin` below it.
 
@@ -43,6 +46,7 @@ def best_random(candidates: Candidates, *, seed: int = 0, min_margin: float = 0.
     return drawn[:1] or _tie(scored, min_margin)
 
 
+@builder()
 def all_margin(
     candidates: Candidates, *, min_margin: float = 0.0, per_prompt: int | None = None
 ) -> Sequence[Choice] | Unpaired:
@@ -59,6 +63,7 @@ def all_margin(
     return _by_margin(scored, min_margin)[:per_prompt] or _tie(scored, min_margin)
 
 
+@builder()
 def contrast(
     candidates: Candidates, *, mode: Literal["high", "low", "mixed"] = "high", min_margin: float = 0.0
 ) -> Sequence[Choice] | Unpaired:
@@ -78,6 +83,7 @@ def contrast(
     return (found[:1] if mode == "high" else found[-1:]) or _tie(scored, min_margin)
 
 
+@builder(needs="reference")
 def ranked(candidates: Candidates, *, min_margin: float = 0.0) -> Sequence[Choice] | Unpaired:
     """Rank the reference's sample with the policy's answers: best against worst of all, the sample is kept beside.
 

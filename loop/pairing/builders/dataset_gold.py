@@ -5,9 +5,11 @@ from itertools import cycle
 
 from sparring.loop.pairing.types import Candidates, Choice, Pick, Scored, Unpaired
 from sparring.loop.pairing.values import whole
+from sparring.loop.traits import builder
 from sparring.loop.types import Completion
 
 
+@builder(scores=False, needs="dataset")
 def gold(candidates: Candidates, *, per_prompt: int = 1) -> Sequence[Choice] | Unpaired:
     """Pair the given answer with the first `per_prompt` of the policy's own: self-play, SPIN (arXiv:2401.01335).
 
@@ -26,6 +28,7 @@ def gold(candidates: Candidates, *, per_prompt: int = 1) -> Sequence[Choice] | U
     return [Choice(Scored(1.0, g), Scored(0.0, o)) for g, o in zip(cycle(given), other[:per_prompt], strict=False)]
 
 
+@builder(gives="examples", scores=False, needs="dataset")
 def dataset(candidates: Candidates) -> Sequence[Pick] | Unpaired:
     """Every given answer (origin `dataset` or `human`) as an example with reward 1: supervised fine-tuning."""
     given = _given(candidates)

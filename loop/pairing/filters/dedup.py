@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from math import ceil
 
-from sparring.loop.pairing.filters import choice_of
+from sparring.loop.pairing.filters.simple import choice_of
 from sparring.loop.pairing.types import Dropped, Row
 from sparring.loop.pairing.values import number
+from sparring.loop.traits import filter
 from sparring.loop.types import Completion
 
 Element = tuple[int, int]  # a token id, and the how many-th of its answer it is: makes a set of a multiset
 
 
+@filter(pairs=True, whole="drops answers that are nearly equal")
 def dedup(rows: Sequence[Row], *, at: float = 0.9) -> list[Row | Dropped]:
     """Drop pairs of two nearly equal answers, and pairs whose chosen answer is nearly that of an earlier pair.
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from sparring.loop.errors import ConfigError
 from sparring.loop.pairing.types import Candidates, Pick, Unpaired
 from sparring.loop.pairing.values import number, switch, whole
+from sparring.loop.traits import builder
 
 
+@builder(gives="examples")
 def threshold(candidates: Candidates, *, at: float, below: float | None = None) -> Sequence[Pick] | Unpaired:
     """Label every scored answer: 1 (desirable) for a score of `at` or more, 0 for one of `below` or less.
 
@@ -25,6 +27,7 @@ def threshold(candidates: Candidates, *, at: float, below: float | None = None) 
     return labelled or Unpaired("filtered", f"all {len(scored)} scores lie between below {low:g} and at {at:g}")
 
 
+@builder(gives="examples")
 def group(candidates: Candidates, *, min_size: int = 2, keep_ties: bool = False) -> Sequence[Pick] | Unpaired:
     """All scored answers of the prompt with their score as reward: for GRPO, RLOO and losses over K answers.
 

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from sparring.loop.pairing.types import Candidates, Choice, Scored, Unpaired
 from sparring.loop.pairing.values import number, switch
+from sparring.loop.traits import builder
 from sparring.loop.types import Completion
 
 
@@ -22,6 +23,7 @@ class Node:
         return Scored(fmean(self.leaves), self.completion)
 
 
+@builder(partial=True)
 def siblings(
     candidates: Candidates, *, min_margin: float = 0.0, smooth_by_visits: bool = False
 ) -> Sequence[Choice] | Unpaired:
