@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sparring.judges.choosing import CHOICES
 from sparring.judges.inner import Inner
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import EXPLORER, Scores
 from sparring.loop.options import nearest
@@ -34,6 +35,15 @@ class Ensemble(Judge, Protocol):
         ...
 
 
+@traits.judge(
+    canaries=True,
+    parts={EXPLORER: "one", ORACLE: "one"},
+    cannot_measure="it has an opinion of two answers per prompt, and held-out answers need one each",
+    cannot_join={
+        "panel": "the members of a panel judge the same duels",
+        "active": "its oracle and its explorer judge what they are given",
+    },
+)
 class ActiveJudge:
     """Puts two answers a prompt to `oracle`, chosen by the scores of `explorer`; the oracle's reading decides.
 

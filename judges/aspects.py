@@ -15,6 +15,7 @@ from sparring.judges.llm import client_of
 from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import read_object, storable
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Pointwise, score_id
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest, make_id
@@ -122,6 +123,7 @@ class AspectsJudge(HasClient, Pointwise):
         return Judgement(row_id, self.name, completion.id, None, "", name, 0, value, rationale)
 
 
+@traits.judge(canaries=True)
 def aspects_judge(
     *,
     model: str,

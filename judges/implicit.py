@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError, NotANumber
 from sparring.loop.judgements import Pointwise, score_id, unjudged
 from sparring.loop.types import Completion, Group, Judgement, Prompt, digest
@@ -31,6 +32,7 @@ class _Models:
     context: int  # tokens that both models have positions for
 
 
+@traits.judge(models=("policy", "reference"), canaries=True)
 class ImplicitJudge(Pointwise):
     """Scores each completion alone: beta * (log pi(y|x) - log pi_ref(y|x)), in nats times beta.
 

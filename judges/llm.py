@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import Verdict, json_score, json_verdict, label_verdict, score_schema, verdict_schema
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, Scores, duel_id, duels, score_id, unjudged
 from sparring.loop.options import check_options
@@ -111,6 +112,7 @@ class LLMJudge(HasClient):
         return label_verdict(self.labels, reply.logprobs, reply.text)
 
 
+@traits.judge(canaries=True)
 def llm_judge(
     *,
     model: str,

@@ -10,12 +10,14 @@ from dataclasses import replace
 from statistics import fmean
 
 from sparring.judges.inner import Inner
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import SEPARATOR, Duel, Scores, duel_id, duel_scores, duels, from_duels
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
 
+@traits.judge(parts={"judges": "several"}, canaries=True)
 class Panel:
     """A judge of pairs made of judges of any kind, which judge one after another.
 

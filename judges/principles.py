@@ -19,6 +19,7 @@ from sparring.judges.llm import client_of
 from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import Verdict, label_verdict
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Duel, Pairwise, Scores, duel_id, duels, from_duels
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
@@ -103,6 +104,7 @@ class PrinciplesJudge(HasClient, Pairwise):
         return Question(of.blank.id, self.name, messages, LABELS)
 
 
+@traits.judge(canaries=True)
 def principles_judge(
     *,
     model: str,

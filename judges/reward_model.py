@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sparring.loop import traits
 from sparring.loop.aggregate import AGGREGATORS, Scale, check_aggregator, members, standardised
 from sparring.loop.errors import ConfigError, DataError, NotANumber
 from sparring.loop.judgements import Pointwise, Scores, mean_scores, score_id, unjudged
@@ -33,6 +34,7 @@ class _Model:
     scales: list[Scale] | None
 
 
+@traits.judge(canaries=True)
 class RewardModelJudge(Pointwise):
     """Scores each completion alone. `model` is a folder or hub id, or a list of such: an ensemble.
 

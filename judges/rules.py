@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from sparring.judges.ifeval import check_of
 from sparring.judges.maths import final_number, reference_number
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.judgements import Pointwise, unjudged
 from sparring.loop.types import Completion, Group, Judgement, Prompt, digest, make_id
@@ -22,6 +23,12 @@ Rule = tuple[str, Callable[[str], bool]]  # its name, and whether a text meets i
 Truncated = Literal["judge", "fail"]
 
 
+def check_prompt(prompt: Prompt) -> None:
+    """Raises DataError when a rule of the prompt is malformed. A prompt without rules passes."""
+    rules_of(prompt)
+
+
+@traits.judge(check_prompt=check_prompt)
 class RulesJudge(Pointwise):
     """Scores each completion alone: value = instructions met / instructions, each by its strict verdict.
 
@@ -74,11 +81,6 @@ class RulesJudge(Pointwise):
         missed = [name for name, met in rules if not met(completion.text)]
         n_met = len(rules) - len(missed)
         return n_met / len(rules), f"{n_met}/{len(rules)}: missed {', '.join(missed)}" if missed else ""
-
-
-def check_prompt(prompt: Prompt) -> None:
-    """Raises DataError when a rule of the prompt is malformed. A prompt without rules passes."""
-    rules_of(prompt)
 
 
 def rules_of(prompt: Prompt) -> list[Rule]:

@@ -8,6 +8,7 @@ from sparring.judges.inner import Inner
 from sparring.judges.llm import LLMJudge
 from sparring.judges.llm_client import LLMClient
 from sparring.judges.templates import PromptFile
+from sparring.loop import traits
 from sparring.loop.judgements import Pointwise, score_id, unjudged
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
@@ -15,6 +16,12 @@ SCALE = (0, 5)
 START = ""  # stands for the policy that a run starts from
 
 
+@traits.judge(
+    canaries=True,
+    asks_policies=True,
+    cannot_measure="a policy must not measure itself",
+    cannot_join={"active": "its oracle sees two answers of a prompt, and may not see who the policy is"},
+)
 class SelfJudge(Pointwise):
     """Scores each completion alone: 0 to 5 points that add up, told in JSON with the reasons, in one greedy answer.
 

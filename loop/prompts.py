@@ -15,21 +15,23 @@ from sparring.loop.types import Message, Prompt, Split
 READERS = (".jsonl", ".parquet", ".csv")
 
 
-def read_prompts(source: str, split: Split) -> list[Prompt]:
+def read_prompts(source: str | Sequence[Mapping[str, Any]], split: Split) -> list[Prompt]:
     """All prompts of a source, in order.
 
-    `source` is a file (.jsonl, .parquet, .csv), a folder written by datasets' save_to_disk, or a dataset id of the hub,
-    `org/name` or `org/name:split`. Raises DataError for a missing or empty source, a row without a prompt, duplicates.
+    `source` is a file (.jsonl, .parquet, .csv), a folder written by datasets' save_to_disk, a dataset id of the hub,
+    `org/name` or `org/name:split`, or the rows themselves. Raises DataError for a missing or empty source, a row
+    without a prompt, duplicates.
     """
-    prompts = [_prompt(row, f"{source} row {i}", source, split) for i, row in enumerate(read_rows(source), start=1)]
+    name, rows = (source, read_rows(source)) if isinstance(source, str) else (f"{split} prompts", source)
+    prompts = [_prompt(row, f"{name} row {i}", name, split) for i, row in enumerate(rows, start=1)]
     if not prompts:
-        raise DataError(f"{source} has no rows; wanted at least one with a field 'prompt' or 'messages'")
+        raise DataError(f"{name} has no rows; wanted at least one with a field 'prompt' or 'messages'")
     first: dict[str, int] = {}
     for number, prompt in enumerate(prompts, start=1):
         key = normalised(prompt.messages)
         if key in first:
             raise DataError(
-                f"{source} row {number} repeats the prompt of row {first[key]}: {_short(prompt)}; remove one of them"
+                f"{name} row {number} repeats the prompt of row {first[key]}: {_short(prompt)}; remove one of them"
             )
         first[key] = number
     return prompts

@@ -30,6 +30,19 @@ def marked(package: str, kind: type) -> dict[str, Callable[..., Any]]:
     return parts
 
 
+def own_label(name: str, group: str) -> str:
+    """How rows and ids call a person's own part, by its name or entry point; another name as it is."""
+    installed = next(iter(entry_points(group=group, name=name)), None)
+    if installed is None and not is_own(name):
+        return name
+    return label(installed.load() if installed else load_own(name))
+
+
+def label(part: Callable[..., Any]) -> str:
+    """The name of a person's own part, and the hash of its source."""
+    return f"{part.__qualname__}@{source_sha256(part)[:8]}"
+
+
 @dataclass(frozen=True)
 class Part(Generic[Traits]):
     """What a name stands for. `source` is the hash of a person's own source, "" for what is shipped."""

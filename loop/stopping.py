@@ -4,8 +4,13 @@ A rule says what it found and why, or nothing. It is switched on by its bound in
 decides afterwards (approve, reject, roll back) takes precedence over it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from sparring.loop.errors import ConfigError
+from sparring.loop.options import check_options
+from sparring.loop.registry import Registry
+from sparring.loop.traits import RuleTraits
 from sparring.loop.types import Facts
 
 Verdict = tuple[float, str]
@@ -70,11 +75,30 @@ RULES: dict[str, Rule] = {
 }
 
 
-def first_broken(facts: Facts, bounds: Mapping[str, float | None]) -> tuple[str, float, Verdict] | None:
-    """The first rule that a round breaks: its name, its bound, and what it says. A bound of None is a rule left out."""
-    for name, rule in RULES.items():
-        bound = bounds.get(name)
-        verdict = rule(facts, bound) if bound is not None else None
-        if bound is not None and verdict is not None:
-            return name, bound, verdict
+STOP_RULES = Registry("stop rule", RuleTraits, RULES, "sparring.stop_rules")
+
+
+def check_rules(rules: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an entry of `stop.rules`, a rule {kind, bound, option...}, that does not exist or lacks its bound."""
+    for each in rules:
+        rule, options = STOP_RULES[each["kind"]], {k: v for k, v in each.items() if k not in ("kind", "bound")}
+        if isinstance(each.get("bound"), bool) or not isinstance(each.get("bound"), int | float):
+            raise ConfigError(f"stop rule {rule.name} has the bound {each.get('bound')!r}; expected a number")
+        check_options("stop rule", rule.name, rule.make, options, skip=2)
+
+
+def first_broken(
+    facts: Facts, bounds: Mapping[str, float | None], rules: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, float, Verdict] | None:
+    """The first rule that a round breaks: its name, its bound, and what it says. A bound of None is a rule left out.
+
+    `bounds` are of the shipped rules, `rules` are further ones as {kind, bound, option...}.
+    """
+    every = [{"kind": name, "bound": bounds.get(name)} for name in RULES if bounds.get(name) is not None]
+    for each in (*every, *rules):
+        options = dict(each)
+        rule, bound = STOP_RULES[options.pop("kind")], options.pop("bound")
+        verdict = rule(facts, bound, **options)
+        if verdict is not None:
+            return rule.label, float(bound), verdict
     return None

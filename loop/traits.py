@@ -59,6 +59,8 @@ class RuleTraits:
 class JudgeTraits:
     parts: Mapping[str, Literal["one", "several"]] = field(default_factory=dict)  # options that are judges
     models: tuple[str, ...] = ()  # options that are models, which may be run:NAME
+    canaries: bool = False  # a model, whose verdicts are tried on canaries before a loop learns from them
+    check_prompt: Callable[[Any], None] | None = None  # raises DataError for a prompt whose row it cannot judge
     asks_policies: bool = False  # its first argument gives the policies of a loop as LLM clients
     cannot_measure: str = ""  # why it must not judge held-out answers; "" where it may
     cannot_join: Mapping[str, str] = field(default_factory=dict)  # judges that it cannot be a part of, and why
@@ -121,9 +123,13 @@ def judge(
     *,
     parts: Mapping[str, Literal["one", "several"]] | None = None,
     models: tuple[str, ...] = (),
+    canaries: bool = False,
+    check_prompt: Callable[[Any], None] | None = None,
     asks_policies: bool = False,
     cannot_measure: str = "",
     cannot_join: Mapping[str, str] | None = None,
 ) -> Callable[[P], P]:
     """Mark a class of judges, or a function `score(prompt, completion, **options) -> float | None`."""
-    return _mark(JudgeTraits(parts or {}, models, asks_policies, cannot_measure, cannot_join or {}))
+    return _mark(
+        JudgeTraits(parts or {}, models, canaries, check_prompt, asks_policies, cannot_measure, cannot_join or {})
+    )

@@ -110,10 +110,7 @@ def test_importing_the_core_loads_nothing_heavy() -> None:
 
 def test_judges_by_name_load_nothing_heavy() -> None:
     """A config is checked against every judge's signature, so that must not cost a start of torch."""
-    loaded = loaded_by(
-        "from sparring.flows.compose.judge_factory import JUDGES, judge_factory\n"
-        "for kind in JUDGES: judge_factory(kind)"
-    )
+    loaded = loaded_by("from sparring.judges import JUDGES\nfor kind in JUDGES: JUDGES[kind]")
     assert "sparring.judges.active" in loaded
     heavy = {"torch", "vllm", "transformers", "openai", "prefect", "peft"}
     assert {name.split(".")[0] for name in loaded} & heavy == set()

@@ -20,6 +20,7 @@ from sparring.flows.compose.judge_factory import (
     policy_clients,
 )
 from sparring.flows.compose.learner import check_learner, make_learner, silent
+from sparring.flows.compose.own_parts import with_sources
 from sparring.flows.compose.sampler import check_sources, make_sampler
 from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, query_records
 from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
@@ -29,6 +30,7 @@ from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.guard import beat
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating
+from sparring.judges import JUDGES
 from sparring.loop.errors import ConfigError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.pairing import BUILDERS
@@ -37,6 +39,7 @@ from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Judge, OnChunk, Pairing, Parts, passthrough
 from sparring.loop.prompts import read_prompts, refuse_overlap
 from sparring.loop.round import round_zero
+from sparring.loop.stopping import check_rules
 from sparring.loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
 from sparring.store.history import policy_after, rounds_settled
 from sparring.store.store import DuckStore
@@ -80,10 +83,11 @@ def check_labels(config: Config) -> None:
     for section in _judges(config):
         check_judge(section)
     check_eval_judge(config.evaluate.judge or config.judge)
-    if config.sample.n == 0 and any(section.kind == "self" for section in every(config.judge)):
+    if config.sample.n == 0 and any(JUDGES[section.kind].traits.asks_policies for section in every(config.judge)):
         raise ConfigError("judge self asks the policy that answered, and sample.n is 0: no policy does; set sample.n")
     check_pairing(config.pair.kind, pair_options(config))
     check_queries(config)
+    check_rules([each.entry for each in config.stop.rules])
 
 
 def pair_options(config: Config) -> dict[str, Any]:
@@ -101,25 +105,25 @@ def _judges(config: Config) -> list[JudgeConfig]:
     return [config.judge, *([config.evaluate.judge] if config.evaluate.judge else [])]
 
 
+def _prompt_checks(config: Config) -> set[Callable[[Prompt], None]]:
+    """What its judges refuse in a prompt's row."""
+    judges = (JUDGES[each.kind] for section in _judges(config) for each in every(section))
+    return {judge.traits.check_prompt for judge in judges if judge.traits.check_prompt}
+
+
 def read_all_prompts(config: Config) -> tuple[list[Prompt], list[Prompt]]:
     train, held_out = read_prompts(config.prompts.train, "train"), read_prompts(config.prompts.eval, "eval")
     refuse_overlap(train, held_out)
-    if any(each.kind == "rules" for section in _judges(config) for each in every(section)):
-        from sparring.judges.rules import check_prompt
-
+    for check in _prompt_checks(config):
         for prompt in (*train, *held_out):
-            check_prompt(prompt)
+            check(prompt)
     return train, held_out
 
 
 def describe(config: Config, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> RunInfo:
     """The run that a config and its prompts make."""
-    shape = config.shape(
-        {
-            "train": sha256([p.id for p in train]),
-            "eval": sha256([p.id for p in held_out]),
-        }
-    )
+    prompts = {"train": sha256([p.id for p in train]), "eval": sha256([p.id for p in held_out])}
+    shape = with_sources(config.shape(prompts))
     digest = sha256(shape)
     kept = config.resolved() | {"shape": shape, "folder": str(Path.cwd())}
     return RunInfo(f"{config.name}-{digest[:8]}", config.name, config.seed, kept, digest, versions())

@@ -1,14 +1,15 @@
 """Judges by name, and how a section of the config becomes one."""
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from sparring.flows.config import JudgeConfig, verdict_options
+from sparring.judges import JUDGES
+from sparring.judges.own import own_judge
 from sparring.loop.errors import ConfigError, DataError
-from sparring.loop.options import check_options, nearest
+from sparring.loop.options import check_options
 from sparring.loop.parts import Judge
 from sparring.loop.types import Checkpoint, JudgeInfo
 from sparring.store.history import checkpoint
@@ -20,48 +21,15 @@ if TYPE_CHECKING:
 
     ClientOf = Callable[[str], LLMClient]  # who asks a policy, by its id
 
-# name -> the function or class whose keyword arguments are the judge's options. Imported when asked for.
-JUDGES = {
-    "rules": "sparring.judges.rules:RulesJudge",
-    "reward_model": "sparring.judges.reward_model:RewardModelJudge",
-    "llm": "sparring.judges.llm:llm_judge",
-    "principles": "sparring.judges.principles:principles_judge",
-    "aspects": "sparring.judges.aspects:aspects_judge",
-    "implicit": "sparring.judges.implicit:ImplicitJudge",
-    "panel": "sparring.judges.panel:Panel",
-    "self": "sparring.judges.self_rewarding:SelfJudge",
-    "active": "sparring.judges.active:ActiveJudge",
-}
-ROLES = ("explorer", "oracle")  # the judges of an active one
-MODELS = ("policy", "reference")  # the models of an implicit one
-
-# Judges to learn from alone, and why they cannot measure.
-NO_EVAL_JUDGES = {
-    "self": "a policy must not measure itself",
-    "active": "it has an opinion of two answers a prompt, and held-out answers need one each",
-}
-# What a judge cannot be made of, and why.
-NO_PART = {
-    ("panel", "active"): "the members of a panel judge the same duels",
-    ("active", "active"): "its oracle and its explorer judge what they are given",
-    ("active", "self"): "its oracle sees two answers of a prompt, and may not see who the policy is",
-}
-
-
-def judge_factory(kind: str) -> Callable[..., Judge]:
-    if kind not in JUDGES:
-        raise ConfigError(f"there is no judge {kind!r}{nearest(kind, JUDGES)}; choose one of {', '.join(JUDGES)}")
-    module, name = JUDGES[kind].split(":")
-    factory: Callable[..., Judge] = getattr(import_module(module), name)
-    return factory
-
 
 def check_judge(section: JudgeConfig) -> None:
     """Refuse a judge or an option that does not exist, before anything heavy loads."""
-    needs_policies = section.kind == "self"  # its first argument, which is no option
-    check_options("judge", section.kind, judge_factory(section.kind), section.options, skip=int(needs_policies))
+    judge = JUDGES[section.kind]
+    scores = bool(judge.source) and not isinstance(judge.make, type)  # a person's own score(prompt, completion)
+    values = 2 if scores else int(judge.traits.asks_policies)  # the first parameters, which are no options
+    check_options("judge", section.kind, judge.make, section.options, skip=values)
     for part in _parts(section):
-        if why := NO_PART.get((section.kind, part.kind)):
+        if why := JUDGES[part.kind].traits.cannot_join.get(section.kind):
             raise ConfigError(f"judge {section.kind} cannot be made of judge {part.kind}: {why}; choose another")
         check_judge(part)
 
@@ -69,9 +37,9 @@ def check_judge(section: JudgeConfig) -> None:
 def check_eval_judge(section: JudgeConfig) -> None:
     """Refuse a judge that cannot measure held-out answers."""
     for kind in (each.kind for each in every(section)):
-        if kind in NO_EVAL_JUDGES:
+        if why := JUDGES[kind].traits.cannot_measure:
             raise ConfigError(
-                f"held-out answers would be measured by judge {kind}, and {NO_EVAL_JUDGES[kind]}; "
+                f"held-out answers would be measured by judge {kind}, and {why}; "
                 "set evaluate.judge to another, such as evaluate: {judge: {kind: rules}}"
             )
 
@@ -85,21 +53,21 @@ def make_judge(
     `folder_of` finds the models of an implicit judge, which in a loop may be `run:NAME`.
     """
     check_judge(section)
-    factory, options = judge_factory(section.kind), section.options
-    if section.kind == "panel":
-        options["judges"] = [make_judge(part, client_of, folder_of) for part in _parts(section)]
-    elif section.kind == "active":
-        options |= {role: make_judge(_part(section, role), client_of, folder_of) for role in ROLES}
-    elif section.kind == "implicit":
-        options |= {model: folder_of(options[model]) for model in MODELS if model in options}
-    elif section.kind == "self":
-        if client_of is None:
-            raise ConfigError(
-                "judge self is the policy of a loop that is played, and there is none here; a checkpoint judges so as "
-                "{kind: llm, model: ITS FOLDER, engine: local, form: pointwise, prompt: additive, scale: [0, 5]}"
-            )
-        return factory(client_of, **options)
-    return factory(**options)
+    judge, options = JUDGES[section.kind], section.options
+    for option, number in judge.traits.parts.items():
+        made = [make_judge(part, client_of, folder_of) for part in _parts_of(section, option)]
+        options[option] = made if number == "several" else made[0]
+    options |= {model: folder_of(options[model]) for model in judge.traits.models if model in options}
+    if judge.source:
+        return own_judge(judge, options)
+    if not judge.traits.asks_policies:
+        return judge.make(**options)  # type: ignore[no-any-return]
+    if client_of is None:
+        raise ConfigError(
+            "judge self is the policy of a loop that is played, and there is none here; a checkpoint judges so as "
+            "{kind: llm, model: ITS FOLDER, engine: local, form: pointwise, prompt: additive, scale: [0, 5]}"
+        )
+    return judge.make(client_of, **options)  # type: ignore[no-any-return]
 
 
 def policy_clients(sampler: "Warms", store: DuckStore, start: Checkpoint) -> "ClientOf":
@@ -128,31 +96,34 @@ def every(section: JudgeConfig) -> Iterator[JudgeConfig]:
         yield from every(part)
 
 
+def models_of(section: JudgeConfig) -> list[str]:
+    """The models that it names and that may be `run:NAME`."""
+    return [str(section.options[model]) for model in JUDGES[section.kind].traits.models if model in section.options]
+
+
 def oracle_of(section: JudgeConfig) -> JudgeConfig:
     """Of a judge that chooses what to ask: whom it asks."""
-    return _part(section, "oracle")
+    return _parts_of(section, "oracle")[0]
 
 
 def _parts(section: JudgeConfig) -> list[JudgeConfig]:
-    if section.kind == "active":
-        return [_part(section, role) for role in ROLES]
-    if section.kind != "panel":
-        return []
-    given = section.options.get("judges")
-    if not isinstance(given, list) or not given:
-        raise ConfigError(f"a panel has judges {given!r}; wanted a list such as [{{kind: rules}}, {{kind: llm}}]")
-    return [_section(member, "a member of the panel") for member in given]
+    return [part for option in JUDGES[section.kind].traits.parts for part in _parts_of(section, option)]
 
 
-def _part(section: JudgeConfig, role: str) -> JudgeConfig:
-    given = section.options.get(role)
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"an active judge has the {role} {given!r}; wanted a judge such as {{kind: reward_model}}")
-    return _section(given, f"the {role} of an active judge")
+def _parts_of(section: JudgeConfig, option: str) -> list[JudgeConfig]:
+    """The judges of one option: one, or several."""
+    value, where = section.options.get(option), f"{option} of judge {section.kind}"
+    if JUDGES[section.kind].traits.parts[option] == "one":
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"the {where} is {value!r}; expected a judge such as {{kind: reward_model}}")
+        return [_section(value, f"the {where}")]
+    if not isinstance(value, list) or not value:
+        raise ConfigError(f"the {where} are {value!r}; expected a list such as [{{kind: rules}}, {{kind: llm}}]")
+    return [_section(each, f"one of the {where}") for each in value]
 
 
-def _section(given: object, what: str) -> JudgeConfig:
+def _section(value: object, what: str) -> JudgeConfig:
     try:
-        return JudgeConfig.model_validate(given)
+        return JudgeConfig.model_validate(value)
     except ValidationError as error:
         raise ConfigError(f"{what} is not a judge: {error.errors()[0]['msg']}") from error

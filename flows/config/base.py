@@ -1,10 +1,22 @@
 """What sections of a config share."""
 
 import logging
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from sparring.loop.own_parts import name_of
+
+
+def named(value: Any) -> Any:
+    """Values of a config, with the names of functions and classes in their place."""
+    if isinstance(value, Mapping):
+        return {key: named(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [named(each) for each in value]
+    return name_of(value) if callable(value) and not isinstance(value, BaseModel) else value
 
 
 @cache
@@ -21,6 +33,12 @@ class WithOptions(BaseModel):
     """A section whose further keys are options of the thing it names."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        """A part may be given as an object, also as one of those that a part is made of: it goes by its name."""
+        return named(values)
 
     @model_validator(mode="after")
     def _whole_numbers(self) -> Self:

@@ -1,6 +1,7 @@
 """From YAML to a config, with mistakes told one a line."""
 
 from collections.abc import Mapping, Sequence
+from os.path import relpath
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -32,7 +33,23 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise ConfigError(f"{file} holds a {type(values).__name__}; wanted keys such as name, policy, prompts")
     for change in overrides:
         override(values, change)
-    return values
+    return beside(values, file.parent)  # type: ignore[no-any-return]
+
+
+def beside(value: Any, folder: Path) -> Any:
+    """The files of own parts (`./file.py:name`) that lie beside a config, as paths from the working folder."""
+    if isinstance(value, list):
+        return [beside(each, folder) for each in value]
+    if isinstance(value, dict):
+        return {k: _path(v, folder) if k in ("kind", "loss") else beside(v, folder) for k, v in value.items()}
+    return value
+
+
+def _path(value: Any, folder: Path) -> Any:
+    file, found, name = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not found or not file.endswith(".py") or not (folder / file).is_file():
+        return beside(value, folder)
+    return f"{relpath(folder / file)}:{name}"
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> Config:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from sparring.flows.config.base import Section
+from sparring.flows.config.base import Named, Section
 
 
 class Stop(Section):
@@ -21,6 +21,10 @@ class Stop(Section):
     )
     query: str | None = Field(
         None, description="SQL, or a .sql file: a row with found, bound and message stops the run, see docs/queries.md"
+    )
+
+    rules: list[Named] = Field(
+        default_factory=list, description="your own rules, each with its bound: [{kind: ./rules.py:drift, bound: 2}]"
     )
 
 

@@ -1,6 +1,6 @@
 """The sections on what is sampled, judged and paired."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,9 +14,14 @@ class Policy(Section):
     )
 
 
+Rows = list[dict[str, Any]]  # of a prompt file
+
+
 class Prompts(Section):
-    train: str = Field(description="JSONL, Parquet or CSV file, a saved dataset's folder, or a hub dataset id[:split]")
-    eval: str = Field(description="held-out prompts, as train; none of them may be among the train prompts")
+    train: str | Rows = Field(
+        description="JSONL, Parquet or CSV file, a saved dataset's folder, a hub dataset id[:split], or rows"
+    )
+    eval: str | Rows = Field(description="held-out prompts, as train; none of them may be among the train prompts")
     per_round: int | None = Field(None, ge=1, description="train prompts a round plays; all of them when not given")
     query: str | None = Field(
         None, description="SQL, or a .sql file: the prompt_id of those that a round plays first, see docs/queries.md"

@@ -43,8 +43,9 @@ def waits(run: str, round: int) -> str:
 
 
 def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
-    bounds = config.stop.model_dump(exclude={"query"})
-    broken = first_broken(history.facts(store.db, rnd.run, rnd.index), bounds) or broken_by_query(
+    bounds = config.stop.model_dump(exclude={"query", "rules"})
+    rules = [each.entry for each in config.stop.rules]
+    broken = first_broken(history.facts(store.db, rnd.run, rnd.index), bounds, rules) or broken_by_query(
         store, rnd, config.stop.query
     )
     if broken is None:

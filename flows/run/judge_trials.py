@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from sparring.flows.compose.judge_factory import judge_info, make_judge, oracle_of
 from sparring.flows.config import Config, JudgeConfig, parse_model, read_yaml
+from sparring.judges import JUDGES
 from sparring.judges.active import ActiveJudge
 from sparring.judges.bench import BenchReport, bench, cases_of
 from sparring.judges.canary import CanaryReport, canaries, read_bank, run_canaries
@@ -65,7 +66,7 @@ def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None
     if section.canaries == "skip":
         return
     section, judge = _on_trial(section, judge)
-    if section.kind == "rules" or section.canaries == "skip":
+    if not JUDGES[section.kind].traits.canaries or section.canaries == "skip":
         return
     report = try_canaries(section, judge, store=store)
     if not report.passed:

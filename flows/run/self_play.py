@@ -80,6 +80,31 @@ class Display(Protocol):
     def round_done(self, following: Round) -> None: ...
 
 
+class Silent:
+    """Shows nothing."""
+
+    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+        return chunks
+
+    def learning(self, done: int, total: int, loss: float) -> None:
+        pass
+
+    def call(self, step: Run, *args: Any) -> Any:
+        return step(*args)
+
+    def round_done(self, following: Round) -> None:
+        pass
+
+
+def run_bare(ready: Prepared, display: Display) -> RunOutcome:
+    """Play the config's rounds in this process, without Prefect."""
+    loop = build(ready, on_chunk=display.on_chunk, progress=display.learning)
+    try:
+        return operate(loop, ready.config.rounds, display.call, display.round_done)
+    finally:
+        loop.close()
+
+
 def run_as_flow(ready: Prepared, display: Display) -> RunOutcome:
     """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
     with quiet_server() as wait:

@@ -126,17 +126,7 @@ def _play(config: "Config", no_prefect: bool) -> None:
 def _play_rounds(ready: "Prepared", no_prefect: bool) -> str | None:
     """Returns what the run waits for, if it does."""
     from sparring.cli.progress import Display
+    from sparring.flows.run.self_play import run_as_flow, run_bare
 
     with Display(ready.store, ready.info.id, ready.config.rounds) as display:
-        if not no_prefect:
-            from sparring.flows.run.self_play import run_as_flow
-
-            return run_as_flow(ready, display).waiting
-        from sparring.flows.compose.build import build
-        from sparring.flows.run.rounds import operate
-
-        loop = build(ready, on_chunk=display.on_chunk, progress=display.learning)
-        try:
-            return operate(loop, ready.config.rounds, display.call, display.round_done).waiting
-        finally:
-            loop.close()
+        return (run_bare if no_prefect else run_as_flow)(ready, display).waiting

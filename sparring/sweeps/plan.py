@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.flows.compose.build import policy_folder, prepare, run_named
-from sparring.flows.compose.judge_factory import MODELS, every
+from sparring.flows.compose.judge_factory import every, models_of
 from sparring.flows.config import Config, parse_config, put, read_yaml, verdict_options
 from sparring.loop.errors import ConfigError, DataError
 from sparring.store.store import DuckStore
@@ -33,8 +33,8 @@ class Point:
     def needs(self) -> frozenset[str]:
         """Names of the runs with whose policies this one starts or is judged."""
         sections = [self.config.judge, *([self.config.evaluate.judge] if self.config.evaluate.judge else [])]
-        implicit = [each.options for section in sections for each in every(section) if each.kind == "implicit"]
-        models = [self.config.policy.model, *(str(options.get(model)) for options in implicit for model in MODELS)]
+        judges = [each for section in sections for each in every(section)]
+        models = [self.config.policy.model, *(model for judge in judges for model in models_of(judge))]
         return frozenset(name for name in map(run_named, models) if name is not None)
 
 

@@ -11,10 +11,11 @@ from typing import get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from sparring.flows.compose.judge_factory import JUDGES, check_judge
+from sparring.flows.compose.judge_factory import check_judge
 from sparring.flows.config import Config, JudgeConfig
 from sparring.flows.config.reward import RewardConfig
 from sparring.flows.run.relabel import LABELS, check_labelling
+from sparring.judges import JUDGES
 from sparring.judges.reward.options import RewardTraining
 from sparring.loop.options import check_options
 

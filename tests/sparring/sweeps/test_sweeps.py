@@ -162,15 +162,15 @@ def test_a_shipped_sweep_is_valid(tmp_path: Path, file: Path) -> None:
     labels = [tuple(point.labels.values()) for point in plan.points]
     assert len(set(labels)) == len(labels)
     kinds = {(c.learn.algorithm, c.learn.loss, c.pair.kind, c.judge.kind) for c in (p.config for p in plan.points)}
-    dpo = ("dpo", "sigmoid", "best_worst", "rules")
+    dpo = ("preference", "sigmoid", "best_worst", "rules")
     if file.stem == "insights":
         assert len(plan.points) == 1 + 3 * 4 * 3
-        pairs = {("dpo", loss, "best_worst", "rules") for loss in ("sigmoid", "ipo", "kto", "cpo")}
-        assert kinds == pairs | {("dpo", "sft", "dataset", "rules")}
+        pairs = {("preference", loss, "best_worst", "rules") for loss in ("sigmoid", "ipo", "kto", "cpo")}
+        assert kinds == pairs | {("preference", "sft", "dataset", "rules")}
         assert sum("sft" in point.needs for point in plan.points) == 12
     elif file.stem == "rpo":
         assert len(plan.points) == 1 + 3 * 3 * 2
-        assert kinds == {dpo, *(("dpo", "rpo_nv_group", "group", judge) for judge in ("rules", "implicit"))}
+        assert kinds == {dpo, *(("preference", "rpo_nv_group", "group", judge) for judge in ("rules", "implicit"))}
         assert sum("rpo-dpo" in point.needs for point in plan.points) == 9
     else:
         assert file.stem == "dpo-against-ppo" and len(plan.points) == 6 * 2
