@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from sparring.judges.endpoint import Endpoint, retry_after
+from sparring.judges.calls import retry_after
+from sparring.judges.endpoint import Endpoint
 from sparring.judges.llm import LLMJudge, llm_judge
 from sparring.judges.llm_client import Question, Reply
 from sparring.judges.verdicts import verdict_schema
@@ -251,7 +252,7 @@ def test_requests_a_minute_are_limited() -> None:
 
 def endpoint_threads(before: set[threading.Thread]) -> list[str]:
     """What still runs of an endpoint's; other tests of this process may have left threads of such names."""
-    names = ("endpoint", "AnyIO", "asyncio")
+    names = ("dispatch", "AnyIO", "asyncio")
     return [t.name for t in set(threading.enumerate()) - before if t.name.startswith(names)]
 
 
