@@ -66,9 +66,16 @@ class Endpoint:
         return dispatch(questions, self.calls.concurrency, self._connect, self._answer)
 
     def _connect(self) -> "AsyncOpenAI":
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        return AsyncOpenAI(api_key=self._key(), base_url=self.base_url, timeout=self.calls.timeout, max_retries=0)
+        return AsyncOpenAI(
+            api_key=self._key(),
+            base_url=self.base_url,
+            timeout=self.calls.timeout,
+            max_retries=0,
+            # No proxy of the environment reaches this machine.
+            http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(self.base_url)),
+        )
 
     async def _answer(self, client: "AsyncOpenAI", question: Question) -> Reply:
         outcome = await self.calls.ask(question, lambda: self._call(client, question))
