@@ -69,6 +69,9 @@ class Config(Section):
 # How a run is operated may change from day to day: it shapes no row.
 FREE = ("store", "rounds", "approve", "stop", "steps", "keep", "trackers")
 
+# What shapes the verdicts of judge http: its other options say how the service is reached.
+SERVICE = ("kind", "name", "version")
+
 # Keys that came after runs were started without them: at their default they shape what those runs have.
 LATER = {
     "sample": ("engine", "extra", "tree"),
@@ -79,6 +82,8 @@ LATER = {
 
 def verdict_options(judge: Mapping[str, Any]) -> dict[str, Any]:
     """What shapes a judge's verdicts: not how patient we are with it, nor where it is reached."""
+    if judge.get("kind") == "http":
+        return {option: judge[option] for option in SERVICE if option in judge}
     kept = {k: v for k, v in judge.items() if k not in ("max_abstain", "canaries", "endpoint")}
     if isinstance(kept.get("judges"), list):  # a panel
         kept["judges"] = [
