@@ -119,7 +119,7 @@ class HTTPJudge(Pointwise):
         try:
             response = await client.post(self.url, content=batch.body, headers={"Content-Type": "application/json"})
         except httpx.RequestError as error:
-            raise NoReply(self.headers.hide(f"no connection: {error or type(error).__name__}")) from None
+            raise NoReply(self.headers.hide(f"no connection: {str(error) or type(error).__name__}")) from None
         message = self.headers.hide(response.text)[:KEPT]
         # A message may repeat what was sent, and a row is stored, and forgotten, with its own prompt.
         kept = message if batch.about_one_prompt else ""
