@@ -13,6 +13,7 @@ JUDGES = Registry(
         "llm": "sparring.judges.llm:llm_judge",
         "principles": "sparring.judges.principles:principles_judge",
         "aspects": "sparring.judges.aspects:aspects_judge",
+        "http": "sparring.judges.http:HTTPJudge",
         "implicit": "sparring.judges.implicit:ImplicitJudge",
         "panel": "sparring.judges.panel:Panel",
         "self": "sparring.judges.self_rewarding:SelfJudge",

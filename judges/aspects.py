@@ -123,7 +123,7 @@ class AspectsJudge(HasClient, Pointwise):
         return Judgement(row_id, self.name, completion.id, None, "", name, 0, value, rationale)
 
 
-@traits.judge(canaries=True)
+@traits.judge(canaries=True, reached_by=("endpoint",))
 def aspects_judge(
     *,
     model: str,

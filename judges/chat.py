@@ -14,9 +14,9 @@ KEPT = 2000  # characters of a body that is no answer
 
 @dataclass(frozen=True)
 class Said:
-    """What one call brought. `error` is "" when it answers the question; `text` None: nothing came back."""
+    """What one call brought. `error` is "" when it answers the question."""
 
-    text: str | None
+    text: str
     logprobs: Mapping[str, float]
     error: str
     prompt_tokens: int | None = None

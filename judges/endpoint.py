@@ -1,30 +1,19 @@
 """Questions to an endpoint that speaks OpenAI's protocol: many at a time, each call counted and limited in time."""
 
-import asyncio
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
-from queue import SimpleQueue
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from sparring.judges.calls import HOPELESS, Calls, NoReply, failed
 from sparring.judges.chat import Said, read, request
-from sparring.judges.llm_client import Question, Reply, call_id
-from sparring.judges.verdicts import storable
-from sparring.loop.errors import ConfigError, EnvironmentProblem, StepError
-from sparring.loop.judgements import NO_REPLY
-from sparring.loop.types import JudgeCall, derive_seed
+from sparring.judges.dispatch import dispatch
+from sparring.judges.llm_client import Question, Reply
+from sparring.judges.secrets import hide, is_loopback, sendable, variable
+from sparring.loop.errors import EnvironmentProblem, StepError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-MAX_WAIT = 60.0  # seconds before another attempt, whatever a server asks for
 NO_KEY = "no-key"  # what a server on this machine gets, where the environment has no key
-HOPELESS = (401, 403, 404)  # no question will ever be answered
-Finished = SimpleQueue[Reply | None]  # None: no more will come
 
 
 class Endpoint:
@@ -51,14 +40,18 @@ class Endpoint:
         price_in: float | None = None,
         price_out: float | None = None,
     ) -> None:
-        _check(int, concurrency=concurrency, attempts=attempts)
-        _check(float, timeout=timeout, backoff=backoff, requests_per_minute=requests_per_minute)
-        _check(float, price_in=price_in, price_out=price_out)
+        self.calls = Calls(
+            "endpoint.",
+            model,
+            concurrency=concurrency,
+            timeout=timeout,
+            attempts=attempts,
+            backoff=backoff,
+            requests_per_minute=requests_per_minute,
+            price_in=price_in,
+            price_out=price_out,
+        )
         self.model, self.base_url, self.api_key_env = model, base_url, api_key_env
-        self.concurrency, self.timeout, self.attempts, self.backoff = concurrency, timeout, attempts, backoff
-        self.prices = None if price_in is None or price_out is None else (price_in / 1e6, price_out / 1e6)
-        self._gap = 60 / requests_per_minute if requests_per_minute else 0.0
-        self._next_call = 0.0  # on time.monotonic's clock
         self._key()
 
     @property
@@ -69,72 +62,36 @@ class Endpoint:
         """Nothing outlives a call of `ask`."""
 
     def ask(self, questions: Sequence[Question]) -> Iterator[list[Reply]]:
-        """Replies as they come. No more than `concurrency` questions are ahead of what the caller has stored.
+        """Replies as they come, see judges.dispatch."""
+        return dispatch(questions, self.calls.concurrency, self._connect, self._answer)
 
-        Closing the iterator ends the calls that are under way, and its thread.
-        """
-        if not questions:
-            return
-        loop, room, finished = asyncio.new_event_loop(), asyncio.Semaphore(self.concurrency), Finished()
-        work = loop.create_task(self._answers(questions, room, finished))
-        try:
-            with ThreadPoolExecutor(1, "endpoint") as thread:
-                done = thread.submit(_drive, loop, work, finished)
-                try:
-                    more = True
-                    while more:
-                        chunk, more = _drain(finished)
-                        if chunk:
-                            yield chunk
-                            # The caller comes back when the chunk is stored: only now may other questions be asked.
-                            loop.call_soon_threadsafe(_release, room, len(chunk))
-                finally:
-                    loop.call_soon_threadsafe(work.cancel)
-            done.result()
-        finally:
-            loop.close()
+    def _connect(self) -> "AsyncOpenAI":
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    async def _answers(self, questions: Sequence[Question], room: asyncio.Semaphore, finished: Finished) -> None:
-        from openai import AsyncOpenAI
-
-        client = AsyncOpenAI(api_key=self._key(), base_url=self.base_url, timeout=self.timeout, max_retries=0)
-
-        async def answer(question: Question) -> None:
-            finished.put(await self._answer(client, question))
-
-        try:
-            async with client, asyncio.TaskGroup() as group:
-                for question in questions:
-                    await room.acquire()
-                    group.create_task(answer(question))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        return AsyncOpenAI(
+            api_key=self._key(),
+            base_url=self.base_url,
+            timeout=self.calls.timeout,
+            max_retries=0,
+            # No proxy of the environment reaches this machine.
+            http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(self.base_url)),
+        )
 
     async def _answer(self, client: "AsyncOpenAI", question: Question) -> Reply:
-        calls: list[JudgeCall] = []
-        for attempt in range(1, self.attempts + 1):
-            await self._turn()
-            began = time.monotonic()
-            said, wait = await self._call(client, question)
-            calls.append(self._record(question, attempt, said, time.monotonic() - began))
-            if not said.error:
-                return Reply(question, said.text, said.logprobs, "", tuple(calls))
-            if wait is None or attempt == self.attempts:
-                break
-            await asyncio.sleep(min(MAX_WAIT, max(wait, self._pause(question, attempt))))
-        open_still = wait is not None and all(call.reply is None for call in calls)
-        return Reply(question, None, {}, f"{NO_REPLY if open_still else ''}{said.error}", tuple(calls))
+        outcome = await self.calls.ask(question, lambda: self._call(client, question))
+        said = outcome.answer
+        if said is None:
+            return Reply(question, None, {}, outcome.error, outcome.calls)
+        return Reply(question, said.text, said.logprobs, "", outcome.calls)
 
-    async def _call(self, client: "AsyncOpenAI", question: Question) -> tuple[Said, float | None]:
-        """What came, and how many seconds to wait at least before asking again; None: asking again is of no use."""
+    async def _call(self, client: "AsyncOpenAI", question: Question) -> Said:
         import openai
 
         try:
-            async with asyncio.timeout(self.timeout):  # of the whole call: the client's own is for each read
-                raw = await client.chat.completions.with_raw_response.create(**request(question, self.model))
-            return read(self._hide(raw.http_response.text), question), 0.0
-        except (TimeoutError, openai.APITimeoutError):
-            return Said(None, {}, f"no answer within {self.timeout:g} s"), 0.0
+            raw = await client.chat.completions.with_raw_response.create(**request(question, self.model))
+            return read(self._hide(raw.http_response.text), question)
+        except openai.APITimeoutError:
+            raise TimeoutError from None
         except openai.APIStatusError as error:
             status, said = error.status_code, self._hide(error.message)[:500]
             if status in HOPELESS:
@@ -143,35 +100,13 @@ class Endpoint:
                     f"the key in ${self.api_key_env} may use. Correct endpoint.base_url, model or the key; what was "
                     "answered before is kept"
                 ) from None  # the error's own text may show the key
-            again = status in (408, 409, 429) or status >= 500
-            return Said(None, {}, f"HTTP {status}: {said}"), retry_after(error.response.headers) if again else None
+            raise failed(status, error.response.headers, said) from None
         except openai.APIConnectionError as error:
-            return Said(None, {}, self._hide(f"no connection: {error.__cause__ or error}")), 0.0
-
-    def _record(self, question: Question, attempt: int, said: Said, seconds: float) -> JudgeCall:
-        tokens, cost = (said.prompt_tokens, said.completion_tokens), None
-        if self.prices and tokens[0] is not None and tokens[1] is not None:
-            cost = tokens[0] * self.prices[0] + tokens[1] * self.prices[1]
-        made = call_id(question, attempt)
-        return JudgeCall(
-            made, question.judge, question.id, attempt, self.model, said.text, said.error, *tokens, cost, seconds
-        )
-
-    async def _turn(self) -> None:
-        """Wait until another request may be made within `requests_per_minute`."""
-        now = time.monotonic()
-        at = max(now, self._next_call)
-        self._next_call = at + self._gap
-        await asyncio.sleep(at - now)
-
-    def _pause(self, question: Question, attempt: int) -> float:
-        """Seconds before the next attempt: doubled each time, and spread so that questions do not come back at once."""
-        spread = 0.5 + derive_seed(question.id, attempt) / 2**32
-        return float(self.backoff * 2 ** (attempt - 1) * spread)
+            raise NoReply(self._hide(f"no connection: {error.__cause__ or error}")) from None
 
     def _key(self) -> str:
-        key = os.environ.get(self.api_key_env, "").strip() or (NO_KEY if _is_here(self.base_url) else "")
-        if not key.isascii() or not key.isprintable() or not key:  # no header could carry it
+        key = variable(self.api_key_env) or (NO_KEY if is_loopback(self.base_url) else "")
+        if not sendable(key):
             raise EnvironmentProblem(
                 f"there is no key in ${self.api_key_env}; wanted that of {self.base_url or 'api.openai.com'}: "
                 f"export {self.api_key_env}=..., or name another variable as endpoint.api_key_env"
@@ -180,57 +115,4 @@ class Endpoint:
 
     def _hide(self, text: str) -> str:
         """The text as it may be kept: a server may say the key back."""
-        return storable(text.replace(key, "***") if (key := self._key()) != NO_KEY else text)
-
-
-def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", finished: Finished) -> None:
-    try:
-        loop.run_until_complete(work)
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        finished.put(None)
-
-
-def _drain(finished: Finished) -> tuple[list[Reply], bool]:
-    """All that has finished by now, at least one; and whether more will come."""
-    chunk, reply = [], finished.get()
-    while reply is not None:
-        chunk.append(reply)
-        if finished.empty():
-            return chunk, True
-        reply = finished.get()
-    return chunk, False
-
-
-def _release(room: asyncio.Semaphore, places: int) -> None:
-    for _ in range(places):
-        room.release()
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds from a Retry-After header, a number or a date; 0.0 where there is none that can be read."""
-    given = headers.get("retry-after") or ""
-    try:
-        return max(0.0, float(given))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
-    except ValueError:
-        return 0.0
-
-
-def _is_here(base_url: str | None) -> bool:
-    host = urlsplit(base_url or "").hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check(kind: type, **options: float | None) -> None:
-    for name, value in options.items():
-        if value is not None and not (isinstance(value, int | kind) and value is not True and value > 0):
-            whole = "whole " if kind is int else ""
-            raise ConfigError(f"endpoint.{name} is {value!r}; wanted a {whole}number above 0")
+        return hide(text, {self._key()} - {NO_KEY})

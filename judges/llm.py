@@ -112,7 +112,7 @@ class LLMJudge(HasClient):
         return label_verdict(self.labels, reply.logprobs, reply.text)
 
 
-@traits.judge(canaries=True)
+@traits.judge(canaries=True, reached_by=("endpoint",))
 def llm_judge(
     *,
     model: str,

@@ -36,7 +36,16 @@ class Reply:
     calls: tuple[JudgeCall, ...] = ()
 
 
-def call_id(question: Question, attempt: int) -> str:
+class Asked(Protocol):
+    """What calls are made for: the judgement that they are counted under, and its judge."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def judge(self) -> str: ...
+
+
+def call_id(question: Asked, attempt: int) -> str:
     """A new id each time: calls are a log of what was paid for, and a question that is asked again is paid again."""
     return make_id("call", judgement=question.id, attempt=attempt, once=uuid4().hex)
 

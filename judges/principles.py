@@ -104,7 +104,7 @@ class PrinciplesJudge(HasClient, Pairwise):
         return Question(of.blank.id, self.name, messages, LABELS)
 
 
-@traits.judge(canaries=True)
+@traits.judge(canaries=True, reached_by=("endpoint",))
 def principles_judge(
     *,
     model: str,

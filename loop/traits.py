@@ -59,6 +59,7 @@ class RuleTraits:
 class JudgeTraits:
     parts: Mapping[str, Literal["one", "several"]] = field(default_factory=dict)  # options that are judges
     models: tuple[str, ...] = ()  # options that are models, which may be run:NAME
+    reached_by: tuple[str, ...] = ()  # options that say how it is reached, which shape no verdict
     canaries: bool = False  # a model, whose verdicts are tried on canaries before a loop learns from them
     check_prompt: Callable[[Any], None] | None = None  # raises DataError for a prompt whose row it cannot judge
     asks_policies: bool = False  # its first argument gives the policies of a loop as LLM clients
@@ -123,6 +124,7 @@ def judge(
     *,
     parts: Mapping[str, Literal["one", "several"]] | None = None,
     models: tuple[str, ...] = (),
+    reached_by: tuple[str, ...] = (),
     canaries: bool = False,
     check_prompt: Callable[[Any], None] | None = None,
     asks_policies: bool = False,
@@ -131,5 +133,7 @@ def judge(
 ) -> Callable[[P], P]:
     """Mark a class of judges, or a function `score(prompt, completion, **options) -> float | None`."""
     return _mark(
-        JudgeTraits(parts or {}, models, canaries, check_prompt, asks_policies, cannot_measure, cannot_join or {})
+        JudgeTraits(
+            parts or {}, models, reached_by, canaries, check_prompt, asks_policies, cannot_measure, cannot_join or {}
+        )
     )

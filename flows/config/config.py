@@ -11,6 +11,7 @@ from sparring.flows.config.base import Section
 from sparring.flows.config.learn import Learn
 from sparring.flows.config.run import Keep, Steps, Stop
 from sparring.flows.config.sample import JudgeConfig, PairConfig, Policy, Prompts, Sample
+from sparring.judges import JUDGES
 from sparring.store import DEFAULT_PATH
 
 
@@ -81,14 +82,13 @@ LATER = {
 
 def verdict_options(judge: Mapping[str, Any]) -> dict[str, Any]:
     """What shapes a judge's verdicts: not how patient we are with it, nor where it is reached."""
-    kept = {k: v for k, v in judge.items() if k not in ("max_abstain", "canaries", "endpoint")}
-    if isinstance(kept.get("judges"), list):  # a panel
-        kept["judges"] = [
-            verdict_options(member) if isinstance(member, Mapping) else member for member in kept["judges"]
-        ]
-    for role in ("explorer", "oracle"):  # of an active judge
-        if isinstance(kept.get(role), Mapping):
-            kept[role] = verdict_options(kept[role])
+    traits = JUDGES[judge.get("kind", "rules")].traits
+    kept = {k: v for k, v in judge.items() if k not in ("max_abstain", "canaries", *traits.reached_by)}
+    for option in traits.parts:
+        if isinstance(parts := kept.get(option), list):
+            kept[option] = [verdict_options(part) if isinstance(part, Mapping) else part for part in parts]
+        elif isinstance(parts, Mapping):
+            kept[option] = verdict_options(parts)
     return kept
 
 

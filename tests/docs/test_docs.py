@@ -63,7 +63,7 @@ def test_every_judge_and_every_option_of_training_is_documented() -> None:
 
 def test_the_examples_of_the_page_on_judges_are_valid() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/judges.md").read_text(), re.DOTALL)
-    assert len(examples) == 10
+    assert len(examples) == 11
     for example in examples:
         values = yaml.safe_load(example)
         if "judge" in values:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from sparring.judges.endpoint import Endpoint, retry_after
+from sparring.judges.calls import retry_after
+from sparring.judges.endpoint import Endpoint
 from sparring.judges.llm import LLMJudge, llm_judge
 from sparring.judges.llm_client import Question, Reply
 from sparring.judges.verdicts import verdict_schema
@@ -25,6 +26,7 @@ from sparring.loop.judgements import NO_REPLY
 from sparring.loop.types import JudgeCall, Judgement
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.environment import environment
 from tests.helpers.flaky_server import (
     IN_FLIGHT,
     P_RIGHT,
@@ -251,7 +253,7 @@ def test_requests_a_minute_are_limited() -> None:
 
 def endpoint_threads(before: set[threading.Thread]) -> list[str]:
     """What still runs of an endpoint's; other tests of this process may have left threads of such names."""
-    names = ("endpoint", "AnyIO", "asyncio")
+    names = ("dispatch", "AnyIO", "asyncio")
     return [t.name for t in set(threading.enumerate()) - before if t.name.startswith(names)]
 
 
@@ -328,6 +330,22 @@ def test_without_a_key_only_this_machine_is_asked() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Endpoint("model", base_url="http://localhost:1", **options)
+
+
+@pytest.fixture
+def dead_proxy() -> Iterator[None]:
+    """A proxy in the environment, at a port where nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with environment(HTTP_PROXY=nobody, http_proxy=nobody, NO_PROXY="", no_proxy=""):
+            yield
+
+
+def test_this_machine_is_reached_without_the_proxy(dead_proxy: None) -> None:
+    with FlakyServer() as server:
+        (reply,) = ask(server, attempts=1)
+    assert reply.text is not None
 
 
 def test_no_question_no_call() -> None:

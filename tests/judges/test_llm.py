@@ -224,7 +224,7 @@ def test_where_the_answers_come_from_is_not_in_the_name() -> None:
     near = llm_judge(model="m", endpoint={"base_url": "http://localhost:1/v1"})
     far = llm_judge(model="m", endpoint={"base_url": "http://127.0.0.1:2/v1", "concurrency": 64, "attempts": 9})
     assert near.name == far.name
-    assert isinstance(near.client, Endpoint) and isinstance(far.client, Endpoint) and far.client.concurrency == 64
+    assert isinstance(near.client, Endpoint) and isinstance(far.client, Endpoint) and far.client.calls.concurrency == 64
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -1,0 +1,153 @@
+"""Calls of a service over HTTP: retried with growing waits, limited in time and rate, and each one counted."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from sparring.judges.llm_client import Asked, call_id
+from sparring.loop.errors import ConfigError
+from sparring.loop.judgements import NO_REPLY
+from sparring.loop.types import JudgeCall, derive_seed
+
+MAX_WAIT = 60.0  # seconds before another attempt, whatever a server asks for
+HOPELESS = (401, 403, 404)  # no question will ever be answered
+
+
+class NoReply(Exception):
+    """Nothing came back from a call. `wait`: least seconds before the next attempt; None: asking again is of no use."""
+
+    def __init__(self, why: str, wait: float | None = 0.0) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+class Heard(Protocol):
+    """What a call brought. `error` is "" when it answers the question."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
+
+
+H = TypeVar("H", bound=Heard)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[H]):
+    """What a question came to. `answer` None: there is none, and `error` says why.
+
+    The error begins with NO_REPLY where nothing came back, so that the question is still open.
+    """
+
+    answer: H | None
+    error: str
+    calls: tuple[JudgeCall, ...]
+
+
+class Calls:
+    """Asks a question up to `attempts` times, `timeout` seconds each.
+
+    It is asked again, after `backoff` seconds doubled each time or what the server asks for, when nothing came back
+    (see NoReply) or what came is no answer. Raises ConfigError for an option out of range; `what` names them.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        model: str,
+        *,
+        concurrency: int,
+        timeout: float,
+        attempts: int,
+        backoff: float,
+        requests_per_minute: float | None = None,
+        price_in: float | None = None,
+        price_out: float | None = None,
+    ) -> None:
+        check_positive(what, int, concurrency=concurrency, attempts=attempts)
+        check_positive(what, float, timeout=timeout, backoff=backoff, requests_per_minute=requests_per_minute)
+        check_positive(what, float, price_in=price_in, price_out=price_out)
+        self.prices = None if price_in is None or price_out is None else (price_in / 1e6, price_out / 1e6)
+        self.model, self.concurrency = model, concurrency
+        self.timeout, self.attempts, self.backoff = timeout, attempts, backoff
+        self._gap = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._next_call = 0.0  # on time.monotonic's clock
+
+    async def ask(self, question: Asked, call: Callable[[], Awaitable[H]]) -> Outcome[H]:
+        calls: list[JudgeCall] = []
+        for attempt in range(1, self.attempts + 1):
+            await self._turn()
+            began = time.monotonic()
+            heard, error, wait = await self._attempt(call)
+            calls.append(self._record(question, attempt, heard, error, time.monotonic() - began))
+            if not error:
+                return Outcome(heard, "", tuple(calls))
+            if wait is None or attempt == self.attempts:
+                break
+            await asyncio.sleep(min(MAX_WAIT, max(wait, self._pause(question, attempt))))
+        is_open = wait is not None and all(call.reply is None for call in calls)
+        return Outcome(None, f"{NO_REPLY if is_open else ''}{error}", tuple(calls))
+
+    async def _attempt(self, call: Callable[[], Awaitable[H]]) -> tuple[H | None, str, float | None]:
+        """What came, why it is no answer, and how many seconds to wait at least before the next attempt."""
+        try:
+            async with asyncio.timeout(self.timeout):  # of the whole call: a client's own is for each read
+                heard = await call()
+            return heard, heard.error, 0.0
+        except TimeoutError:
+            return None, f"no answer within {self.timeout:g} s", 0.0
+        except NoReply as failure:
+            return None, str(failure), failure.wait
+
+    def _record(self, question: Asked, attempt: int, heard: Heard | None, error: str, seconds: float) -> JudgeCall:
+        tokens, cost = (heard.prompt_tokens, heard.completion_tokens) if heard else (None, None), None
+        if self.prices and tokens[0] is not None and tokens[1] is not None:
+            cost = tokens[0] * self.prices[0] + tokens[1] * self.prices[1]
+        text, name = heard.text if heard else None, call_id(question, attempt)
+        return JudgeCall(name, question.judge, question.id, attempt, self.model, text, error, *tokens, cost, seconds)
+
+    async def _turn(self) -> None:
+        """Wait until another request may be made within `requests_per_minute`."""
+        now = time.monotonic()
+        at = max(now, self._next_call)
+        self._next_call = at + self._gap
+        await asyncio.sleep(at - now)
+
+    def _pause(self, question: Asked, attempt: int) -> float:
+        """Seconds before the next attempt: doubled each time, and spread so that questions do not come back at once."""
+        spread = 0.5 + derive_seed(question.id, attempt) / 2**32
+        return float(self.backoff * 2 ** (attempt - 1) * spread)
+
+
+def failed(status: int, headers: Mapping[str, str], message: str) -> NoReply:
+    """The failure that a status stands for: 408, 409, 429 and 5xx may pass."""
+    may_pass = status in (408, 409, 429) or status >= 500
+    return NoReply(f"HTTP {status}: {message}", retry_after(headers) if may_pass else None)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds from a Retry-After header, a number or a date; 0.0 where there is none that can be read."""
+    given = headers.get("retry-after") or ""
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def check_positive(what: str, kind: type[int | float], **options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and not (isinstance(value, (int, kind)) and value is not True and value > 0):
+            whole = "whole " if kind is int else ""
+            raise ConfigError(f"{what}{name} is {value!r}; expected a {whole}number above 0")
