@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 class Sampler(Protocol):
+    """Writes completions of prompts."""
+
     def sources(self, rnd: Round) -> Sequence[Round]:
         """Who else answers the prompts of a round: views of it with another policy or origin."""
         ...
@@ -76,6 +78,8 @@ class Judge(Protocol):
 
 
 class Learner(Protocol):
+    """Improves a policy on what a round gave."""
+
     def anchor(self, rnd: Round) -> Checkpoint:
         """The reference of a round that begins; `rnd.reference` is that of the round before."""
         ...
@@ -97,6 +101,8 @@ class Learner(Protocol):
 
 
 class Evaluator(Protocol):
+    """Measures a policy on held-out prompts, and says whether the loop goes on with it."""
+
     @property
     def rival(self) -> str: ...
 
@@ -108,6 +114,8 @@ class Evaluator(Protocol):
 
 
 class Store(Protocol):
+    """The memory of a loop: each step asks it what is missing, and adds that."""
+
     def add(self, chunks: Iterable[Sequence[Record]]) -> int:
         """Commit each chunk in one transaction; a record that is there already is left as it is."""
         ...

@@ -28,6 +28,11 @@ class Prompt:
         rows = tuple(dict(m) for m in messages)
         return cls(make_id("prompt", messages=rows, split=split, meta=meta), rows, split, source, meta)
 
+    @property
+    def text(self) -> str:
+        """The last message."""
+        return self.messages[-1]["content"]
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
