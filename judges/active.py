@@ -36,7 +36,6 @@ class Ensemble(Judge, Protocol):
 
 
 @traits.judge(
-    canaries=True,
     parts={EXPLORER: "one", ORACLE: "one"},
     cannot_measure="it has an opinion of two answers per prompt, and held-out answers need one each",
     cannot_join={

@@ -17,7 +17,7 @@ from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
 
-@traits.judge(parts={"judges": "several"}, canaries=True)
+@traits.judge(parts={"judges": "several"})
 class Panel:
     """A judge of pairs made of judges of any kind, which judge one after another.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sparring.flows.compose.judge_factory import judge_info, make_judge, oracle_of
+from sparring.flows.compose.judge_factory import every, judge_info, make_judge, oracle_of
 from sparring.flows.config import Config, JudgeConfig, parse_model, read_yaml
 from sparring.judges import JUDGES
 from sparring.judges.active import ActiveJudge
@@ -66,7 +66,8 @@ def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None
     if section.canaries == "skip":
         return
     section, judge = _on_trial(section, judge)
-    if not JUDGES[section.kind].traits.canaries or section.canaries == "skip":
+    is_model = any(JUDGES[each.kind].traits.canaries for each in every(section))
+    if not is_model or section.canaries == "skip":
         return
     report = try_canaries(section, judge, store=store)
     if not report.passed:
