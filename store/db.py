@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew
+from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew, StoreTooOld
 from sparring.store.engine import attach, detach
 from sparring.store.parts import complete, parts_folder
 from sparring.store.sealed import open_sealed
@@ -31,7 +31,7 @@ class Database:
         self.path = Path(path).expanduser().resolve()
         self.wait = wait
         self._lock = FileLock(str(self.path) + ".lock", timeout=wait)
-        self._migrated = False
+        self._migrated = self._prepared = False
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -40,7 +40,7 @@ class Database:
         with self.locked():
             self._refuse_lost()
             with self.connection(read_only=False) as con:
-                if not self._migrated:
+                if not self._prepared:
                     self._prepare(con)
                 con.execute("BEGIN")
                 yield con
@@ -76,20 +76,25 @@ class Database:
             )
 
     def _prepare(self, con: duckdb.DuckDBPyConnection) -> None:
-        known = version_of(con) > 0
+        has_rows = version_of(con) > 0
         migrate(con)
         folder = parts_folder(self.path)
-        if known and not folder.exists():
+        if has_rows and not folder.exists():
             complete(con, folder)
-        self._migrated = True
+        self._prepared = self._migrated = True
 
     def _upgrade(self) -> None:
-        """Bring a file that an older version wrote up to date, so that questions find the tables they name."""
-        with self.locked(), self.connection(read_only=True) as con:
-            self._migrated = check_version(con) == migrations()[-1][0]
-        if not self._migrated:
-            with self.write():
-                pass
+        """Migrate a file that an older version wrote, so that queries find the tables they name.
+
+        Parts are left to the first write, because a read copy has none.
+        """
+        with self.locked():
+            with self.connection(read_only=True) as con:
+                current = check_version(con) == migrations()[-1][0]
+            if not current:
+                with self.connection(read_only=False) as con:
+                    migrate(con)
+        self._migrated = True
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -167,20 +172,25 @@ def version_of(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def check_version(con: duckdb.DuckDBPyConnection) -> int:
-    """The schema version of the file. Raises StoreTooNew when this code does not know it."""
-    found, newest = version_of(con), migrations()[-1][0]
-    if found > newest:
+    """The schema version of the file, 0 for a new file. Raises StoreTooNew, StoreTooOld."""
+    version, known = version_of(con), [number for number, _ in migrations()]
+    if version > known[-1]:
         raise StoreTooNew(
-            f"the store has schema version {found}, this sparring knows up to {newest}; install the newer one that "
-            "wrote it"
+            f"the store has schema version {version}, this sparring knows up to {known[-1]}; install the newer one "
+            "that wrote it"
         )
-    return found
+    if 0 < version < known[0]:
+        raise StoreTooOld(
+            f"the store has schema version {version}, this sparring opens version {known[0]} or later; open it once "
+            f"with commit d957747 of the sparring repository, which brings it to version {known[0]}"
+        )
+    return version
 
 
 def migrate(con: duckdb.DuckDBPyConnection) -> None:
     """Apply the numbered SQL files that the file has not seen, each in one transaction."""
-    found = check_version(con)
-    todo = [(number, path) for number, path in migrations() if number > found]
+    version = check_version(con)
+    todo = [(number, path) for number, path in migrations() if number > version]
     for number, path in todo:
         sql = path.read_text()
         con.execute("BEGIN")

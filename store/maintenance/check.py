@@ -5,25 +5,27 @@ from collections.abc import Iterator
 
 import duckdb
 
-from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew
+from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew, StoreTooOld
 from sparring.store.db import Database, migrations
 from sparring.store.maintenance.finding import Finding
 from sparring.store.maintenance.rules import CONSERVATION, KIN, LISTS, REFERENCES, VALUES, Rule
 
+# The SHA-256 of the hashes of the nine migrations that 0009_schema.sql replaces, in their order: same schema.
+NINE_FILES = "049c978c7aaab72993def22e8f1abcfedb99033b083582ed021014a00c07ac69"
 REBUILD = "spar store rebuild makes the file anew from its parts; a backup may also be put in its place"
 
 
 def check(db: Database) -> tuple[dict[str, int], list[Finding]]:
     """Rows by table, and one finding a rule. A file that cannot be read is a finding, not an error.
 
-    Raises StoreError where there is no store, StoreBusy and StoreTooNew.
+    Raises StoreError where there is no store, StoreBusy, StoreTooNew and StoreTooOld.
     """
     if not db.path.exists():
         raise StoreError(f"there is no store at {db.path}; if it was lost, and its parts are there: spar store rebuild")
     try:
         with db.read() as con:
             return examine(con)
-    except (StoreBusy, StoreTooNew):
+    except (StoreBusy, StoreTooNew, StoreTooOld):
         raise
     except StoreError as error:
         return {}, [Finding("the file can be opened", False, str(error), REBUILD)]
@@ -90,13 +92,18 @@ def _elsewhere(con: duckdb.DuckDBPyConnection) -> Finding:
 
 def _versions(con: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     """Whether the file was made by the migrations that this code has."""
-    given = {number: hashlib.sha256(path.read_bytes()).hexdigest() for number, path in migrations()}
-    found = dict(con.execute("SELECT version, sha256 FROM schema_version").fetchall())
-    other = sorted(set(given.items()) ^ set(found.items()))
+    expected = {number: hashlib.sha256(path.read_bytes()).hexdigest() for number, path in migrations()}
+    applied = dict(con.execute("SELECT version, sha256 FROM schema_version ORDER BY version").fetchall())
+    version = max(applied, default=0)
+    first = "".join(sha256 for number, sha256 in applied.items() if number <= min(expected))
+    if hashlib.sha256(first.encode()).hexdigest() == NINE_FILES:
+        applied = {number: sha256 for number, sha256 in applied.items() if number > min(expected)}
+        applied[min(expected)] = expected[min(expected)]
+    other = set(expected.items()) ^ set(applied.items())
     numbers = ", ".join(str(n) for n in sorted({number for number, _ in other}))
     yield Finding(
         "the schema is that of this version",
         not other,
-        f"migrations {numbers} differ" if other else f"version {max(found)}",
+        f"migrations {numbers} differ" if other else f"version {version}",
         "the file was made by other code: export what you need with that one, or rebuild from the parts" * bool(other),
     )
