@@ -15,7 +15,6 @@ from sparring.judges.chat import Said, read, request
 from sparring.judges.llm_client import Question, Reply, call_id
 from sparring.judges.verdicts import storable
 from sparring.loop.errors import ConfigError, EnvironmentProblem, StepError
-from sparring.loop.judgements import NO_REPLY
 from sparring.loop.types import JudgeCall, derive_seed
 
 if TYPE_CHECKING:
@@ -122,8 +121,9 @@ class Endpoint:
             if wait is None or attempt == self.attempts:
                 break
             await asyncio.sleep(min(MAX_WAIT, max(wait, self._pause(question, attempt))))
-        open_still = wait is not None and all(call.reply is None for call in calls)
-        return Reply(question, None, {}, f"{NO_REPLY if open_still else ''}{said.error}", tuple(calls))
+        unreached = wait is not None and all(call.reply is None for call in calls)
+        error = f"no reply: {said.error}" if unreached else said.error
+        return Reply(question, None, {}, error, tuple(calls), unreached)
 
     async def _call(self, client: "AsyncOpenAI", question: Question) -> tuple[Said, float | None]:
         """What came, and how many seconds to wait at least before asking again; None: asking again is of no use."""

@@ -18,7 +18,7 @@ class Unit:
 
 
 # Runs in the order they began, rounds in theirs. Of the trainings of reward models only one that is asked for by name.
-RUNS = "SELECT run_id, created_at FROM runs WHERE coalesce(run_id = $run, config ->> 'kind' IS DISTINCT FROM 'reward')"
+RUNS = "SELECT run_id, created_at FROM runs WHERE coalesce(run_id = $run, kind <> 'reward')"
 
 
 def units(db: Database, run: str | None = None) -> list[Unit]:

@@ -69,7 +69,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
     RunInfo: (
         "runs",
         [_named("run_id", "id"), *_same("name"), *_same("seed", type=BIG), *_as_json("config", "versions")]
-        + _same("config_sha256"),
+        + _same("config_sha256", "kind"),
     ),
     Round: (
         "rounds",
@@ -99,7 +99,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
     Judgement: (
         "judgements",
         [_named("judgement_id", "id"), *_same("judge", "completion_id", "rival_id", "member", "principle")]
-        + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale")],
+        + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale", "status")],
     ),
     JudgeInfo: (
         "judges",

@@ -147,7 +147,7 @@ class DuckStore:
                 con,
                 # without created_at: to make a timestamp a Python value, pyarrow would load pandas
                 """SELECT * EXCLUDE (created_at) FROM runs
-                WHERE coalesce($name IN (run_id, name), config ->> 'kind' IS NULL) ORDER BY created_at DESC LIMIT 1""",
+                WHERE coalesce($name IN (run_id, name), kind = 'loop') ORDER BY created_at DESC LIMIT 1""",
                 {"name": name},
             )
         return _run_info(found[0]) if found else None
@@ -255,7 +255,7 @@ def on_conflict(name: str) -> str:
     if name != "judgements":
         return "DO NOTHING"
     return (
-        "(judgement_id) DO UPDATE SET value = excluded.value, rationale = excluded.rationale "
+        "(judgement_id) DO UPDATE SET value = excluded.value, rationale = excluded.rationale, status = excluded.status "
         "WHERE judgements.value IS NULL AND excluded.value IS NOT NULL"
     )
 
@@ -268,4 +268,5 @@ def _run_info(row: dict[str, Any]) -> RunInfo:
         json.loads(row["config"]),
         row["config_sha256"],
         json.loads(row["versions"]),
+        row["kind"],
     )

@@ -35,7 +35,7 @@ TRAINS = {
 }
 
 RUNS = """
-SELECT run_id, coalesce(config ->> 'kind', 'self-play') AS kind, config_sha256 FROM runs
+SELECT run_id, CASE kind WHEN 'loop' THEN 'self-play' ELSE kind END AS kind, config_sha256 FROM runs
 WHERE list_contains($runs, run_id) ORDER BY run_id
 """
 JUDGES = """

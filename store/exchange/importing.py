@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -21,7 +21,7 @@ from sparring.store.exchange.sources import Source, open_source
 from sparring.store.exchange.staging import scratch, stage
 from sparring.store.store import DuckStore
 
-KIND = "import"
+KIND: Final = "import"
 SHOWN = 5  # refused rows that an error names
 
 Read = tuple[Source, Shape]
@@ -112,7 +112,7 @@ def _run(asked: Asked, read: Sequence[Read]) -> RunInfo:
     }
     name = asked.run or re.sub(r"[^A-Za-z0-9._-]+", "-", asked.source).strip("-._").lower() or KIND
     sha256 = digest(config, 32)
-    return RunInfo(f"{name}-{sha256[:8]}", name, 0, config, sha256, _versions())
+    return RunInfo(f"{name}-{sha256[:8]}", name, 0, config, sha256, _versions(), KIND)
 
 
 def _versions() -> dict[str, str]:

@@ -56,7 +56,7 @@ MADE: Mapping[str, str] = {
             WHERE value IS NOT NULL
         )
         SELECT DISTINCT ON (judgement_id) judgement_id, $judge AS judge, completion_id, rival_id, '' AS member,
-            '' AS principle, 0::INTEGER AS "order", value, '' AS rationale
+            '' AS principle, 0::INTEGER AS "order", value, '' AS rationale, 'answered' AS status
         FROM said ORDER BY n, place""",
     "pairs": f"""SELECT 'pair_' || {ROW} AS pair_id, $run AS run_id, 0::INTEGER AS round, prompt_id,
             completion_ids[CASE WHEN p > 0.5 THEN 1 ELSE 2 END] AS chosen_id,

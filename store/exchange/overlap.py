@@ -14,7 +14,7 @@ OTHERS = """
 SELECT messages FROM prompts p WHERE split <> $split AND (
     NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id)
     OR EXISTS (FROM completions c JOIN runs r USING (run_id)
-               WHERE c.prompt_id = p.prompt_id AND r.config ->> 'kind' IS DISTINCT FROM 'reward'))
+               WHERE c.prompt_id = p.prompt_id AND r.kind <> 'reward'))
 """
 # Words, and numbers with the signs before them, as loop.prompts compares the prompts of a config.
 WORDS = r"""array_to_string(list_transform(

@@ -23,6 +23,14 @@ from sparring.store.parts import parts_folder
 from sparring.store.publish import publish, read_copy
 from sparring.store.store import on_conflict
 
+# Columns that came with 0010_states.sql, as they are filled for rows of parts that were written before.
+LATER: Mapping[str, Mapping[str, str]] = {
+    "runs": {"kind": "coalesce(config ->> 'kind', 'loop')"},
+    "judgements": {
+        "status": "CASE WHEN value IS NOT NULL THEN 'answered' WHEN rationale LIKE 'no reply: %' THEN 'unreached' "
+        "ELSE 'abstained' END"
+    },
+}
 STRETCH = 122_880  # rows that DuckDB keeps together: what is damaged is lost by such groups
 
 
@@ -171,11 +179,14 @@ def _load(con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Path]) -> 
                 f"{part} has columns that this sparring does not know: {', '.join(strange)}; install the newer one "
                 "that wrote them"
             )
-        names = ", ".join(f'"{name}"' for name in columns)
+        values = {name: f'"{name}"' for name in columns}
+        for name, sql in LATER.get(table, {}).items():  # a part that was merged has NULL in its older rows
+            values[name] = f'coalesce("{name}", {sql})' if name in columns else sql
+        names, filled = ", ".join(f'"{name}"' for name in values), ", ".join(values.values())
         # In one statement the first of two rows wins: of a judgement it is to be the one with an answer.
         for where in ("value IS NOT NULL", "value IS NULL") if table == "judgements" else ("TRUE",):
             con.execute(
-                f'INSERT INTO "{table}" ({names}) SELECT {names} FROM {read([part])} WHERE {where} '
+                f'INSERT INTO "{table}" ({names}) SELECT {filled} FROM {read([part])} WHERE {where} '
                 f"ON CONFLICT {on_conflict(table)}"
             )
 

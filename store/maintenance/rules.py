@@ -117,11 +117,11 @@ CONSERVATION = [
     Rule(
         "no eval prompt is learned from",
         """SELECT x.pair_id AS id FROM pairs x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
-        WHERE p.split = 'eval' AND (r.config ->> 'kind' IS NULL OR EXISTS (
+        WHERE p.split = 'eval' AND (r.kind = 'loop' OR EXISTS (
             FROM update_pairs u WHERE u.pair_id = x.pair_id))
         UNION ALL
         SELECT x.example_id FROM examples x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
-        WHERE p.split = 'eval' AND r.config ->> 'kind' IS NULL""",
+        WHERE p.split = 'eval' AND r.kind = 'loop'""",
         "what learned from them has seen its own exam: do not compare its held-out results with others",
     ),
 ]
@@ -165,6 +165,17 @@ VALUES = [
     Rule(
         "a duel's value is a probability",
         "SELECT judgement_id AS id FROM judgements WHERE rival_id IS NOT NULL AND NOT value BETWEEN 0 AND 1",
+        ODD,
+    ),
+    Rule(
+        "a judgement is answered where it has a value, else abstained or unreached",
+        """SELECT judgement_id AS id FROM judgements WHERE status IS NULL OR CASE WHEN value IS NULL
+        THEN status NOT IN ('abstained', 'unreached') ELSE status <> 'answered' END""",
+        ODD,
+    ),
+    Rule(
+        "a run is of a known kind",
+        "SELECT run_id AS id FROM runs WHERE kind IS NULL OR kind NOT IN ('loop', 'reward', 'evaluate', 'import')",
         ODD,
     ),
     Rule(

@@ -4,6 +4,7 @@ schemas/v9.sql is such a store: the catalog that the nine files left, and rows i
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,30 @@ import duckdb
 import pytest
 
 from sparring.loop.errors import StoreTooOld
-from sparring.loop.types import Checkpoint, RunInfo
+from sparring.loop.types import Checkpoint, Judgement, RunInfo
 from sparring.store import history
 from sparring.store.db import Database, migrations
 from sparring.store.maintenance.check import check
 from sparring.store.maintenance.copies import backup, compact
 from sparring.store.maintenance.forget import forget
 from sparring.store.maintenance.migrate import migrate_file
-from sparring.store.maintenance.parts import check_parts, parts_of
+from sparring.store.maintenance.parts import check_parts, merge, parts_of
 from sparring.store.maintenance.rebuild import rebuild
-from sparring.store.parts import parts_folder
+from sparring.store.parts import complete, parts_folder
 from sparring.store.publish import read_copy
 from sparring.store.store import DuckStore
 
+STATES = """SELECT run_id, kind FROM runs UNION ALL
+SELECT judgement_id, status FROM judgements WHERE judgement_id IN ('judgement_a1', 'judgement_c0', 'judgement_u0')"""
+BACK_FILLED = {
+    "old-1": "loop",
+    "reward-1": "reward",
+    "evaluate-1": "evaluate",
+    "import-1": "import",
+    "judgement_a1": "answered",  # a score of 0
+    "judgement_c0": "abstained",
+    "judgement_u0": "unreached",
+}
 OLD = (Path(__file__).parent / "schemas" / "v9.sql").read_text()
 NEWEST = migrations()[-1][0]
 Answers = dict[str, list[tuple[Any, ...]]]
@@ -90,6 +102,38 @@ def test_an_old_store_keeps_its_rows_and_its_answers(tmp_path: Path) -> None:
     named, before = old_answers(make_old(tmp_path / "old.duckdb"))
     with Database(tmp_path / "old.duckdb").read() as con:  # which migrates
         assert before == answers(con, named)
+
+
+def states(db: Database) -> dict[str, str]:
+    with db.read() as con:
+        return dict(con.execute(STATES).fetchall())
+
+
+def test_states_are_read_from_configs_and_rationales(tmp_path: Path) -> None:
+    assert states(Database(make_old(tmp_path / "old.duckdb"))) == BACK_FILLED
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_states_of_parts_from_before_the_columns(tmp_path: Path, merged: bool) -> None:
+    store = DuckStore(make_old(tmp_path / "old.duckdb"))
+    parts = parts_folder(store.db.path)
+    with duckdb.connect(str(store.db.path)) as con:
+        complete(con, parts)
+    later = Judgement("judgement_l0", "duel", "completion_a3", None, "", "", 0, None, "timeout", "unreached")
+    store.add([[later, replace(later, id="judgement_l1", value=0.5)]])
+    answered = Judgement("judgement_u0", "duel", "completion_a3", None, "", "", 0, 1.0)
+    if merged:
+        store.add([[answered]])  # the first row in the parts stands without an answer
+        merge(parts)
+    store.db.path.unlink()
+    rebuild(store.db)
+    assert states(store.db) == BACK_FILLED | ({"judgement_u0": "answered"} if merged else {})
+    assert {j.id: j.status for j in store.judged("duel", ["completion_a3"])} == {
+        "judgement_u0": "answered" if merged else "unreached",
+        "judgement_l0": "unreached",
+        "judgement_l1": "answered",
+    }
+    assert [finding for finding in check(store.db)[1] if not finding.ok] == []
 
 
 def test_an_old_store_is_sound_and_can_be_used(tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_what_a_reward_model_held_out_of_the_same_pairs_is_no_eval_prompt(tmp_pa
     store = DuckStore(tmp_path / "s.duckdb")
     base, held = checkpoint("base", run="rm-1"), prompt("Name a bird.", "eval")
     answer = completion(round_of(0, base, base, [held]), held)
-    store.add([[RunInfo("rm-1", "rm", 0, {"kind": "reward"}, "x", {}), held, answer]])
+    store.add([[RunInfo("rm-1", "rm", 0, {}, "x", {}, "reward"), held, answer]])
     assert import_rows(store, Asked((write(tmp_path, [TRL]),), "mine", "MIT")).pairs == 1
 
 

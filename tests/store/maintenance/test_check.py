@@ -19,8 +19,9 @@ from tests.helpers.records import RUN, checkpoint, filled_store, prompt
 MORE = f"""
 INSERT INTO examples SELECT 'example_1', run_id, round, prompt_id, completion_id, 1, 1, 'group'
     FROM completions WHERE prompt_id = (SELECT prompt_id FROM outcomes WHERE outcome = 'paired' LIMIT 1) LIMIT 1;
-INSERT INTO judgements SELECT 'duel_1', 'j', chosen_id, rejected_id, '', '', 0, 1, '' FROM pairs LIMIT 1;
-INSERT INTO judgements SELECT 'canary_1', 'j', 'of a canary', NULL, '', '', 0, 1, '';
+INSERT INTO judgements SELECT 'duel_1', 'j', chosen_id, rejected_id, '', '', 0, 1, '', 'answered'
+    FROM pairs LIMIT 1;
+INSERT INTO judgements SELECT 'canary_1', 'j', 'of a canary', NULL, '', '', 0, 1, '', 'answered';
 INSERT INTO judge_calls SELECT 'call_1', 'j', 'duel_1', 1, 'm', '', '', 1, 1, NULL, 1;
 INSERT INTO decisions SELECT 'decision_1', run_id, 2, 0, 'reject', checkpoint_id, '', '', now()
     FROM checkpoints LIMIT 1;
@@ -56,6 +57,9 @@ PLANTED = {
     "completions have a log-prob for each token": "UPDATE completions SET logprobs = logprobs[2:]",
     "logprobs have a value for each token": "UPDATE logprobs SET token_logprobs = token_logprobs[2:]",
     "a duel's value is a probability": "UPDATE judgements SET value = 1.5 WHERE judgement_id = 'duel_1'",
+    "a judgement is answered where it has a value, else abstained or unreached": "UPDATE judgements "
+    "SET status = 'unreached' WHERE judgement_id = 'duel_1'",
+    "a run is of a known kind": "UPDATE runs SET kind = 'other'",
     "numbers are finite": "UPDATE evaluations SET value = 'nan'",
     "nothing is left of what was forgotten": "INSERT INTO forgotten SELECT prompt_id, '', '', now(), '{}', [], [], [] "
     "FROM prompts LIMIT 1",

@@ -52,9 +52,7 @@ def with_a_secret(path: Path) -> Filled:
     preferred = pair(rnd, good, bad)
     learned = Update("update_3", RUN, 3, "dpo", two.id, after.id, 2, 1.0, {})
     trained = replace(learned, id="update_r", run="reward-1", round=1, before_id=filled.initial.id, after_id=reward.id)
-    store.add(
-        [[replace(filled.info, id="reward-1", name="reward", config={"kind": "reward"}), GONE, rnd, good, bad, kept]]
-    )
+    store.add([[replace(filled.info, id="reward-1", name="reward", kind="reward"), GONE, rnd, good, bad, kept]])
     store.add([[JudgeInfo("llm", "llm", {}), duel, judgement(good, 1.0), judgement(bad, None), judgement(kept, 1.0)]])
     store.add([[call, preferred, Example("example_1", RUN, 3, GONE.id, good.id, 1.0, 1.0, "group")]])
     store.add([[outcome(rnd, GONE, "paired"), outcome(rnd, TRAIN[0], "tie"), after, reward, learned, trained]])

@@ -90,7 +90,7 @@ def test_of_a_table_that_is_damaged_the_readable_stretches_are_saved(tmp_path: P
     store.add([[prompt("Hello?")]])
     with store.db.write() as con:  # three stretches of rows in no part
         con.execute(
-            """INSERT INTO judgements SELECT 'judgement_' || i, 'j', 'c' || i, NULL, '', '', 0, random(), ''
+            """INSERT INTO judgements SELECT 'judgement_' || i, 'j', 'c' || i, NULL, '', '', 0, random(), '', 'answered'
             FROM range(300_000) t(i)"""
         )
     with duckdb.connect(str(store.db.path), read_only=True) as con:
