@@ -47,22 +47,22 @@ def duel_units(db: Database, run: str | None = None) -> list[Unit]:
 def prompts_of(db: Database, unit: Unit) -> tuple[str, ...]:
     """The prompts that the policy answered: those of the round, or the held-out ones whenever it did."""
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             """SELECT DISTINCT prompt_id FROM completions c JOIN prompts p USING (prompt_id)
             WHERE c.run_id = $run AND c.policy_id = $policy AND p.split = $split
             AND (p.split = 'eval' OR c.round = $round) ORDER BY prompt_id""",
             {"run": unit.run, "policy": unit.policy_id, "split": unit.split, "round": unit.round},
         )
-    return tuple(row["prompt_id"] for row in found)
+    return tuple(row["prompt_id"] for row in records)
 
 
 def _units(db: Database, run: str | None, sql: str) -> list[Unit]:
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             f"""WITH wanted AS ({RUNS}) SELECT u.* FROM ({sql}) u JOIN wanted USING (run_id)
             ORDER BY created_at, run_id, round, split DESC, policy_id, rival_id""",
             {"run": run},
         )
-    return [Unit(row["run_id"], row["round"], row["split"], row["policy_id"], row["rival_id"]) for row in found]
+    return [Unit(row["run_id"], row["round"], row["split"], row["policy_id"], row["rival_id"]) for row in records]

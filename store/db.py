@@ -173,16 +173,16 @@ def version_of(con: duckdb.DuckDBPyConnection) -> int:
 
 def check_version(con: duckdb.DuckDBPyConnection) -> int:
     """The schema version of the file, 0 for a new file. Raises StoreTooNew, StoreTooOld."""
-    version, known = version_of(con), [number for number, _ in migrations()]
-    if version > known[-1]:
+    version, numbers = version_of(con), [number for number, _ in migrations()]
+    if version > numbers[-1]:
         raise StoreTooNew(
-            f"the store has schema version {version}, this sparring knows up to {known[-1]}; install the newer one "
+            f"the store has schema version {version}, this sparring knows up to {numbers[-1]}; install the newer one "
             "that wrote it"
         )
-    if 0 < version < known[0]:
+    if 0 < version < numbers[0]:
         raise StoreTooOld(
-            f"the store has schema version {version}, this sparring opens version {known[0]} or later; open it once "
-            f"with commit d957747 of the sparring repository, which brings it to version {known[0]}"
+            f"the store has schema version {version}, this sparring opens version {numbers[0]} or later; open it once "
+            f"with commit d957747 of the sparring repository, which brings it to version {numbers[0]}"
         )
     return version
 
@@ -212,10 +212,10 @@ Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = table(con, sql, parameters).to_pylist()
-    return found
+    records: list[dict[str, Any]] = table(con, sql, parameters).to_pylist()
+    return records
 
 
 def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> pa.Table:
-    found = con.sql(sql, params=parameters)
-    return pa.table({}) if found is None else found.to_arrow_table()  # None: a statement without rows
+    relation = con.sql(sql, params=parameters)
+    return pa.table({}) if relation is None else relation.to_arrow_table()  # None: a statement without rows

@@ -65,6 +65,6 @@ def _engine(path: Path) -> duckdb.DuckDBPyConnection:
             "temp_directory": f"{path}.tmp",
             "storage_compatibility_version": FORMAT,
         }
-        made = duckdb.connect(config=config)
-        kept = _kept[os.getpid()] = (path, made)
+        instance = duckdb.connect(config=config)
+        kept = _kept[os.getpid()] = (path, instance)
     return kept[1]

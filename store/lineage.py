@@ -48,16 +48,16 @@ def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Direction, limit: int
     from there. Without a limit it goes on through them, and nothing is left out.
     """
     start = Step(id, kind_of(con, id), "", "", "", 0)
-    found, level = {id: start}, [start]
+    steps, level = {id: start}, [start]
     while level:
         reached: list[Step] = []
         for edge, ids in _ways(level, towards, limit is None):
             for row in _along(con, edge, ids, limit):
-                if row["id"] not in found:
-                    found[row["id"]] = Step(depth=level[0].depth + 1, kind=edge.other, role=edge.role, **row)
-                    reached.append(found[row["id"]])
+                if row["id"] not in steps:
+                    steps[row["id"]] = Step(depth=level[0].depth + 1, kind=edge.other, role=edge.role, **row)
+                    reached.append(steps[row["id"]])
         level = reached
-    return [asdict(step) for step in found.values() if step.depth]
+    return [asdict(step) for step in steps.values() if step.depth]
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit
     else:
         smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(id) - {limit:d}, 0)"
         query = f'SELECT "of", {smallest} FROM ({sql}) GROUP BY "of" ORDER BY ALL'
-    found = con.execute(query).fetchall()  # a walk is many small questions: an Arrow table takes twice as long as one
-    labels = _labels(con, edge.other, [id for _, id, _ in found])
-    shown = [each for each in found if each[1] in labels]
+    reached = con.execute(query).fetchall()  # a walk is many small questions: an Arrow table takes twice as long as one
+    labels = _labels(con, edge.other, [id for _, id, _ in reached])
+    shown = [each for each in reached if each[1] in labels]
     last = {of: id for of, id, _ in shown}  # the one beside which the others are said to be left out
     return [
         {"of": of, "id": id, "left_out": left_out if id == last[of] else 0, "label": labels[id]}

@@ -43,52 +43,52 @@ def check_query(sql: str, plug: Plug) -> None:
         with duckdb.connect() as con:
             migrate(con)
             seal(con)
-            found = con.execute(f"DESCRIBE {sql}", _named(sql, dict.fromkeys(PARAMETERS))).fetchall()
+            described = con.execute(f"DESCRIBE {sql}", _named(sql, dict.fromkeys(PARAMETERS))).fetchall()
     except (duckdb.Error, ConfigError) as error:
         raise ConfigError(f"{plug.key}: {error}") from error
-    columns = {str(name): str(kind) for name, kind, *_ in found}
-    wanted = {**plug.needed, **plug.optional}
+    columns = {str(name): str(kind) for name, kind, *_ in described}
+    allowed = {**plug.needed, **plug.optional}
     if missing := sorted(plug.needed.keys() - columns.keys()):
         raise ConfigError(
-            f"{plug.key} gives {_said(columns)}, without {', '.join(missing)}; wanted {_said(plug.needed)}"
+            f"{plug.key} gives {_listed(columns)}, without {', '.join(missing)}; wanted {_listed(plug.needed)}"
         )
-    if unknown := sorted(columns.keys() - wanted.keys()):
+    if unknown := sorted(columns.keys() - allowed.keys()):
         raise ConfigError(
-            f"{plug.key} gives {', '.join(unknown)}, too; it may give {_said(wanted)}: leave the rest out"
+            f"{plug.key} gives {', '.join(unknown)}, too; it may give {_listed(allowed)}: leave the rest out"
         )
     for name, kind in columns.items():
-        if not _fits(kind, wanted[name]):
-            raise ConfigError(f"{plug.key}: {name} is {kind}; wanted {wanted[name]}: cast it")
+        if not _fits(kind, allowed[name]):
+            raise ConfigError(f"{plug.key}: {name} is {kind}; wanted {allowed[name]}: cast it")
 
 
-def ask_query(db: Database, sql: str, plug: Plug, **known: Any) -> list[dict[str, Any]]:
+def ask_query(db: Database, sql: str, plug: Plug, **parameters: Any) -> list[dict[str, Any]]:
     """The rows of a query that was checked; every column of the plug is there, optional ones may be None.
 
     Raises StepError where it fails, or a needed value is NULL.
     """
     with db.read(sealed=True) as con:
         try:
-            found = rows(con, sql, _named(sql, known))
+            records = rows(con, sql, _named(sql, parameters))
         except duckdb.Error as error:
             raise StepError(f"{plug.key} failed: {error}") from error
-    for row in found:
+    for row in records:
         for name in plug.needed:
             if row[name] is None:
                 raise StepError(f"{plug.key} gives a row whose {name} is NULL ({row}); leave such rows out: WHERE")
-    return [dict.fromkeys(plug.optional) | row for row in found]
+    return [dict.fromkeys(plug.optional) | row for row in records]
 
 
-def _named(sql: str, known: Mapping[str, Any]) -> dict[str, Any]:
+def _named(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Of the parameters those that the query names; DuckDB takes no others."""
     (statement,) = duckdb.extract_statements(sql)
     if unknown := sorted(statement.named_parameters - set(PARAMETERS)):
         raise ConfigError(f"${unknown[0]} is no parameter; there are {', '.join('$' + name for name in PARAMETERS)}")
-    return {name: known[name] for name in statement.named_parameters}
+    return {name: parameters[name] for name in statement.named_parameters}
 
 
-def _fits(kind: str, wanted: str) -> bool:
-    return kind == wanted or (wanted == "DOUBLE" and kind.partition("(")[0] in NUMBERS)
+def _fits(kind: str, expected: str) -> bool:
+    return kind == expected or (expected == "DOUBLE" and kind.partition("(")[0] in NUMBERS)
 
 
-def _said(columns: Mapping[str, str]) -> str:
+def _listed(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in columns.items())

@@ -38,5 +38,5 @@ def provenance(con: duckdb.DuckDBPyConnection, checkpoint_id: str) -> list[dict[
     were paired (None where it was not noted), the references, how many pairs or examples it learned from, and the ids
     of all their prompts.
     """
-    found = rows(con, CHAIN, {"id": checkpoint_id})
-    return [row | {"versions": json.loads(row["versions"])} for row in found]
+    updates = rows(con, CHAIN, {"id": checkpoint_id})
+    return [row | {"versions": json.loads(row["versions"])} for row in updates]

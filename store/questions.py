@@ -136,7 +136,7 @@ def answer(con: duckdb.DuckDBPyConnection, name: str, *, run: str | None = None,
     """
     if name not in QUESTIONS:
         raise ConfigError(f"there is no question {name!r}; ask one of {', '.join(QUESTIONS)}")
-    wanted = "" if run is None else "WHERE run_id = $run"
+    where = "" if run is None else "WHERE run_id = $run"
     most = "" if limit is None else f"LIMIT {int(limit)}"
-    sql = f"SELECT * FROM {name} {wanted} ORDER BY {', '.join(QUESTIONS[name].order)} {most}"
+    sql = f"SELECT * FROM {name} {where} ORDER BY {', '.join(QUESTIONS[name].order)} {most}"
     return table(con, sql, None if run is None else {"run": run})

@@ -201,11 +201,13 @@ def _first(batches: pa.RecordBatchReader, limit: int | None) -> Iterator[pa.Reco
 
 def distinct(names: Sequence[str]) -> list[str]:
     """Column names with a number where one comes again: a join has two of many, and a row is a dict."""
-    found: list[str] = []
+    names_so_far: list[str] = []
     for name in names:
         others = (f"{name}_{k}" for k in count(1))
-        found.append(name if name not in found else next(n for n in others if n not in {*names, *found}))
-    return found
+        names_so_far.append(
+            name if name not in names_so_far else next(n for n in others if n not in {*names, *names_so_far})
+        )
+    return names_so_far
 
 
 def _library(name: str) -> Any:

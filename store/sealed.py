@@ -47,13 +47,13 @@ def statements(sql: str) -> list[str]:
 
 def check_question(sql: str) -> None:
     """Raises ConfigError unless `sql` is one statement, and one that asks."""
-    found = _parsed(sql)
-    if len(found) != 1:
+    parsed = _parsed(sql)
+    if len(parsed) != 1:
         raise ConfigError(
-            f"the query failed: it has {len(found)} statements, where one is wanted; ask them one by one, for "
+            f"the query failed: it has {len(parsed)} statements, where one is wanted; ask them one by one, for "
             "instance in: spar shell"
         )
-    if (kind := _kind(found[0])) not in QUESTIONS:
+    if (kind := _kind(parsed[0])) not in QUESTIONS:
         raise ConfigError(
             f"the query failed: {kind} is refused, only questions are answered: SELECT, FROM, WITH, VALUES, PIVOT, "
             "DESCRIBE, SHOW, SUMMARIZE, EXPLAIN. The store is read-only here"

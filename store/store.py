@@ -89,10 +89,10 @@ class DuckStore:
         """All that a judge has said of these completions."""
         with self.db.read() as con:
             con.register("wanted", pa.table({"completion_id": pa.array(completion_ids, pa.string())}))
-            found = rows(
+            records = rows(
                 con, "SELECT j.* FROM judgements j SEMI JOIN wanted USING (completion_id) WHERE judge = ?", [judge]
             )
-        return [to_record(Judgement, row) for row in found]
+        return [to_record(Judgement, row) for row in records]
 
     def training_rows(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
         """What the update of a round learns from: see store.training_rows."""
@@ -112,58 +112,58 @@ class DuckStore:
 
     def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]:
         """log P under `checkpoint` of the completions of `rnd.policy` that were scored, by completion id."""
-        found = self._rows(
+        records = self._rows(
             rnd,
             f"""SELECT l.completion_id, l.value FROM wanted w JOIN prompts p USING (prompt_id)
             JOIN completions c USING (prompt_id) JOIN logprobs l USING (completion_id)
             WHERE {THIS} AND l.weights_sha256 = $weights""",
             weights=checkpoint.weights_sha256,
         )
-        return {row["completion_id"]: row["value"] for row in found}
+        return {row["completion_id"]: row["value"] for row in records}
 
     def updated(self, rnd: Round) -> Checkpoint | None:
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
                 WHERE u.run_id = ? AND u.round = ?""",
                 [rnd.run, rnd.index],
             )
-        return to_record(Checkpoint, found[0]) if found else None
+        return to_record(Checkpoint, records[0]) if records else None
 
     def evaluated(self, rnd: Round) -> list[Evaluation]:
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 "SELECT * FROM evaluations WHERE run_id = ? AND round = ? AND candidate_id = ? ORDER BY metric",
                 [rnd.run, rnd.index, rnd.policy.id],
             )
-        return [to_record(Evaluation, row) for row in found]
+        return [to_record(Evaluation, row) for row in records]
 
     def run(self, name: str | None = None) -> RunInfo | None:
         """The run of that id or name, or the loop started last; a reward model's training is found by name only."""
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 # without created_at: to make a timestamp a Python value, pyarrow would load pandas
                 """SELECT * EXCLUDE (created_at) FROM runs
                 WHERE coalesce($name IN (run_id, name), kind = 'loop') ORDER BY created_at DESC LIMIT 1""",
                 {"name": name},
             )
-        return _run_info(found[0]) if found else None
+        return _run_info(records[0]) if records else None
 
     def checkpoint_of(self, run: str) -> Checkpoint | None:
         """What the one update of a reward model's training ended with."""
         if not self.db.path.exists():
             return None
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
                 WHERE u.run_id = ? LIMIT 1""",
                 [run],
             )
-        return to_record(Checkpoint, found[0]) if found else None
+        return to_record(Checkpoint, records[0]) if records else None
 
     def labelled(self, run: str) -> pa.Table:
         """The pairs of a run as texts, with their pair_id, in an order that does not hang on the run's name."""
@@ -191,42 +191,42 @@ class DuckStore:
 
     def _round(self, run: str, sql: str, parameters: list[str]) -> Round | None:
         with self.db.read() as con:
-            found = rows(con, sql, parameters)
-            if not found:
+            records = rows(con, sql, parameters)
+            if not records:
                 return None
-            roles = {role: found[0][f"{role}_id"] for role in ("policy", "opponent", "reference", "initial")}
+            roles = {role: records[0][f"{role}_id"] for role in ("policy", "opponent", "reference", "initial")}
             con.register("role", pa.table({"checkpoint_id": list(roles.values())}))
             named = rows(con, "SELECT k.* FROM checkpoints k SEMI JOIN role USING (checkpoint_id)")
-        known = {row["checkpoint_id"]: to_record(Checkpoint, row) for row in named}
+        checkpoints = {row["checkpoint_id"]: to_record(Checkpoint, row) for row in named}
         return Round(
             run=run,
-            index=found[0]["round"],
-            prompt_ids=tuple(found[0]["prompt_ids"]),
-            judge=found[0]["judge"],
-            **{role: known[checkpoint_id] for role, checkpoint_id in roles.items()},
+            index=records[0]["round"],
+            prompt_ids=tuple(records[0]["prompt_ids"]),
+            judge=records[0]["judge"],
+            **{role: checkpoints[checkpoint_id] for role, checkpoint_id in roles.items()},
         )
 
     def _groups(self, rnd: Round) -> list[Group]:
-        found = self._rows(
+        records = self._rows(
             rnd,
             f"""SELECT c.*, p.messages, p.split, p.source, p.meta FROM wanted w JOIN prompts p USING (prompt_id)
             JOIN completions c USING (prompt_id) WHERE {THIS}
             ORDER BY w.position, c.origin, c.policy_id, c.sample""",
         )
-        groups = (list(g) for _, g in groupby(found, key=lambda row: row["prompt_id"]))
+        groups = (list(g) for _, g in groupby(records, key=lambda row: row["prompt_id"]))
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
 
     def _rows(self, rnd: Round, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._table(rnd, sql, **parameters).to_pylist()
-        return found
+        records: list[dict[str, Any]] = self._table(rnd, sql, **parameters).to_pylist()
+        return records
 
     def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
         """Ask about the prompts of a round: `wanted` has their ids in order."""
         ids = pa.array(rnd.prompt_ids, pa.string())
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
-            known = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
-            return table(con, sql, {name: value for name, value in known.items() if f"${name}" in sql})
+            values = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
+            return table(con, sql, {name: value for name, value in values.items() if f"${name}" in sql})
 
 
 def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:

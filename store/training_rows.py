@@ -63,11 +63,11 @@ def training_rows(db: Database, rnd: Round, references: Sequence[Checkpoint]) ->
     each completion under it, null where they are not known yet. Of pairs: p_chosen, margin, weight; has_sample and
     sample_place (which completion is the reference sample), rationale. Of groups: rewards and weights.
     """
-    known = {"run": rnd.run, "round": rnd.index, "weights": [r.weights_sha256 for r in references]}
+    parameters = {"run": rnd.run, "round": rnd.index, "weights": [r.weights_sha256 for r in references]}
     with db.read() as con:
-        found = _answered(con, PAIRS, known)
-        return found if found.num_rows else _answered(con, GROUPS, known)
+        pairs = _answered(con, PAIRS, parameters)
+        return pairs if pairs.num_rows else _answered(con, GROUPS, parameters)
 
 
-def _answered(con: duckdb.DuckDBPyConnection, sql: str, known: dict[str, object]) -> pa.Table:
-    return table(con, ANSWERED.format(rows=sql), known)
+def _answered(con: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, object]) -> pa.Table:
+    return table(con, ANSWERED.format(rows=sql), parameters)

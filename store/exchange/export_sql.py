@@ -156,8 +156,8 @@ def query(what: What, style: Style, text: Text, at: float | None, structure: str
     if what == "comparisons":
         taken = TAKEN | ({"prompt"} if text == "plain" else set())
         return _filled(COMPARISONS, columns=columns, **_with_given(json.loads(structure), taken))
-    found = {"pairs": PAIRS, "groups": GROUPS, "labels": LABELS if at is None else LABELS_AT}[what]
-    return _filled(found, columns=columns)
+    sql = {"pairs": PAIRS, "groups": GROUPS, "labels": LABELS if at is None else LABELS_AT}[what]
+    return _filled(sql, columns=columns)
 
 
 def _filled(sql: str, **parts: str) -> str:

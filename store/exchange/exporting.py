@@ -95,21 +95,21 @@ def _run_id(store: DuckStore, name: str | None) -> str | None:
 
 def _units(con: duckdb.DuckDBPyConnection, wanted: Wanted, run: str | None) -> list[tuple[str, int]]:
     sql = UNITS_AT if wanted.what == "labels" and wanted.at is not None else UNITS[wanted.what]
-    found = rows(con, f"FROM ({sql}) WHERE $run IS NULL OR run_id = $run ORDER BY run_id, round", {"run": run})
-    return [(row["run_id"], row["round"]) for row in found]
+    units = rows(con, f"FROM ({sql}) WHERE $run IS NULL OR run_id = $run ORDER BY run_id, round", {"run": run})
+    return [(row["run_id"], row["round"]) for row in units]
 
 
 def _structure(con: duckdb.DuckDBPyConnection, wanted: Wanted, units: list[tuple[str, int]]) -> str:
     """The further columns of the files of an import, where it is exported by itself: several may differ in them."""
     if wanted.what != "comparisons" or len(units) != 1:
         return "{}"
-    found = rows(
+    records = rows(
         con,
         """SELECT json_group_structure(s.fields)::VARCHAR AS structure FROM source_rows s JOIN sources USING (source_id)
         WHERE run_id = ?""",
         [units[0][0]],
     )
-    structure = found[0]["structure"]
+    structure = records[0]["structure"]
     return structure if structure and structure.startswith("{") else "{}"
 
 
@@ -133,9 +133,9 @@ def _write(
 
 
 def _batches(store: DuckStore, sql: str, wanted: Wanted, run: str, round: int) -> Generator[pa.Table]:
-    known = {"run": run, "round": round, "split": wanted.split, "judge": wanted.judge, "at": wanted.at}
+    parameters = {"run": run, "round": round, "split": wanted.split, "judge": wanted.judge, "at": wanted.at}
     with store.db.read() as con:
-        reader = con.sql(sql, params={k: v for k, v in known.items() if f"${k}" in sql}).to_arrow_reader(BATCH)
+        reader = con.sql(sql, params={k: v for k, v in parameters.items() if f"${k}" in sql}).to_arrow_reader(BATCH)
         yield pa.Table.from_batches([], reader.schema)
         for batch in reader:
             yield pa.Table.from_batches([batch])

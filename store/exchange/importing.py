@@ -116,20 +116,20 @@ def _run(asked: Asked, read: Sequence[Read]) -> RunInfo:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in ("sparring", "duckdb", "pyarrow", "datasets"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _refuse_other(store: DuckStore, info: RunInfo) -> None:
-    known = store.run(info.name) if store.db.path.exists() else None
-    if known is not None and known.id != info.id:
+    run = store.run(info.name) if store.db.path.exists() else None
+    if run is not None and run.id != info.id:
         raise ConfigError(
-            f"{store.db.path} has a run {info.name!r} already ({known.id}), of another kind or of other files, licence "
+            f"{store.db.path} has a run {info.name!r} already ({run.id}), of another kind or of other files, licence "
             f"or columns; give this one a name of its own: --run {info.name}-2"
         )
 

@@ -105,12 +105,12 @@ def chunks(con: duckdb.DuckDBPyConnection, shared: Import) -> Iterator[dict[str,
     """Tables of the store, by chunks of rows; what came of the prompts comes last."""
     con.execute(FIRSTS)
     last = int(con.execute("SELECT coalesce(max(n), 0) FROM given").fetchall()[0][0])
-    known = vars(shared) | {"sources": list(shared.sources)}
+    parameters = vars(shared) | {"sources": list(shared.sources)}
     for first in range(1, last + 1, CHUNK):
-        here = known | {"first": first, "last": first + CHUNK - 1}
+        here = parameters | {"first": first, "last": first + CHUNK - 1}
         yield {name: table(con, sql, _of(sql, here)) for name, sql in MADE.items()}
-    yield {"outcomes": table(con, OUTCOMES, _of(OUTCOMES, known))}
+    yield {"outcomes": table(con, OUTCOMES, _of(OUTCOMES, parameters))}
 
 
-def _of(sql: str, known: Mapping[str, object]) -> dict[str, object]:
-    return {name: known[name] for name in set(re.findall(r"\$(\w+)", sql))}
+def _of(sql: str, parameters: Mapping[str, object]) -> dict[str, object]:
+    return {name: parameters[name] for name in set(re.findall(r"\$(\w+)", sql))}

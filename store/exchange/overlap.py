@@ -27,23 +27,23 @@ def refuse_overlap(store: DuckStore, con: duckdb.DuckDBPyConnection, paths: Sequ
     """Raise DataError when a staged prompt is in the store under the other split, also in other case or punctuation."""
     if not store.db.path.exists():
         return
-    with store.db.read() as known:
-        others = table(known, OTHERS, {"split": split})
+    with store.db.read() as stored:
+        others = table(stored, OTHERS, {"split": split})
     if not others.num_rows:
         return
     con.register("others", others)
-    found = rows(
+    records = rows(
         con,
         f"""WITH other AS (SELECT DISTINCT {WORDS} AS words FROM others),
         staged AS (SELECT file, number, messages, {WORDS} AS words FROM given)
         SELECT file, number, messages FROM staged SEMI JOIN other USING (words) ORDER BY file, number""",
     )
     con.unregister("others")
-    if found:
+    if records:
         there = "train" if split == "eval" else "eval"
-        first = found[0]
+        first = records[0]
         raise DataError(
-            f"{len(found)} rows have a prompt that is in the store as one of split {there}, the first in "
+            f"{len(records)} rows have a prompt that is in the store as one of split {there}, the first in "
             f"{paths[first['file']]} row {first['number']}: {first['messages'][:200]}. What is measured on must not be "
             f"learned from: take these rows out, import them with --split {there}, or use another store"
         )

@@ -76,22 +76,22 @@ class Shape:
         seen = {column: row.get(name) for column, name in self.columns.items()}
         read = set(self.columns.values())
         rest = {name: value for name, value in row.items() if name not in read}
-        given = READ[self.name](seen, self, rest)
-        rest.update({self.columns[c]: seen[c] for c in ASKED if _unread(c, seen, given.messages)})
-        if not given.messages or not given.messages[-1]["content"].strip():
+        item = READ[self.name](seen, self, rest)
+        rest.update({self.columns[c]: seen[c] for c in ASKED if _unread(c, seen, item.messages)})
+        if not item.messages or not item.messages[-1]["content"].strip():
             raise Refused("has no prompt; wanted a text in prompt, or role and content in messages")
-        return given
+        return item
 
 
-def shape_of(keys: Sequence[str], given: Mapping[str, str], path: str) -> Shape:
+def shape_of(keys: Sequence[str], named: Mapping[str, str], path: str) -> Shape:
     """The shape of rows with these columns; `given` names some of them. Raises ConfigError or DataError."""
-    for column, name in given.items():
+    for column, name in named.items():
         _check_name(column, name, keys, path)
-    known = {column: next((n for n in names if n in keys), None) for column, names in NAMES.items()}
-    found = {c: n for c, n in known.items() if n is not None and n not in given.values()} | dict(given)
+    usual = {column: next((n for n in names if n in keys), None) for column, names in NAMES.items()}
+    columns = {c: n for c, n in usual.items() if n is not None and n not in named.values()} | dict(named)
     for shape, (needs, may) in SHAPES.items():
-        if all(column in found for column in needs):
-            return Shape(shape, {c: n for c, n in found.items() if c in (*needs, *may)})
+        if all(column in columns for column in needs):
+            return Shape(shape, {c: n for c, n in columns.items() if c in (*needs, *may)})
     raise DataError(
         f"{path} has the columns {', '.join(keys) or '(none)'}; wanted chosen and rejected, or response_a and "
         "response_b with label or p_a, or completions, or completion; name them with --columns chosen=NAME,..."
@@ -141,15 +141,15 @@ def _weight(seen: Mapping[str, Any], shape: Shape) -> float:
 def _preference(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> float:
     """P(a beats b). A label says whether it is a tie: votes of 2 ties and 1 for a are one."""
     label, p = seen.get("label"), _number(seen, shape, "p_a")
-    told = p if label is None else LABELS.get(str(label).lower())
+    preference = p if label is None else LABELS.get(str(label).lower())
     if p is None:
-        p = told
-    apart = told is not None and p is not None and told != 0.5 and (told > 0.5) is not (p > 0.5)
-    if told is None or p is None or not 0 <= p <= 1 or apart or (told != 0.5 and p == 0.5):
+        p = preference
+    apart = preference is not None and p is not None and preference != 0.5 and (preference > 0.5) is not (p > 0.5)
+    if preference is None or p is None or not 0 <= p <= 1 or apart or (preference != 0.5 and p == 0.5):
         raise Refused(f"has label {label!r} and p_a {p!r}, wanted a, b or tie, or p_a from 0 to 1, and both alike")
-    if told == 0.5 != p:
+    if preference == 0.5 != p:
         rest[shape.columns["p_a"]] = p
-    return 0.5 if told == 0.5 else p
+    return 0.5 if preference == 0.5 else p
 
 
 def _group(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given:
@@ -173,10 +173,10 @@ def _group(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given
 
 def _one(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given:
     turns = _answer(seen, shape, "completion")
-    said, score = seen.get("label"), _number(seen, shape, "score")
-    label = FLAGS.get(str(said).lower())
-    if said is not None and label is None:
-        raise Refused(f"has {shape.columns['label']} {said!r}, wanted true or false")
+    flag, score = seen.get("label"), _number(seen, shape, "score")
+    label = FLAGS.get(str(flag).lower())
+    if flag is not None and label is None:
+        raise Refused(f"has {shape.columns['label']} {flag!r}, wanted true or false")
     if label is not None and "score" in shape.columns:
         rest[shape.columns["score"]] = seen["score"]
     scores = [score if label is None else float(label)]
@@ -200,18 +200,18 @@ READ: Mapping[str, Callable[[Mapping[str, Any], Shape, dict[str, Any]], Given]] 
 
 def _conversation(seen: Mapping[str, Any], answer: Turns) -> Turns:
     """What was asked: the answer's own turns before the last, or the messages, or the prompt."""
-    asked = turns_of(seen.get("messages"), "user") or prompt_of(seen.get("prompt"))
+    turns = turns_of(seen.get("messages"), "user") or prompt_of(seen.get("prompt"))
     before = answer[:-1]
-    if before and asked and len(asked) > 1 and asked not in (before, answer):
+    if before and turns and len(turns) > 1 and turns not in (before, answer):
         raise Refused("has a conversation as prompt that is not the beginning of its answers")
-    return before or asked
+    return before or turns
 
 
 def _answer(seen: Mapping[str, Any], shape: Shape, column: str) -> Turns:
     """An answer's turns: the last, and those before it where it is a conversation or a text in HH's form."""
     value = seen[column]
-    asked = any(seen.get(each) is not None for each in ASKED)
-    turns = [] if asked or not isinstance(value, str) else transcript(value)
+    has_prompt = any(seen.get(each) is not None for each in ASKED)
+    turns = [] if has_prompt or not isinstance(value, str) else transcript(value)
     turns = turns or turns_of(value, "assistant")
     if not turns:
         raise Refused(f"has no text or conversation in {shape.columns[column]}")
@@ -230,9 +230,9 @@ def _number(seen: Mapping[str, Any], shape: Shape, column: str) -> float | None:
 
 def _float(value: Any, name: str) -> float | None:
     try:
-        found = None if value is None else float(value)
+        number = None if value is None else float(value)
     except (TypeError, ValueError):
-        found = float("nan")
-    if found is not None and not isfinite(found):
+        number = float("nan")
+    if number is not None and not isfinite(number):
         raise Refused(f"has {str(value)[:40]!r} in {name}, wanted a number")
-    return found
+    return number

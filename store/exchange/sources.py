@@ -49,8 +49,8 @@ class Source:
         try:
             for file in self.files:
                 if file.suffix == ".parquet":
-                    with parquet.ParquetFile(file) as found:
-                        yield from found.iter_batches(BATCH)
+                    with parquet.ParquetFile(file) as table:
+                        yield from table.iter_batches(BATCH)
                 else:  # all cells are text, and an empty one is no value
                     names = csv.open_csv(file, parse_options=LINES).schema.names
                     yield from csv.open_csv(file, parse_options=LINES, convert_options=_cells(names))
@@ -95,18 +95,18 @@ def _dataset(path: str, place: Path) -> Source:
     name, _, split = path.partition(":")
     try:
         if place.is_dir():
-            found = datasets.load_from_disk(str(place))
+            dataset = datasets.load_from_disk(str(place))
         else:
-            found = datasets.load_dataset(name, split=split or "train")
+            dataset = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path!r} is neither a file ({', '.join(SUFFIXES)}) or a dataset's folder here, nor a dataset of the hub "
             f"that can be loaded: {error}"
         ) from error
-    if isinstance(found, datasets.DatasetDict):
-        raise DataError(f"{path} holds the splits {', '.join(found)}; give one, e.g. {place / next(iter(found))}")
-    files = [Path(each["filename"]) for each in found.cache_files]
-    return Source(path, _digest(files), dataset=found)
+    if isinstance(dataset, datasets.DatasetDict):
+        raise DataError(f"{path} holds the splits {', '.join(dataset)}; give one, e.g. {place / next(iter(dataset))}")
+    files = [Path(each["filename"]) for each in dataset.cache_files]
+    return Source(path, _digest(files), dataset=dataset)
 
 
 def _lines(path: Path) -> Iterator[Row]:

@@ -69,25 +69,25 @@ def _insert(
         con.unregister("incoming")
 
 
-def _columns(given: Given, run: str, split: Split) -> dict[str, Any]:
+def _columns(item: Given, run: str, split: Split) -> dict[str, Any]:
     # As Prompt.make does: the same prompt has one id, wherever it comes from.
-    prompt = make_id("prompt", messages=given.messages, split=split, meta={})
+    prompt = make_id("prompt", messages=item.messages, split=split, meta={})
     seen: dict[str, int] = {}
     ids = []
-    for text in given.texts:  # answers of one text in a row stay two answers
+    for text in item.texts:  # answers of one text in a row stay two answers
         copy = seen[text] = seen.get(text, -1) + 1
         ids.append(make_id("completion", run=run, prompt=prompt, text=text, copy=copy))
     return {
         "prompt_id": prompt,
-        "messages": _json(given.messages),
-        "texts": given.texts,
+        "messages": _json(item.messages),
+        "texts": item.texts,
         "completion_ids": ids,
-        "scores": given.scores,
-        "p": given.p,
-        "margin": given.margin,
-        "weight": given.weight,
-        "label": given.label,
-        "fields": _checked(_json(given.fields)),
+        "scores": item.scores,
+        "p": item.p,
+        "margin": item.margin,
+        "weight": item.weight,
+        "label": item.label,
+        "fields": _checked(_json(item.fields)),
     }
 
 

@@ -47,13 +47,15 @@ def transcript(text: str) -> Turns:
     if parts[0] or len(parts) < 5 or parts[1] != "Human":
         return []
     roles = ["user" if name == "Human" else "assistant" for name in parts[1::2]]
-    return [{"role": role, "content": said.removeprefix(" ")} for role, said in zip(roles, parts[2::2], strict=True)]
+    return [
+        {"role": role, "content": content.removeprefix(" ")} for role, content in zip(roles, parts[2::2], strict=True)
+    ]
 
 
 def text_of(answer: Any) -> str | None:
     """The text of an answer: itself, or that of the one turn or object (UltraFeedback's) that it stands in."""
     if isinstance(answer, Mapping):
-        found = next((answer[key] for key in ("content", "response", "text") if answer.get(key) is not None), None)
-        return found if isinstance(found, str) else None
+        text = next((answer[key] for key in ("content", "response", "text") if answer.get(key) is not None), None)
+        return text if isinstance(text, str) else None
     turns = turns_of(answer, "assistant")
     return turns[0]["content"] if len(turns) == 1 else None

@@ -47,33 +47,33 @@ def examine(con: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], list[Findin
 
 def tables(con: duckdb.DuckDBPyConnection, database: str | None = None) -> list[str]:
     """Every table of a database, by default the one that is in use."""
-    found = con.execute(
+    names = con.execute(
         """SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary
         AND database_name = coalesce(?, current_database()) ORDER BY table_name""",
         [database],
     ).fetchall()
-    return [name for (name,) in found]
+    return [name for (name,) in names]
 
 
 def keys(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """The primary key of every table that has one of a single column."""
-    found = con.execute(
+    columns = con.execute(
         """SELECT table_name, constraint_column_names[1] FROM duckdb_constraints()
         WHERE constraint_type = 'PRIMARY KEY' AND len(constraint_column_names) = 1
         AND database_name = current_database() AND table_name <> 'schema_version' ORDER BY table_name"""
     ).fetchall()
-    return dict(found)
+    return dict(columns)
 
 
 def read_whole(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
     """The number of rows and a digest of them all, whatever their order; reads every block, and so its checksum."""
-    (found,) = con.execute(f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {table} t").fetchall()
-    return int(found[0]), int(found[1])
+    (counted,) = con.execute(f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {table} t").fetchall()
+    return int(counted[0]), int(counted[1])
 
 
 def all_rules(con: duckdb.DuckDBPyConnection) -> Iterator[Rule]:
-    known = keys(con)
-    yield from (reference.rule(known[reference.table]) for reference in REFERENCES)
+    primary_keys = keys(con)
+    yield from (reference.rule(primary_keys[reference.table]) for reference in REFERENCES)
     for rules in (LISTS, CONSERVATION, KIN, VALUES):
         yield from rules
 

@@ -36,7 +36,7 @@ def _wrong(row: dict[str, str], weights_sha256: Callable[[Path], str]) -> str | 
     if not path.is_dir():
         return f"{path} is gone"
     try:
-        found = weights_sha256(path)
+        sha256 = weights_sha256(path)
     except (SparError, OSError) as error:
         return str(error)
-    return None if found == row["weights_sha256"] else f"{path} has other weights than it had"
+    return None if sha256 == row["weights_sha256"] else f"{path} has other weights than it had"

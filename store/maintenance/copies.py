@@ -98,7 +98,7 @@ def _compared(con: duckdb.DuckDBPyConnection, path: Path, to: Path) -> dict[str,
 
 def remove_durably(paths: list[Path]) -> list[Path]:
     """Remove files and folders; returns those that were there."""
-    found = [path for path in paths if path.exists()]
-    for path in found:
+    there = [path for path in paths if path.exists()]
+    for path in there:
         shutil.rmtree(path) if path.is_dir() else os.unlink(path)
-    return found
+    return there

@@ -79,14 +79,14 @@ def forget(db: Database, prompt_ids: Sequence[str], reason: str, by: str) -> Pla
 def older_copies(path: Path) -> list[Path]:
     """What earlier rebuilds kept beside the store, and what kills have left there: both may hold what was removed."""
     kinds = ("damaged-*", "compacting*", "rebuilding*", "read*.partial")
-    return [found for kind in kinds for found in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
+    return [copy for kind in kinds for copy in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
 
 
 def erase(con: duckdb.DuckDBPyConnection) -> None:
     """Delete what belongs to prompts that have a tombstone."""
-    known = {name: f'"{name}"' for name in tables(con)}
-    mark(con, ids(con, "SELECT prompt_id FROM forgotten"), known)
-    for name, where in conditions(con, known).items():
+    sources = {name: f'"{name}"' for name in tables(con)}
+    mark(con, ids(con, "SELECT prompt_id FROM forgotten"), sources)
+    for name, where in conditions(con, sources).items():
         con.execute(f'DELETE FROM "{name}" WHERE {where}')
     con.execute(f"UPDATE rounds SET prompt_ids = {UNLISTED} FROM {GONE_IDS} WHERE {LISTED}")
 
@@ -100,9 +100,9 @@ def _plan(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str]) -> Plan:
             f"the store has no prompt {strange[0]!r}; see: spar sql 'SELECT prompt_id, messages FROM prompts', or give "
             "--text for what it says"
         )
-    known = {name: f'"{name}"' for name in tables(con)}
-    mark(con, here, known)
-    counts = {name: count(con, f'"{name}" WHERE {where}') for name, where in conditions(con, known).items()}
+    sources = {name: f'"{name}"' for name in tables(con)}
+    mark(con, here, sources)
+    counts = {name: count(con, f'"{name}" WHERE {where}') for name, where in conditions(con, sources).items()}
     return Plan(
         here,
         again,
@@ -126,14 +126,14 @@ def _erase_parts(db: Database, folder: Path) -> None:
     """Write anew each part that has a row of a forgotten prompt, in an order in which a kill leaves them told."""
     with db.read() as con:
         gone = ids(con, "SELECT prompt_id FROM forgotten")
-    known = parts_of(folder)
+    by_table = parts_of(folder)
     with duckdb.connect() as con:
-        sources = {name: read(parts) for name, parts in known.items()}
+        sources = {name: read(parts) for name, parts in by_table.items()}
         mark(con, gone, sources)
         for name, where in {"rounds": LISTED, **conditions(con, sources)}.items():
-            if name not in known:
+            if name not in by_table:
                 continue
-            filed = read(known[name], ", filename = true")
+            filed = read(by_table[name], ", filename = true")
             for path in map(Path, ids(con, f"SELECT DISTINCT filename FROM {filed} WHERE {where}")):
                 replace(con, _without(con, name, path), path)
 

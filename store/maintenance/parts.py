@@ -21,8 +21,8 @@ SMALL = 64 * 2**20  # bytes below which a part is merged with others
 
 def parts_of(folder: Path) -> dict[str, list[Path]]:
     """The parts by table, oldest first."""
-    found = sorted(folder.glob("*/*.parquet"), key=lambda path: path.name)
-    return {name: [p for p in found if p.parent.name == name] for name in sorted({p.parent.name for p in found})}
+    paths = sorted(folder.glob("*/*.parquet"), key=lambda path: path.name)
+    return {name: [p for p in paths if p.parent.name == name] for name in sorted({p.parent.name for p in paths})}
 
 
 def read(parts: Iterable[Path], options: str = "") -> str:
@@ -37,15 +37,15 @@ def quoted(path: Path) -> str:
 
 def damaged(parts: Iterable[Path]) -> dict[Path, str]:
     """Parts that cannot be read to their end, and why."""
-    found = {}
+    reasons = {}
     with duckdb.connect() as con:
         for path in parts:
             try:
                 parquet.read_metadata(path)
                 con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {read([path])} t").fetchall()
             except (duckdb.Error, pa.ArrowException, OSError) as error:
-                found[path] = str(error).splitlines()[0]
-    return found
+                reasons[path] = str(error).splitlines()[0]
+    return reasons
 
 
 def nowhere(table: str, key: str, parts: Sequence[Path], where: str = "TRUE") -> str:
@@ -60,10 +60,10 @@ def nowhere(table: str, key: str, parts: Sequence[Path], where: str = "TRUE") ->
 def complete_rest(db: Database) -> dict[str, int]:
     """Write the rows that no part has as further parts; returns how many, by table. Damaged parts count as none."""
     folder, added = parts_folder(db.path), {}
-    known = parts_of(folder)
+    existing = parts_of(folder)
     with db.read() as con:
         for table, key in keys(con).items():
-            parts = [p for p in known.get(table, []) if not damaged([p])]
+            parts = [p for p in existing.get(table, []) if not damaged([p])]
             sql = nowhere(table, key, parts)
             ((n,),) = con.execute(f"SELECT count(*) FROM ({sql})").fetchall()
             if n:
@@ -125,13 +125,13 @@ def merge(folder: Path) -> tuple[int, int]:
 def check_parts(db: Database) -> list[Finding]:
     """Whether the parts are whole, and the file and its parts have the same rows."""
     folder = parts_folder(db.path)
-    known = parts_of(folder)
-    everything = [path for parts in known.values() for path in parts]
+    existing = parts_of(folder)
+    everything = [path for parts in existing.values() for path in parts]
     bad = damaged(everything)
     done = [_damaged(everything, bad, folder)]
     with db.read() as con:
         for table, key in keys(con).items():
-            parts = [path for path in known.get(table, []) if path not in bad]
+            parts = [path for path in existing.get(table, []) if path not in bad]
             done += [*_unknown(con, table, key, parts), *_lost(con, table, key, parts)]
     if not any(finding.name.startswith("rows of ") for finding in done):
         done.append(Finding("file and parts agree", True, f"{len(everything):,} parts have every row, and no other"))
@@ -152,8 +152,8 @@ def _unknown(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequen
     ((n,),) = con.execute(f"SELECT count(*) FROM ({nowhere(table, key, parts)})").fetchall()
     if n == 0:
         return []
-    found = f"{n:,} rows of the file that no part has, so that a rebuild would need the file for them"
-    return [Finding(f"rows of {table}", True, found, "spar store compact writes them to parts")]
+    message = f"{n:,} rows of the file that no part has, so that a rebuild would need the file for them"
+    return [Finding(f"rows of {table}", True, message, "spar store compact writes them to parts")]
 
 
 def _lost(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[Path]) -> list[Finding]:
@@ -168,20 +168,20 @@ def _lost(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[
     ((cut_off, in_them, lost),) = con.execute(sql).fetchall()
     done = []
     if lost:
-        found = f"{lost:,} rows of the parts are gone from the file"
-        done.append(Finding(f"rows of {table}", False, found, "spar store rebuild brings them back"))
+        message = f"{lost:,} rows of the parts are gone from the file"
+        done.append(Finding(f"rows of {table}", False, message, "spar store rebuild brings them back"))
     if cut_off:
-        found = f"{in_them:,} rows in {cut_off:,} parts are not in the file: of writes that were cut off before they "
-        found += "were committed, which a rerun makes again"
-        done.append(Finding(f"rows of {table}", True, found, "spar store rebuild brings them in"))
+        message = f"{in_them:,} rows in {cut_off:,} parts are not in the file: of writes that were cut off before they "
+        message += "were committed, which a rerun makes again"
+        done.append(Finding(f"rows of {table}", True, message, "spar store rebuild brings them in"))
     return done
 
 
 def _left(path: Path, folder: Path) -> list[Finding]:
     """What kills and rebuilds have left beside the store."""
-    found = [*folder.glob("*/*.partial"), *folder.parent.glob(f"{path.stem}.damaged-*")]
-    if not found:
+    paths = [*folder.glob("*/*.partial"), *folder.parent.glob(f"{path.stem}.damaged-*")]
+    if not paths:
         return []
-    size = sum(each.stat().st_size for each in found)
-    names = ", ".join(each.name for each in sorted(found))
+    size = sum(each.stat().st_size for each in paths)
+    names = ", ".join(each.name for each in sorted(paths))
     return [Finding("left over", True, f"{size:,} bytes: {names}", "remove them when the store is as you want it")]

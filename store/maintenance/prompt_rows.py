@@ -88,12 +88,12 @@ def mark(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str], sources: Map
 
 def conditions(con: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> dict[str, str]:
     """Which rows of each table go, those of tables that tell of others last."""
-    found = {
+    by_table = {
         name: where
         for name, source in sources.items()
         if name not in KEPT and (where := condition(columns_of(con, source)))
     }
-    return dict(sorted(found.items(), key=lambda item: -KINDS.index(item[0]) if item[0] in KINDS else -len(KINDS)))
+    return dict(sorted(by_table.items(), key=lambda item: -KINDS.index(item[0]) if item[0] in KINDS else -len(KINDS)))
 
 
 def condition(columns: Iterable[str], kinds: Sequence[str] = KINDS) -> str:
@@ -107,7 +107,7 @@ def columns_of(con: duckdb.DuckDBPyConnection, source: str) -> list[str]:
 
 
 def ids(con: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
-    return sorted(found for (found,) in con.execute(sql).fetchall())
+    return sorted(id for (id,) in con.execute(sql).fetchall())
 
 
 def count(con: duckdb.DuckDBPyConnection, rest: str) -> int:

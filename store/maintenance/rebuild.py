@@ -105,18 +105,20 @@ def _salvage(path: Path, bad: Iterable[Path], done: Rebuilt) -> None:
         return
     try:
         with _old(path) as old:
-            known = {name: keys(old).get(name) for name in tables(old) if name != "schema_version"}
+            primary_keys = {name: keys(old).get(name) for name in tables(old) if name != "schema_version"}
     except duckdb.Error as error:
         done.unread.append(f"{path} cannot be opened, so rows that no part had are lost: {_short(error)}")
         return
     parts = {
-        table: [part for part in found if part not in bad] for table, found in parts_of(parts_folder(path)).items()
+        table: [part for part in files if part not in bad] for table, files in parts_of(parts_folder(path)).items()
     }
-    if _damage(path, known) is None:
+    if _damage(path, primary_keys) is None:
         with _old(path) as old:
-            taken = {table: _take(old, path, table, key, parts.get(table, [])) for table, key in known.items()}
+            taken = {table: _take(old, path, table, key, parts.get(table, [])) for table, key in primary_keys.items()}
     else:
-        taken = {table: _take_readable(path, table, key, parts.get(table, []), done) for table, key in known.items()}
+        taken = {
+            table: _take_readable(path, table, key, parts.get(table, []), done) for table, key in primary_keys.items()
+        }
     done.salvaged |= {table: n for table, n in taken.items() if n}
 
 
@@ -171,10 +173,10 @@ def _load(con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Path]) -> 
         if parts:
             con.execute(f'CREATE TABLE "{table}" AS FROM {read(parts[-1:])}')
         return
-    known = ids(con, f"SELECT column_name FROM duckdb_columns() WHERE table_name = '{table}'")
+    stored = ids(con, f"SELECT column_name FROM duckdb_columns() WHERE table_name = '{table}'")
     for part in parts:
         columns = columns_of(con, read([part]))
-        if strange := sorted(set(columns) - set(known)):
+        if strange := sorted(set(columns) - set(stored)):
             raise StoreError(
                 f"{part} has columns that this sparring does not know: {', '.join(strange)}; install the newer one "
                 "that wrote them"
