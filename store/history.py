@@ -1,4 +1,4 @@
-"""What has become of a run's rounds: how far it is, what was decided, what a stop rule sees, which files are needed."""
+"""The state of a run: how far its rounds are, what was decided, what a stop rule sees, which files are needed."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from sparring.store.records import to_record
 
 
 def rounds_settled(db: Database, run: str) -> int:
-    """The last round that is over, evaluated or ended by a decision; -1 when not even round 0 is."""
+    """The last round that was evaluated, or ended by a decision. -1 if round 0 was not."""
     if not db.path.exists():
         return -1
     with db.read() as con:
@@ -24,7 +24,7 @@ def rounds_settled(db: Database, run: str) -> int:
 
 
 def decision(db: Database, run: str, round: int) -> Decision | None:
-    """What was decided last about a round."""
+    """The latest decision about a round."""
     with db.read() as con:
         records = rows(
             con,
@@ -53,20 +53,20 @@ def checkpoint(db: Database, checkpoint_id: str) -> Checkpoint | None:
 
 
 def removed(db: Database, checkpoint_id: str) -> str | None:
-    """Why a checkpoint's files were removed from disk; None when they were not."""
+    """Why a checkpoint's files were removed from disk. None if they were not."""
     with db.read() as con:
         records = rows(con, "SELECT reason FROM removals WHERE checkpoint_id = ?", [checkpoint_id])
     return str(records[0]["reason"]) if records else None
 
 
 def policy_after(db: Database, run: str, round: int) -> Checkpoint | None:
-    """The policy that a round ended with, as decided or else as the gate said; None when the round is not over."""
+    """The policy that a round ended with, by a decision or else by the gate. None if the round is not over."""
     decided = decision(db, run, round)
     return checkpoint(db, decided.policy_id) if decided else gated(db, run, round)
 
 
 def gated(db: Database, run: str, round: int) -> Checkpoint | None:
-    """The candidate of a round if the gate accepted it, else the policy before it; round 0 has the initial policy."""
+    """The candidate of a round if the gate accepted it, else the policy before it. Round 0 has the initial policy."""
     with db.read() as con:
         records = rows(
             con,
@@ -106,8 +106,8 @@ def facts(db: Database, run: str, round: int) -> Facts:
 def unneeded(db: Database, run: str, keep: int) -> list[Checkpoint]:
     """Checkpoints that a run's next round does not need, and that are neither among the `keep` newest nor the best.
 
-    Needed are the initial policy and those before and after the last round; the best has the highest win rate.
-    Among them are those that were removed before: a kill may have left their files.
+    The next round needs the initial policy and those before and after the last round. The best checkpoint has the
+    highest win rate. Checkpoints that were removed before are included, because a kill may have left their files.
     """
     last = rounds_settled(db, run)
     policy = policy_after(db, run, last)

@@ -1,4 +1,4 @@
-"""The store that the loop talks to: what is missing, what is there, and add."""
+"""The store as the loop sees it: which rows are missing, which are there, and adding rows."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,8 +28,8 @@ from sparring.store.parts import parts_folder, write_parts
 from sparring.store.records import to_arrow, to_prompt, to_record
 from sparring.store.training_rows import training_rows
 
-# A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
-# every source that its config names.
+# A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once per round, by
+# every source that the config names.
 THIS = """c.run_id = $run AND CASE p.split
     WHEN 'eval' THEN c.policy_id = $policy AND (c.origin = 'policy' OR c.policy_id = '')  -- '': no policy wrote it
     ELSE c.round = $round END"""
@@ -48,13 +48,15 @@ class DuckStore:
         return sum(self.ingest(dict(map(to_arrow, _by_kind(chunk)))) for chunk in chunks if chunk)
 
     def ingest(self, tables: Mapping[str, pa.Table]) -> int:
-        """Add rows in columns, by table, in one transaction; returns how many were new.
+        """Add Arrow tables, by name, in one transaction. Returns the number of new rows.
 
-        Columns that are not given take their defaults. Rows whose key is there are left, as `add` leaves them.
+        Missing columns take their defaults. A row whose key exists is left as it is, as `add` does.
         """
         with self.db.write() as con:
             added = {name: _insert(con, name, rows) for name, rows in tables.items()}
-            write_parts(parts_folder(self.db.path), added)  # before the commit: nothing acknowledged is without them
+            write_parts(
+                parts_folder(self.db.path), added
+            )  # before the commit, so that every committed row is in a part
         return sum(rows.num_rows for rows in added.values())
 
     def unsampled(self, rnd: Round) -> list[Prompt]:
@@ -81,12 +83,12 @@ class DuckStore:
         return Experience(tuple(self._groups(rnd)), tuple(to_record(Judgement, row) for row in judged))
 
     def knows_judge(self, judge: str) -> bool:
-        """Whether any verdict of this judge is here."""
+        """Whether the store has a verdict of this judge."""
         with self.db.read() as con:
             return bool(rows(con, "SELECT 1 FROM judgements WHERE judge = ? AND value IS NOT NULL LIMIT 1", [judge]))
 
     def judged(self, judge: str, completion_ids: Sequence[str]) -> list[Judgement]:
-        """All that a judge has said of these completions."""
+        """All judgements of these completions by one judge."""
         with self.db.read() as con:
             con.register("wanted", pa.table({"completion_id": pa.array(completion_ids, pa.string())}))
             records = rows(
@@ -141,11 +143,11 @@ class DuckStore:
         return [to_record(Evaluation, row) for row in records]
 
     def run(self, name: str | None = None) -> RunInfo | None:
-        """The run of that id or name, or the loop started last; a reward model's training is found by name only."""
+        """The run with this id or name, by default the loop that was started last."""
         with self.db.read() as con:
             records = rows(
                 con,
-                # without created_at: to make a timestamp a Python value, pyarrow would load pandas
+                # without created_at: pyarrow would load pandas to make a timestamp a Python value
                 """SELECT * EXCLUDE (created_at) FROM runs
                 WHERE coalesce($name IN (run_id, name), kind = 'loop') ORDER BY created_at DESC LIMIT 1""",
                 {"name": name},
@@ -153,7 +155,7 @@ class DuckStore:
         return _run_info(records[0]) if records else None
 
     def checkpoint_of(self, run: str) -> Checkpoint | None:
-        """What the one update of a reward model's training ended with."""
+        """The checkpoint that the one update of a reward model's training made."""
         if not self.db.path.exists():
             return None
         with self.db.read() as con:
@@ -166,7 +168,7 @@ class DuckStore:
         return to_record(Checkpoint, records[0]) if records else None
 
     def labelled(self, run: str) -> pa.Table:
-        """The pairs of a run as texts, with their pair_id, in an order that does not hang on the run's name."""
+        """The pairs of a run as texts, with their pair_id, in an order that does not depend on the run's name."""
         with self.db.read() as con:
             return table(
                 con,
@@ -186,7 +188,7 @@ class DuckStore:
         return self._round(run, "SELECT * FROM rounds WHERE run_id = ? ORDER BY round DESC LIMIT 1", [run])
 
     def begun(self, rnd: Round) -> Round | None:
-        """The round as it began, if it did."""
+        """The round as it was stored when it began, or None."""
         return self._round(rnd.run, "SELECT * FROM rounds WHERE round_id = ?", [rnd.id])
 
     def _round(self, run: str, sql: str, parameters: list[str]) -> Round | None:
@@ -221,7 +223,7 @@ class DuckStore:
         return records
 
     def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
-        """Ask about the prompts of a round: `wanted` has their ids in order."""
+        """The rows of a query about the prompts of a round. In it, `wanted` has the prompts' ids in order."""
         ids = pa.array(rnd.prompt_ids, pa.string())
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
@@ -237,12 +239,12 @@ def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa.Table:
-    """The rows that were added or filled, as they now stand."""
+    """The rows that were added or filled, as the store has them now."""
     columns = ", ".join(f'"{c}"' for c in incoming.column_names)
     con.register("incoming", incoming)
     if "prompt_id" in incoming.column_names:
         refuse_forgotten(con, "incoming")
-    # Of two rows for one judgement DuckDB keeps the first: that is to be the answer.
+    # Of two rows for one judgement DuckDB keeps the first, so the one with a value comes first.
     rows = "incoming ORDER BY value NULLS LAST" if name == "judgements" else "incoming"
     sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM {rows} ON CONFLICT {on_conflict(name)} RETURNING *'
     added = con.sql(sql).to_arrow_table()
@@ -251,7 +253,7 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa
 
 
 def on_conflict(name: str) -> str:
-    """What to do with a row that is there: leave it, except that an answer fills a judgement that had none."""
+    """The SQL for a row whose key exists: leave it, but let an answer fill a judgement that has none."""
     if name != "judgements":
         return "DO NOTHING"
     return (

@@ -1,4 +1,4 @@
-"""The dataset card of an exported folder: what is in it, where it came from, and under which licences."""
+"""The dataset card of an exported folder: its content, where the rows come from, and their licences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from sparring.store.exchange.writing import MARK
 if TYPE_CHECKING:
     from sparring.store.exchange.exporting import Exported
 
-# The hub's names of licences, by what people write.
+# The hub's names of licences, by the names that people write.
 LICENCES = {
     "mit": "mit",
     "apache-2.0": "apache-2.0",
@@ -50,7 +50,7 @@ ORDER BY source, path
 
 
 def card(db: Database, what: What, split: Split, done: "Exported") -> str:
-    """README.md: front matter that `datasets` and the hub read, then counts for people."""
+    """The text of README.md: front matter that `datasets` and the hub read, then counts for people."""
     runs = sorted({run for run, _ in done.units})
     with db.read() as con:
         exported = rows(con, RUNS, {"runs": runs})
@@ -73,7 +73,7 @@ def _front(
 
 
 def _licence(names: Iterable[str], imported: bool) -> dict[str, str]:
-    """Of rows made here nobody has said one; where there are several, the table below has them."""
+    """The licence in the front matter. Rows made here have none on record. Several are listed in a table below."""
     licences = sorted(set(names))
     if not licences or licences == ["unknown"]:
         return {"license": "unknown"}
@@ -127,7 +127,7 @@ def _body(
 
 
 def _shown(name: str) -> str:
-    """Of a path on someone's machine the last part."""
+    """The name, or the last part of a path on someone's machine."""
     path = Path(name)
     return path.name if path.is_absolute() else name
 

@@ -1,4 +1,4 @@
-"""What is learned from is never what is measured on: prompts that are in the store under the other split."""
+"""The check that no imported prompt is in the store under the other split, so that none is trained and measured on."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from sparring.loop.types import Split
 from sparring.store.db import rows, table
 from sparring.store.store import DuckStore
 
-# Those of reward models' trainings alone do not count: each holds out its own share of the same pairs.
+# Prompts of reward models' trainings alone do not count: each training holds out its own share of the same pairs.
 OTHERS = """
 SELECT messages FROM prompts p WHERE split <> $split AND (
     NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id)
@@ -24,7 +24,7 @@ WORDS = r"""array_to_string(list_transform(
 
 
 def refuse_overlap(store: DuckStore, con: duckdb.DuckDBPyConnection, paths: Sequence[str], split: Split) -> None:
-    """Raise DataError when a staged prompt is in the store under the other split, also in other case or punctuation."""
+    """Raise DataError if a staged prompt is in the store under the other split, whatever its case and punctuation."""
     if not store.db.path.exists():
         return
     with store.db.read() as stored:
@@ -44,6 +44,6 @@ def refuse_overlap(store: DuckStore, con: duckdb.DuckDBPyConnection, paths: Sequ
         first = records[0]
         raise DataError(
             f"{len(records)} rows have a prompt that is in the store as one of split {there}, the first in "
-            f"{paths[first['file']]} row {first['number']}: {first['messages'][:200]}. What is measured on must not be "
-            f"learned from: take these rows out, import them with --split {there}, or use another store"
+            f"{paths[first['file']]} row {first['number']}: {first['messages'][:200]}. A prompt must not be trained "
+            f"and measured on: remove these rows, import them with --split {there}, or use another store"
         )

@@ -155,9 +155,9 @@ def test_rows_that_only_the_file_or_only_the_parts_have(tmp_path: Path) -> None:
         con.execute("UPDATE judgements SET value = 0.25 WHERE value IS NULL")
     found = {f.name: (f.ok, f.found) for f in check_parts(store.db) if not f.ok or f.remedy}
     assert set(found) == {"rows of judges", "rows of logprobs", "rows of pairs", "rows of judgements"}
-    assert found["rows of logprobs"] == (False, "2 rows of the parts are gone from the file")
+    assert found["rows of logprobs"] == (False, "2 rows of the parts are missing from the file")
     assert found["rows of pairs"][0] and found["rows of pairs"][1].startswith("2 rows in 1 parts are not in the file")
-    assert found["rows of judges"][0] and found["rows of judges"][1].startswith("1 rows of the file that no part has")
+    assert found["rows of judges"][0] and found["rows of judges"][1].startswith("1 rows of the file are in no part")
     assert complete_rest(store.db) == {"judges": 1, "judgements": 1}
     assert {f.name for f in check_parts(store.db) if not f.ok or f.remedy} == {"rows of logprobs", "rows of pairs"}
 

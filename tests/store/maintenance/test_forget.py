@@ -151,7 +151,7 @@ def test_it_does_not_come_back(tmp_path: Path) -> None:
         con.execute(f"CREATE TEMP TABLE incoming AS SELECT '{TRAIN[0].id}' AS prompt_id")
         refuse_forgotten(con, "incoming")
         con.execute(f"INSERT INTO incoming VALUES ('{GONE.id}')")
-        with pytest.raises(DataError, match=rf"{GONE.id} was forgotten on 20.* by me: asked; it does not come back"):
+        with pytest.raises(DataError, match=rf"{GONE.id} was forgotten on 20.* by me: asked; "):
             refuse_forgotten(con, "incoming")
 
 
@@ -161,9 +161,7 @@ def test_an_id_that_is_none_and_parts_that_cannot_be_read(tmp_path: Path) -> Non
         forget(store.db, ["prompt_x", GONE.id], "", "me")
     part = parts_of(parts_folder(store.db.path))["pairs"][-1]
     part.write_bytes(b"PAR1")
-    with pytest.raises(
-        StoreError, match=r"1 parts are damaged and may hold what is to be forgotten, the first: .*pairs"
-    ):
+    with pytest.raises(StoreError, match=r"1 parts are damaged .*, the first: .*pairs"):
         forget(store.db, [GONE.id], "", "me")
     assert (
         DuckStore(store.db.path)
