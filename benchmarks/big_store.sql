@@ -110,7 +110,7 @@ SELECT name('judgement', judge || a.completion_id) AS judgement_id, judge,
        CASE WHEN duels AND i % 2 = 1 THEN a.completion_id WHEN duels THEN answer(run, round, i + 1) END AS rival_id,
        '' AS member, '' AS principle, CASE WHEN duels THEN i % 2 ELSE 0 END::INTEGER AS "order",
        value_of(judge, run, CASE WHEN is_held_out THEN round ELSE round - 1 END, a.completion_id) AS value,
-       '' AS rationale
+       '' AS rationale, 'answered' AS status
 FROM answers(run, round) a, (SELECT unnest(['reward', 'rules', 'critic', 'llm']) AS judge) j,
      LATERAL (SELECT group_number % 4 = 0 AND judge = 'llm' AS duels)
 ORDER BY i;

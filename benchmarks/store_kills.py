@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sparring.loop.types import Completion, Record  # noqa: E402
-from sparring.store.db import MIGRATIONS, Database  # noqa: E402
+from sparring.store.db import Database, migrations  # noqa: E402
 from sparring.store.maintenance.check import check  # noqa: E402
 from sparring.store.publish import publish, read_copy  # noqa: E402
 from sparring.store.store import DuckStore  # noqa: E402
@@ -65,17 +65,18 @@ def records(noise: random.Random, n: int) -> list[Record]:
 
 
 def old_file(path: Path) -> None:
-    """A store as the first version wrote it, by its own SQL, so that the writer begins with every migration since."""
+    """A store of the oldest schema that can be opened, so that the writer begins with every migration since."""
     import duckdb
 
+    number, file = migrations()[0]
     con = duckdb.connect(str(path), config={"storage_compatibility_version": "v1.5.0"})
-    con.execute((MIGRATIONS / "0001_initial.sql").read_text())
+    con.execute(file.read_text())
     con.execute(
         "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, "
         "applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
     )
-    sha256 = hashlib.sha256((MIGRATIONS / "0001_initial.sql").read_bytes()).hexdigest()
-    con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (1, '0001_initial', ?)", [sha256])
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (?, ?, ?)", [number, file.stem, sha256])
     con.close()
 
 

@@ -18,7 +18,7 @@ from sparring.judges.verdicts import read_object, storable
 from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Pointwise, score_id
-from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest, make_id
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, JudgementStatus, digest, make_id
 
 OURS = Path(__file__).with_name("aspects.yaml")
 LOW, HIGH = 1, 5
@@ -81,7 +81,11 @@ class AspectsJudge(HasClient, Pointwise):
             for reply in replies:
                 group, found = asked[reply.question.id], read_choice(reply, list(self._aspects))
                 if isinstance(found, str):
-                    rows += [self._row(c, "", None, found) for c in group.completions if "" not in _said(group, c)]
+                    rows += [
+                        self._row(c, "", None, found, reply.status)
+                        for c in group.completions
+                        if "" not in _said(group, c)
+                    ]
                 else:
                     chosen[group.prompt.id] = tuple(name for name in self._aspects if name in found)
             yield [*rows, *(call for reply in replies for call in reply.calls)]
@@ -116,11 +120,14 @@ class AspectsJudge(HasClient, Pointwise):
     def _scored(self, completion: Completion, names: Names, reply: Reply) -> Iterator[Judgement]:
         scores = read_scores(reply, names)
         for name in names:
-            yield self._row(completion, name, *((None, scores) if isinstance(scores, str) else scores[name]))
+            value, rationale = (None, scores) if isinstance(scores, str) else scores[name]
+            yield self._row(completion, name, value, rationale, reply.status)
 
-    def _row(self, completion: Completion, name: str, value: float | None, rationale: str) -> Judgement:
+    def _row(
+        self, completion: Completion, name: str, value: float | None, rationale: str, status: JudgementStatus
+    ) -> Judgement:
         row_id = score_id(self.name, completion, principle=name)
-        return Judgement(row_id, self.name, completion.id, None, "", name, 0, value, rationale)
+        return Judgement(row_id, self.name, completion.id, None, "", name, 0, value, rationale, status)
 
 
 @traits.judge(canaries=True, reached_by=("endpoint",))

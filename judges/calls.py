@@ -9,8 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sparring.judges.llm_client import Asked, call_id
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import NO_REPLY
-from sparring.loop.types import JudgeCall, derive_seed
+from sparring.loop.types import JudgeCall, JudgementStatus, derive_seed
 
 MAX_WAIT = 60.0  # seconds before another attempt, whatever a server asks for
 HOPELESS = (401, 403, 404)  # no question will ever be answered
@@ -44,12 +43,18 @@ H = TypeVar("H", bound=Heard)
 class Outcome(Generic[H]):
     """What a question came to. `answer` None: there is none, and `error` says why.
 
-    The error begins with NO_REPLY where nothing came back, so that the question is still open.
+    `unreached`: nothing came back at all, so that the question is still open.
     """
 
     answer: H | None
     error: str
     calls: tuple[JudgeCall, ...]
+    unreached: bool = False
+
+    @property
+    def status(self) -> JudgementStatus:
+        """Of a judgement to which this outcome gives no value."""
+        return "unreached" if self.unreached else "abstained"
 
 
 class Calls:
@@ -93,8 +98,8 @@ class Calls:
             if wait is None or attempt == self.attempts:
                 break
             await asyncio.sleep(min(MAX_WAIT, max(wait, self._pause(question, attempt))))
-        is_open = wait is not None and all(call.reply is None for call in calls)
-        return Outcome(None, f"{NO_REPLY if is_open else ''}{error}", tuple(calls))
+        unreached = wait is not None and all(call.reply is None for call in calls)
+        return Outcome(None, f"no reply: {error}" if unreached else error, tuple(calls), unreached)
 
     async def _attempt(self, call: Callable[[], Awaitable[H]]) -> tuple[H | None, str, float | None]:
         """What came, why it is no answer, and how many seconds to wait at least before the next attempt."""

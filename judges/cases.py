@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sparring.judges.measure import PositionBias, position_bias
 from sparring.loop.errors import StepError
-from sparring.loop.judgements import NO_REPLY, PATIENCE, Scores
+from sparring.loop.judgements import PATIENCE, Scores
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt, Record, make_id
 
@@ -51,7 +51,7 @@ def ask(judge: Judge, cases: Sequence[Case], known: Iterable[Said] = (), remembe
     """
     remember(list({r.id: r for case in cases for r in (case.prompt, *case.shown)}.values()))
     said = _of_cases(cases, known)
-    heard = [r for r in said.values() if isinstance(r, Judgement) and not _unreached(r)]
+    heard = [r for r in said.values() if isinstance(r, Judgement) and r.status != "unreached"]
     asked: set[str] = set()
     unheard = 0
     for chunk in judge.judge([group for group in groups_of(judge, cases, heard) if judge.missing(group)]):
@@ -59,7 +59,7 @@ def ask(judge: Judge, cases: Sequence[Case], known: Iterable[Said] = (), remembe
         said |= {r.id: r for r in chunk}
         for j in (r for r in chunk if isinstance(r, Judgement)):
             asked.add(j.id)
-            unheard = unheard + 1 if _unreached(j) else 0
+            unheard = unheard + 1 if j.status == "unreached" else 0
             if unheard == PATIENCE:
                 raise StepError(
                     f"judge {judge.name} gave no reply to {PATIENCE} questions in a row, the last: {j.rationale}. See "
@@ -81,10 +81,6 @@ def _of_cases(cases: Sequence[Case], known: Iterable[Said]) -> dict[str, Said]:
         and (r.completion_id in answers if r.rival_id is None else (r.completion_id, r.rival_id) in shown)
     }
     return kept | {r.id: r for r in rows if isinstance(r, JudgeCall) and r.judgement_id in kept}
-
-
-def _unreached(judgement: Judgement) -> bool:
-    return judgement.value is None and judgement.rationale.startswith(NO_REPLY)
 
 
 def groups_of(judge: Judge, cases: Sequence[Case], known: Sequence[Judgement] = ()) -> list[Group]:

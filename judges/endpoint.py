@@ -81,7 +81,7 @@ class Endpoint:
         outcome = await self.calls.ask(question, lambda: self._call(client, question))
         said = outcome.answer
         if said is None:
-            return Reply(question, None, {}, outcome.error, outcome.calls)
+            return Reply(question, None, {}, outcome.error, outcome.calls, outcome.unreached)
         return Reply(question, said.text, said.logprobs, "", outcome.calls)
 
     async def _call(self, client: "AsyncOpenAI", question: Question) -> Said:

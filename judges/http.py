@@ -15,7 +15,7 @@ from sparring.judges.verdicts import Verdict
 from sparring.loop import traits
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.judgements import Pointwise, score_id, unjudged
-from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
+from sparring.loop.types import Completion, Group, JudgeCall, Judgement, JudgementStatus, Prompt
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response
@@ -45,9 +45,10 @@ class Batch:
     def about_one_prompt(self) -> bool:
         return len({prompt.id for prompt, _ in self.rows}) == 1
 
-    def judgements(self, verdicts: Sequence[Verdict]) -> list[Judgement]:
+    def judgements(self, verdicts: Sequence[Verdict], status: JudgementStatus) -> list[Judgement]:
+        """`status`: of those without a value."""
         return [
-            Judgement(score_id(self.judge, c), self.judge, c.id, None, "", "", 0, verdict.value, verdict.note)
+            Judgement(score_id(self.judge, c), self.judge, c.id, None, "", "", 0, verdict.value, verdict.note, status)
             for (_, c), verdict in zip(self.rows, verdicts, strict=True)
         ]
 
@@ -118,7 +119,8 @@ class HTTPJudge(Pointwise):
     async def _answer(self, client: "AsyncClient", batch: Batch) -> list[Judgement | JudgeCall]:
         outcome = await self.calls.ask(batch, lambda: self._call(client, batch))
         silent = [Verdict(None, outcome.error)] * len(batch.rows)
-        return [*batch.judgements(outcome.answer.verdicts if outcome.answer else silent), *outcome.calls]
+        verdicts = outcome.answer.verdicts if outcome.answer else silent
+        return [*batch.judgements(verdicts, outcome.status), *outcome.calls]
 
     async def _call(self, client: "AsyncClient", batch: Batch) -> Scored:
         import httpx

@@ -100,7 +100,7 @@ class LLMJudge(HasClient):
     def _judged(self, judgement: Judgement, reply: Reply) -> Judgement:
         verdict = self._verdict(reply)
         value = 1 - verdict.value if judgement.order == 1 and verdict.value is not None else verdict.value
-        return replace(judgement, value=value, rationale=verdict.note)
+        return replace(judgement, value=value, rationale=verdict.note, status=reply.status)
 
     def _verdict(self, reply: Reply) -> Verdict:
         if reply.text is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from sparring.loop.types import JudgeCall, Message, make_id
+from sparring.loop.types import JudgeCall, JudgementStatus, Message, make_id
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Question:
 class Reply:
     """What came back. `text` None: there is no answer, `error` says why. `calls` are what was paid for it.
 
-    An error begins with loop.judgements.NO_REPLY where nothing came back, so that the question is still open.
+    `unreached`: nothing came back at all, so that the question is still open.
     """
 
     question: Question
@@ -34,6 +34,12 @@ class Reply:
     logprobs: Mapping[str, float]  # label -> log-prob, of the labels that the model gave one
     error: str = ""
     calls: tuple[JudgeCall, ...] = ()
+    unreached: bool = False
+
+    @property
+    def status(self) -> JudgementStatus:
+        """Of a judgement to which this reply gives no value."""
+        return "unreached" if self.unreached else "abstained"
 
 
 class Asked(Protocol):

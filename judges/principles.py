@@ -205,4 +205,4 @@ def _judged(of: _Open, reply: Reply) -> Judgement:
     if value is not None and (of.blank.order == 1) != of.negated:
         value = 1 - value
     notes = (verdict.note, "negated" if of.negated else "")
-    return replace(of.blank, value=value, rationale="; ".join(filter(None, notes)))
+    return replace(of.blank, value=value, rationale="; ".join(filter(None, notes)), status=reply.status)

@@ -10,6 +10,7 @@ SparError                    exit code
   StoreError                 1   the store refuses
     StoreBusy                3   another process holds it for too long
     StoreTooNew              2   written by a newer version
+    StoreTooOld              2   written by a version that is too old
   EnvironmentProblem         4   something is missing on this machine
 """
 
@@ -53,6 +54,10 @@ class StoreBusy(StoreError, TimeoutError):
 
 
 class StoreTooNew(StoreError):
+    exit_code = 2
+
+
+class StoreTooOld(StoreError):
     exit_code = 2
 
 

@@ -14,7 +14,6 @@ from typing import Literal
 from sparring.loop.errors import StepError
 from sparring.loop.types import Completion, Experience, Group, JudgeCall, Judgement, make_id
 
-NO_REPLY = "no reply: "  # begins the rationale of a judgement for which nothing came back, unlike a refusal
 SEPARATOR = "|"  # in `member`, between the parts of a judge that is made of judges and their own members
 EXPLORER = "explorer"  # the part that chooses what is asked and decides nothing, see judges.active
 PATIENCE = 20  # judgements before the share without an answer says anything
@@ -135,7 +134,7 @@ def refuse_silence(
 
 
 def _unreached(record: Judgement | JudgeCall) -> bool:
-    return isinstance(record, Judgement) and record.value is None and record.rationale.startswith(NO_REPLY)
+    return isinstance(record, Judgement) and record.status == "unreached"
 
 
 def _refuse(judgements: Sequence[Judgement], max_abstain: float, judge: str) -> None:

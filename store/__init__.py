@@ -1,4 +1,4 @@
-"""The preference store: one DuckDB file that remembers everything a loop did.
+"""The preference store: one DuckDB file that records everything a loop did.
 
 In a notebook: `import sparring; s = sparring.open_store("preferences.duckdb"); s.sql("FROM round_summary").polars()`.
 """
@@ -14,10 +14,10 @@ DEFAULT_PATH = "preferences.duckdb"
 
 
 def open(path: str | Path, *, wait: float = 60.0, seconds: float | None = 30.0) -> "Reader":
-    """The store at `path`, to ask in SQL; read-only, and closed between questions.
+    """The store at `path`, for SQL queries. It is read-only, and the file is closed between queries.
 
-    wait: seconds to wait for whoever has the store, before StoreBusy. seconds: that one question may take; None for
-    as long as it takes, which is right for a read copy only, since a run waits for whoever asks its store.
+    wait: seconds to wait while another process has the store, before StoreBusy. seconds: time limit of one query. None
+    is no limit and is meant for a read copy, because a run waits while its own store is queried.
     """
     from sparring.store.reader import Reader  # DuckDB and Arrow load when a store is opened, not when this is imported
 

@@ -1,4 +1,4 @@
-"""What there is to judge: the answers of every policy, round by round."""
+"""The answers that can be judged, by policy and round."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from sparring.store.db import Database, rows
 
 @dataclass(frozen=True)
 class Unit:
-    """The answers that a policy gave in a round to prompts of one split; `rival_id` is whom they were set against."""
+    """A policy's answers in one round to the prompts of one split. `rival_id` is the policy they were compared with."""
 
     run: str
     round: int
@@ -17,12 +17,15 @@ class Unit:
     rival_id: str | None = None
 
 
-# Runs in the order they began, rounds in theirs. Of the trainings of reward models only one that is asked for by name.
-RUNS = "SELECT run_id, created_at FROM runs WHERE coalesce(run_id = $run, config ->> 'kind' IS DISTINCT FROM 'reward')"
+# The run with this id, or every run but the trainings of reward models.
+RUNS = "SELECT run_id, created_at FROM runs WHERE coalesce(run_id = $run, kind <> 'reward')"
 
 
 def units(db: Database, run: str | None = None) -> list[Unit]:
-    """All answers of a run, or of every loop and evaluation; those to train prompts before held-out ones."""
+    """All answers of a run, or of every run but reward models' trainings, in the order of runs and rounds.
+
+    Of a round, answers to train prompts come before those to held-out prompts.
+    """
     return _units(
         db,
         run,
@@ -32,7 +35,7 @@ def units(db: Database, run: str | None = None) -> list[Unit]:
 
 
 def duel_units(db: Database, run: str | None = None) -> list[Unit]:
-    """The same for a judge that compares: a policy's held-out answers once for each rival it was measured against."""
+    """The same for a judge of pairs: a policy's held-out answers, once per rival that it was measured against."""
     return _units(
         db,
         run,
@@ -45,24 +48,24 @@ def duel_units(db: Database, run: str | None = None) -> list[Unit]:
 
 
 def prompts_of(db: Database, unit: Unit) -> tuple[str, ...]:
-    """The prompts that the policy answered: those of the round, or the held-out ones whenever it did."""
+    """Ids of the prompts that the policy answered: train prompts in this round, or held-out prompts in any round."""
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             """SELECT DISTINCT prompt_id FROM completions c JOIN prompts p USING (prompt_id)
             WHERE c.run_id = $run AND c.policy_id = $policy AND p.split = $split
             AND (p.split = 'eval' OR c.round = $round) ORDER BY prompt_id""",
             {"run": unit.run, "policy": unit.policy_id, "split": unit.split, "round": unit.round},
         )
-    return tuple(row["prompt_id"] for row in found)
+    return tuple(row["prompt_id"] for row in records)
 
 
 def _units(db: Database, run: str | None, sql: str) -> list[Unit]:
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             f"""WITH wanted AS ({RUNS}) SELECT u.* FROM ({sql}) u JOIN wanted USING (run_id)
             ORDER BY created_at, run_id, round, split DESC, policy_id, rival_id""",
             {"run": run},
         )
-    return [Unit(row["run_id"], row["round"], row["split"], row["policy_id"], row["rival_id"]) for row in found]
+    return [Unit(row["run_id"], row["round"], row["split"], row["policy_id"], row["rival_id"]) for row in records]

@@ -1,8 +1,8 @@
 """Short, locked connections to the one DuckDB file.
 
-A connection lives for one transaction: lock, open, work, commit, close, unlock. So other processes read and write the
-file while a run is live. DuckDB drops its own lock when any code of the same process opens and closes the file (POSIX
-fcntl), so nothing here touches the file but DuckDB, and the lock that counts is a separate file beside it.
+A connection lasts for one transaction: lock, open, work, commit, close, unlock. Other processes can therefore read and
+write the file while a run is live. DuckDB loses its own lock when any code of the same process opens and closes the
+file (POSIX fcntl). So only DuckDB touches the file, and a separate lock file beside it protects it.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew
+from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew, StoreTooOld
 from sparring.store.engine import attach, detach
 from sparring.store.parts import complete, parts_folder
 from sparring.store.sealed import open_sealed
@@ -31,16 +31,16 @@ class Database:
         self.path = Path(path).expanduser().resolve()
         self.wait = wait
         self._lock = FileLock(str(self.path) + ".lock", timeout=wait)
-        self._migrated = False
+        self._migrated = self._prepared = False
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction: committed at the end of the block, undone when the block raises."""
+        """One transaction, which is committed at the end of the block and rolled back if the block raises."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.locked():
             self._refuse_lost()
             with self.connection(read_only=False) as con:
-                if not self._migrated:
+                if not self._prepared:
                     self._prepare(con)
                 con.execute("BEGIN")
                 yield con
@@ -48,7 +48,7 @@ class Database:
 
     @contextmanager
     def read(self, *, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A read-only connection; `sealed` also keeps it from all files, extensions and settings: see store.sealed."""
+        """A read-only connection. `sealed` also denies access to files, extensions and settings: see store.sealed."""
         if not self.path.exists():
             self._refuse_lost()
             raise StoreError(f"there is no store at {self.path}; give --store PATH, or start one with: spar run CONFIG")
@@ -60,9 +60,9 @@ class Database:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Nobody has the file open by our rules, and nothing waits in the write-ahead log: it can be copied whole."""
+        """Hold the lock, with nothing left in the write-ahead log, so that the file can be copied."""
         with self.locked():
-            if self.path.with_name(f"{self.path.name}.wal").exists():  # whoever wrote last was killed
+            if self.path.with_name(f"{self.path.name}.wal").exists():  # the last writer was killed
                 with self.connection(read_only=False) as con:
                     con.execute("CHECKPOINT")
             yield
@@ -71,29 +71,34 @@ class Database:
         parts = parts_folder(self.path)
         if not self.path.exists() and parts.exists():
             raise StoreError(
-                f"{self.path} is gone, and its parts in {parts} are there; make it anew from them: spar store rebuild, "
-                f"or remove {parts} to begin an empty one"
+                f"{self.path} is gone, but its parts in {parts} are there; rebuild it from them: spar store rebuild, "
+                f"or remove {parts} to start an empty store"
             )
 
     def _prepare(self, con: duckdb.DuckDBPyConnection) -> None:
-        known = version_of(con) > 0
+        has_rows = version_of(con) > 0
         migrate(con)
         folder = parts_folder(self.path)
-        if known and not folder.exists():
+        if has_rows and not folder.exists():
             complete(con, folder)
-        self._migrated = True
+        self._prepared = self._migrated = True
 
     def _upgrade(self) -> None:
-        """Bring a file that an older version wrote up to date, so that questions find the tables they name."""
-        with self.locked(), self.connection(read_only=True) as con:
-            self._migrated = check_version(con) == migrations()[-1][0]
-        if not self._migrated:
-            with self.write():
-                pass
+        """Migrate a file that an older version wrote, so that queries find the tables they name.
+
+        Parts are left to the first write, because a read copy has none.
+        """
+        with self.locked():
+            with self.connection(read_only=True) as con:
+                current = check_version(con) == migrations()[-1][0]
+            if not current:
+                with self.connection(read_only=False) as con:
+                    migrate(con)
+        self._migrated = True
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else who keeps our rules has the file open. Raises StoreBusy."""
+        """Hold the lock file, so that no other sparring process has the store open. Raises StoreBusy."""
         self._acquire()
         try:
             yield
@@ -101,7 +106,7 @@ class Database:
             self._lock.release()
 
     def _acquire(self) -> None:
-        # A file lock knows no queue: who has waited longest looks most often, so that nobody waits for ever.
+        # A file lock has no queue. The longer a process has waited, the more often it tries, so that none starves.
         began = time.monotonic()
         while True:
             try:
@@ -118,11 +123,15 @@ class Database:
 
     @contextmanager
     def connection(self, *, read_only: bool, sealed: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection as the file stands, without lock or migrations: for what is done under `locked`."""
+        """A connection without lock or migrations, for use inside `locked`."""
         con = self._open(read_only=read_only, sealed=sealed)
         try:
             yield con
-        except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:  # a full disk is any
+        except (
+            duckdb.IOException,
+            duckdb.TransactionException,
+            duckdb.FatalException,
+        ) as error:  # a full disk raises any
             raise StoreError(
                 f"the store {self.path} could not be read or written ({error}); check free space with: df -h "
                 f"{self.path.parent}. What was committed before is safe"
@@ -131,13 +140,13 @@ class Database:
             if "corrupt" not in str(error).lower():
                 raise
             raise StoreError(
-                f"{self.path} is damaged ({error}); make it anew from its parts: spar store rebuild"
+                f"{self.path} is damaged ({error}); rebuild it from its parts: spar store rebuild"
             ) from error
         finally:
             con.close() if sealed else detach(con)
 
     def _open(self, *, read_only: bool, sealed: bool) -> duckdb.DuckDBPyConnection:
-        # A program without our lock (a person's SQL shell, or ours) may have it open: try until `wait` has passed.
+        # A program that does not take our lock, such as a SQL shell, may have it open: try until `wait` has passed.
         deadline = time.monotonic() + self.wait
         while True:
             try:
@@ -145,12 +154,12 @@ class Database:
             except duckdb.Error as error:
                 if not any(sign in str(error).lower() for sign in ("could not set lock", "already attached")):
                     raise StoreError(
-                        f"{self.path} cannot be opened as a DuckDB file: {error}; if it is damaged, make it anew from "
+                        f"{self.path} cannot be opened as a DuckDB file: {error}; if it is damaged, rebuild it from "
                         "its parts: spar store rebuild"
                     ) from error
                 if time.monotonic() > deadline:
                     raise StoreBusy(
-                        f"another program keeps {self.path} open; close it and try again ({error})"
+                        f"another program has {self.path} open; close it and try again ({error})"
                     ) from error
                 time.sleep(0.05)
 
@@ -160,27 +169,32 @@ def migrations() -> list[tuple[int, Path]]:
 
 
 def version_of(con: duckdb.DuckDBPyConnection) -> int:
-    try:  # asking the catalog whether the table is there takes ten times as long, at every connection
+    try:  # every connection runs this, and a query of the catalog would take ten times as long
         return int(con.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchall()[0][0])
     except duckdb.CatalogException:
         return 0
 
 
 def check_version(con: duckdb.DuckDBPyConnection) -> int:
-    """The schema version of the file. Raises StoreTooNew when this code does not know it."""
-    found, newest = version_of(con), migrations()[-1][0]
-    if found > newest:
+    """The schema version of the file, 0 for a new file. Raises StoreTooNew, StoreTooOld."""
+    version, numbers = version_of(con), [number for number, _ in migrations()]
+    if version > numbers[-1]:
         raise StoreTooNew(
-            f"the store has schema version {found}, this sparring knows up to {newest}; install the newer one that "
-            "wrote it"
+            f"the store has schema version {version}, this sparring knows up to {numbers[-1]}; install the newer one "
+            "that wrote it"
         )
-    return found
+    if 0 < version < numbers[0]:
+        raise StoreTooOld(
+            f"the store has schema version {version}, this sparring opens version {numbers[0]} or later; open it once "
+            f"with commit d957747 of the sparring repository, which brings it to version {numbers[0]}"
+        )
+    return version
 
 
 def migrate(con: duckdb.DuckDBPyConnection) -> None:
-    """Apply the numbered SQL files that the file has not seen, each in one transaction."""
-    found = check_version(con)
-    todo = [(number, path) for number, path in migrations() if number > found]
+    """Apply the numbered SQL files that the store does not have yet, each in one transaction."""
+    version = check_version(con)
+    todo = [(number, path) for number, path in migrations() if number > version]
     for number, path in todo:
         sql = path.read_text()
         con.execute("BEGIN")
@@ -195,17 +209,17 @@ def migrate(con: duckdb.DuckDBPyConnection) -> None:
         )
         con.execute("COMMIT")
     if todo:
-        con.execute("CHECKPOINT")  # schema changes left in the write-ahead log are what crashes corrupt
+        con.execute("CHECKPOINT")  # a crash can corrupt schema changes that are left in the write-ahead log
 
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = table(con, sql, parameters).to_pylist()
-    return found
+    records: list[dict[str, Any]] = table(con, sql, parameters).to_pylist()
+    return records
 
 
 def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> pa.Table:
-    found = con.sql(sql, params=parameters)
-    return pa.table({}) if found is None else found.to_arrow_table()  # None: a statement without rows
+    relation = con.sql(sql, params=parameters)
+    return pa.table({}) if relation is None else relation.to_arrow_table()  # None: a statement without rows

@@ -1,15 +1,15 @@
-"""What caused what: the SQL that leads from rows to the rows one step away, and how a row is named in a few words."""
+"""The edges of the lineage: the SQL that leads from rows to the rows one step away, and a short label of each row."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Edge:
-    """From rows of one kind to rows of another, for which they are `role`.
+    """A step from rows of one kind to rows of another, which are their `role`.
 
-    `find` gives columns `of` and `id` for the rows whose ids stand in the place of {ids}: as constants, so that an
-    index finds them. Where that takes a step between, `via` gives columns `of`, `key` and what else `find` needs: it is
-    the table `a` there, and {ids} are its keys.
+    `find` selects the columns `of` and `id` for the rows whose ids replace {ids}. The ids are constants, so that
+    DuckDB uses an index. If there is a step between, `via` selects the columns `of`, `key` and whatever else `find`
+    needs. In `find` its result is the table `a`, and {ids} are its keys.
     """
 
     kind: str
@@ -17,10 +17,10 @@ class Edge:
     other: str
     find: str
     via: str | None = None
-    first: bool = False  # only from the row that was asked about, not from rows on the way
+    first: bool = False  # followed from the first row of a walk only
 
 
-# Where a kind is kept, its key, and what it is in a few words.
+# The table of each kind, its key, and a short label in SQL.
 KINDS: dict[str, tuple[str, str, str]] = {
     "run": ("runs", "run_id", "name"),
     "round": ("rounds", "round_id", "format('round {} of {}', round, run_id)"),
@@ -50,28 +50,28 @@ KINDS: dict[str, tuple[str, str, str]] = {
 
 
 def _own(kind: str, column: str, other: str, role: str = "") -> Edge:
-    """The row names the other in a column of its own."""
+    """An edge to the row whose id is in this row's `column`."""
     table, key, _ = KINDS[kind]
-    # Without a word on NULLs, which walk leaves out: any further condition keeps DuckDB from using the key's index.
+    # The walk leaves out NULLs: a condition on them here would keep DuckDB from using the key's index.
     sql = f'SELECT {key} AS "of", {column} AS id FROM {table} WHERE {key} IN ({{ids}})'
     return Edge(kind, role or other, other, sql)
 
 
 def _named_by(kind: str, other: str, column: str, role: str = "", first: bool = False) -> Edge:
-    """The other row names this one in a column of its own."""
+    """An edge to the rows that have this row's id in their `column`."""
     table, key, _ = KINDS[other]
     sql = f'SELECT {column} AS "of", {key} AS id FROM {table} WHERE {column} IN ({{ids}})'
     return Edge(kind, role or other, other, sql, first=first)
 
 
 def _of_round(kind: str, other: str) -> Edge:
-    """Both are of one run and round."""
+    """An edge to the rows of the same run and round."""
     (table, key, _), (there, its_key, _) = KINDS[kind], KINDS[other]
     sql = f'SELECT s.{key} AS "of", t.{its_key} AS id FROM {table} s JOIN {there} t USING (run_id, round)'
     return Edge(kind, other, other, f"{sql} WHERE s.{key} IN ({{ids}})")
 
 
-# What the judge of its round said of the answers in a pair or example.
+# The judgements of the answers in a pair or example, by the judge of its round.
 _SAID = """SELECT DISTINCT a."of", t.judgement_id AS id
     FROM a JOIN (FROM judgements WHERE completion_id IN ({ids})) t ON t.completion_id = a.key AND t.judge = a.judge"""
 _ANSWERS = """SELECT pair_id AS "of", unnest([chosen_id, rejected_id]) AS key, judge
@@ -151,7 +151,7 @@ EFFECTS = [
     _named_by("completion", "example", "completion_id"),
     _named_by("completion", "completion", "parent_id", "goes on as"),
     _named_by("judgement", "judge_call", "judgement_id"),
-    # From a completion, pairs and examples are reached at once.
+    # From a completion, pairs and examples are reached directly.
     Edge("judgement", "pair", "pair", _IN_PAIRS, _JUDGED, first=True),
     Edge("judgement", "example", "example", _IN_EXAMPLES, _JUDGED, first=True),
     _named_by("judge", "judgement", "judge"),

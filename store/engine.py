@@ -1,6 +1,6 @@
-"""The DuckDB of this process, to which a store's file is attached for as long as one transaction takes.
+"""The DuckDB instance of this process, to which a store's file is attached for one transaction.
 
-To make a DuckDB takes 15 ms, to attach a file and to detach it 4: one is kept, and the file comes and goes.
+Creating an instance takes 15 ms, attaching and detaching a file takes 4, so the instance is kept.
 """
 
 import atexit
@@ -11,28 +11,28 @@ from typing import Any
 
 import duckdb
 
-# 1.5's file format: the DuckDB command line, DBeaver and R open it too, whichever 1.5 or 2.x wrote it.
+# The file format of 1.5, which the DuckDB command line, DBeaver and R can open, whether 1.5 or 2.x wrote it.
 FORMAT = "v1.5.0"
 MEMORY = "2GiB"
 NAME = "store"  # of the attached file, in SQL
 
-# By process, because DuckDB's threads do not live on in a fork; of the store that was asked last.
+# By process id, because DuckDB's threads do not survive a fork. It is the instance of the store that was used last.
 _kept: dict[int, tuple[Path, duckdb.DuckDBPyConnection]] = {}
 
 
 @atexit.register
 def _close() -> None:
-    """DuckDB complains when it outlives the interpreter."""
+    """Close the instance before the interpreter exits, or DuckDB complains."""
     _kept.pop(os.getpid(), None)
 
 
 def attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """A connection whose tables are those of the file, made where it is missing. Raises duckdb.Error."""
+    """A connection to the tables of the file, which is created if it is missing. Raises duckdb.Error."""
     con = _engine(path).cursor()
     try:
-        con.execute("SET enable_progress_bar = false")  # it goes to stdout, among a program's data
+        con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into a program's data
         mode = "READ_ONLY" if read_only else "READ_WRITE"
-        con.execute(f"DETACH DATABASE IF EXISTS {NAME}")  # under the store's lock: left by someone who was interrupted
+        con.execute(f"DETACH DATABASE IF EXISTS {NAME}")  # left by a call that was interrupted
         file = str(path).replace("'", "''")
         con.execute(f"ATTACH '{file}' AS {NAME} (TYPE duckdb, {mode})")
         con.execute(f"USE {NAME}")
@@ -43,14 +43,14 @@ def attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
 
 
 def detach(con: duckdb.DuckDBPyConnection) -> None:
-    """Let go of the file, as closing it does: an open transaction is rolled back, what is in the log goes into it."""
+    """Detach the file. An open transaction is rolled back, and the write-ahead log is merged into the file."""
     try:
-        with suppress(duckdb.TransactionException):  # there is none, mostly
+        with suppress(duckdb.TransactionException):  # usually there is none
             con.execute("ROLLBACK")
         con.execute("USE memory")
         con.execute(f"DETACH DATABASE IF EXISTS {NAME}")
-    except BaseException as error:  # an interrupt; or a fatal error, after which a DuckDB answers nothing more
-        _kept.pop(os.getpid(), None)  # the file is closed together with it
+    except BaseException as error:  # an interrupt, or a fatal error that ends the instance
+        _kept.pop(os.getpid(), None)  # which closes the file, too
         if not isinstance(error, duckdb.Error):
             raise
     finally:
@@ -65,6 +65,6 @@ def _engine(path: Path) -> duckdb.DuckDBPyConnection:
             "temp_directory": f"{path}.tmp",
             "storage_compatibility_version": FORMAT,
         }
-        made = duckdb.connect(config=config)
-        kept = _kept[os.getpid()] = (path, made)
+        instance = duckdb.connect(config=config)
+        kept = _kept[os.getpid()] = (path, instance)
     return kept[1]

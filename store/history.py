@@ -1,4 +1,4 @@
-"""What has become of a run's rounds: how far it is, what was decided, what a stop rule sees, which files are needed."""
+"""The state of a run: how far its rounds are, what was decided, what a stop rule sees, which files are needed."""
 
 import json
 from typing import Any
@@ -9,73 +9,73 @@ from sparring.store.records import to_record
 
 
 def rounds_settled(db: Database, run: str) -> int:
-    """The last round that is over, evaluated or ended by a decision; -1 when not even round 0 is."""
+    """The last round that was evaluated, or ended by a decision. -1 if round 0 was not."""
     if not db.path.exists():
         return -1
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             """SELECT coalesce(max(round), -1) AS n FROM (
                 SELECT round FROM evaluations WHERE run_id = $run AND metric = 'accepted'
                 UNION ALL SELECT round FROM decisions WHERE run_id = $run)""",
             {"run": run},
         )
-    return int(found[0]["n"])
+    return int(records[0]["n"])
 
 
 def decision(db: Database, run: str, round: int) -> Decision | None:
-    """What was decided last about a round."""
+    """The latest decision about a round."""
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             "SELECT * EXCLUDE (decided_at) FROM decisions WHERE run_id = ? AND round = ? ORDER BY number DESC LIMIT 1",
             [run, round],
         )
-    return to_record(Decision, found[0]) if found else None
+    return to_record(Decision, records[0]) if records else None
 
 
 def stop(db: Database, run: str, round: int) -> Stop | None:
     """The rule that stopped the run after a round."""
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             """SELECT * EXCLUDE (stopped_at) FROM stops WHERE run_id = ? AND round = ?
             ORDER BY stopped_at DESC LIMIT 1""",
             [run, round],
         )
-    return to_record(Stop, found[0]) if found else None
+    return to_record(Stop, records[0]) if records else None
 
 
 def checkpoint(db: Database, checkpoint_id: str) -> Checkpoint | None:
     with db.read() as con:
-        found = rows(con, "SELECT * FROM checkpoints WHERE checkpoint_id = ?", [checkpoint_id])
-    return to_record(Checkpoint, found[0]) if found else None
+        records = rows(con, "SELECT * FROM checkpoints WHERE checkpoint_id = ?", [checkpoint_id])
+    return to_record(Checkpoint, records[0]) if records else None
 
 
 def removed(db: Database, checkpoint_id: str) -> str | None:
-    """Why a checkpoint's files were removed from disk; None when they were not."""
+    """Why a checkpoint's files were removed from disk. None if they were not."""
     with db.read() as con:
-        found = rows(con, "SELECT reason FROM removals WHERE checkpoint_id = ?", [checkpoint_id])
-    return str(found[0]["reason"]) if found else None
+        records = rows(con, "SELECT reason FROM removals WHERE checkpoint_id = ?", [checkpoint_id])
+    return str(records[0]["reason"]) if records else None
 
 
 def policy_after(db: Database, run: str, round: int) -> Checkpoint | None:
-    """The policy that a round ended with, as decided or else as the gate said; None when the round is not over."""
+    """The policy that a round ended with, by a decision or else by the gate. None if the round is not over."""
     decided = decision(db, run, round)
     return checkpoint(db, decided.policy_id) if decided else gated(db, run, round)
 
 
 def gated(db: Database, run: str, round: int) -> Checkpoint | None:
-    """The candidate of a round if the gate accepted it, else the policy before it; round 0 has the initial policy."""
+    """The candidate of a round if the gate accepted it, else the policy before it. Round 0 has the initial policy."""
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             """SELECT k.* FROM evaluations e LEFT JOIN rounds r USING (run_id, round)
             JOIN checkpoints k ON k.checkpoint_id = CASE WHEN e.value = 1 THEN e.candidate_id ELSE r.policy_id END
             WHERE e.run_id = ? AND e.round = ? AND e.metric = 'accepted'""",
             [run, round],
         )
-    return to_record(Checkpoint, found[0]) if found else None
+    return to_record(Checkpoint, records[0]) if records else None
 
 
 def facts(db: Database, run: str, round: int) -> Facts:
@@ -106,13 +106,13 @@ def facts(db: Database, run: str, round: int) -> Facts:
 def unneeded(db: Database, run: str, keep: int) -> list[Checkpoint]:
     """Checkpoints that a run's next round does not need, and that are neither among the `keep` newest nor the best.
 
-    Needed are the initial policy and those before and after the last round; the best has the highest win rate.
-    Among them are those that were removed before: a kill may have left their files.
+    The next round needs the initial policy and those before and after the last round. The best checkpoint has the
+    highest win rate. Checkpoints that were removed before are included, because a kill may have left their files.
     """
     last = rounds_settled(db, run)
     policy = policy_after(db, run, last)
     with db.read() as con:
-        found = rows(
+        records = rows(
             con,
             """WITH updated AS (
                 SELECT k.*, u.round FROM checkpoints k JOIN updates u ON u.after_id = k.checkpoint_id
@@ -139,4 +139,4 @@ def unneeded(db: Database, run: str, keep: int) -> list[Checkpoint]:
             SELECT made.* EXCLUDE (round) FROM made ANTI JOIN needed USING (checkpoint_id) ORDER BY round""",
             {"run": run, "keep": keep},
         )
-    return [to_record(Checkpoint, row) for row in found if policy is None or row["checkpoint_id"] != policy.id]
+    return [to_record(Checkpoint, row) for row in records if policy is None or row["checkpoint_id"] != policy.id]

@@ -1,4 +1,4 @@
-"""Where a row comes from and what came of it: a walk from row to row, level by level, along store.edges."""
+"""The causes and the effects of a row: a walk from row to row, level by level, along store.edges."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ EXCERPT = 80  # characters
 
 @dataclass(frozen=True)
 class Step:
-    """A row that the walk reached: from the row `of`, for which it is `role`. `left_out` counts its like not shown."""
+    """A row that the walk reached from the row `of`, whose `role` it is. `left_out` counts similar rows not shown."""
 
     id: str
     kind: str
@@ -31,8 +31,8 @@ class Step:
 
 
 def kind_of(con: duckdb.DuckDBPyConnection, id: str) -> str:
-    """Which kind of row has this id. Raises StoreError where none has."""
-    guess = id.partition("_")[0]  # ids begin with their kind: its table is asked first
+    """The kind of the row with this id. Raises StoreError if there is none."""
+    guess = id.partition("_")[0]  # ids begin with their kind, so its table is tried first
     for kind in sorted(KINDS, key=lambda kind: kind != guess):
         name, key, _ = KINDS[kind]
         if con.execute(f"SELECT 1 FROM {name} WHERE {key} = ? LIMIT 1", [id]).fetchall():
@@ -41,28 +41,28 @@ def kind_of(con: duckdb.DuckDBPyConnection, id: str) -> str:
 
 
 def walk(con: duckdb.DuckDBPyConnection, id: str, towards: Direction, limit: int | None = 10) -> list[dict[str, Any]]:
-    """Each row reached once, nearest first, with the fields of Step.
+    """Each row that the walk reaches, once, nearest first, with the fields of Step.
 
-    Of many of one kind beside each other at most `limit` are followed; the last one shown says how many were left out.
-    A walk ends at the checkpoints on its way, and at what a checkpoint wrote, where another history begins: walk on
-    from there. Without a limit it goes on through them, and nothing is left out.
+    From one row, at most `limit` rows of a kind are followed, and the last one has the number of those left out. A walk
+    ends at checkpoints and at what a checkpoint wrote, where another history begins: start another walk there. Without
+    a limit it continues through them, and nothing is left out.
     """
     start = Step(id, kind_of(con, id), "", "", "", 0)
-    found, level = {id: start}, [start]
+    steps, level = {id: start}, [start]
     while level:
         reached: list[Step] = []
         for edge, ids in _ways(level, towards, limit is None):
             for row in _along(con, edge, ids, limit):
-                if row["id"] not in found:
-                    found[row["id"]] = Step(depth=level[0].depth + 1, kind=edge.other, role=edge.role, **row)
-                    reached.append(found[row["id"]])
+                if row["id"] not in steps:
+                    steps[row["id"]] = Step(depth=level[0].depth + 1, kind=edge.other, role=edge.role, **row)
+                    reached.append(steps[row["id"]])
         level = reached
-    return [asdict(step) for step in found.values() if step.depth]
+    return [asdict(step) for step in steps.values() if step.depth]
 
 
 @dataclass(frozen=True)
 class History:
-    """Where a row comes from and what came of it; for a checkpoint also the updates that shaped it."""
+    """The causes and the effects of a row, and for a checkpoint the updates that shaped it."""
 
     kind: str
     causes: list[dict[str, Any]]
@@ -71,14 +71,14 @@ class History:
 
 
 def history(con: duckdb.DuckDBPyConnection, id: str, limit: int | None = 10) -> History:
-    """Both walks from a row. Raises StoreError where no row has this id."""
+    """Both walks from a row. Raises StoreError if no row has this id."""
     kind = kind_of(con, id)
     shaped = provenance(con, id) if kind == "checkpoint" else None
     return History(kind, walk(con, id, "causes", limit), walk(con, id, "effects", limit), shaped)
 
 
 def _ways(level: Sequence[Step], towards: Direction, whole: bool) -> Iterable[tuple[Edge, list[str]]]:
-    """The edges to go along from the rows of a level, with the rows that each starts from."""
+    """The edges to follow from the rows of a level, each with the ids of the rows it starts from."""
     by_kind = defaultdict(list)
     for step in level:
         ends = step.role == "wrote" or (step.kind == "checkpoint" and step.role not in ("candidate", "after"))
@@ -90,7 +90,7 @@ def _ways(level: Sequence[Step], towards: Direction, whole: bool) -> Iterable[tu
 
 
 def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit: int | None) -> list[dict[str, Any]]:
-    """What the edge leads to from these rows, the first ones of each in the order of their ids."""
+    """The rows that the edge leads to, in the order of their ids, at most `limit` from each of these rows."""
     if edge.via:
         between = table(con, edge.via.format(ids=_literals(ids)))
         if not between.num_rows:
@@ -103,10 +103,10 @@ def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit
     else:
         smallest = f"unnest(min(id, {limit:d})) AS id, greatest(count(id) - {limit:d}, 0)"
         query = f'SELECT "of", {smallest} FROM ({sql}) GROUP BY "of" ORDER BY ALL'
-    found = con.execute(query).fetchall()  # a walk is many small questions: an Arrow table takes twice as long as one
-    labels = _labels(con, edge.other, [id for _, id, _ in found])
-    shown = [each for each in found if each[1] in labels]
-    last = {of: id for of, id, _ in shown}  # the one beside which the others are said to be left out
+    reached = con.execute(query).fetchall()  # a walk is many small queries, and Arrow tables take twice as long
+    labels = _labels(con, edge.other, [id for _, id, _ in reached])
+    shown = [each for each in reached if each[1] in labels]
+    last = {of: id for of, id, _ in shown}  # it gets the number of those left out
     return [
         {"of": of, "id": id, "left_out": left_out if id == last[of] else 0, "label": labels[id]}
         for of, id, left_out in shown
@@ -114,7 +114,7 @@ def _along(con: duckdb.DuckDBPyConnection, edge: Edge, ids: Sequence[str], limit
 
 
 def _labels(con: duckdb.DuckDBPyConnection, kind: str, ids: Sequence[str]) -> dict[str, str]:
-    """Of those rows that are there."""
+    """The labels of the rows that exist, by id."""
     if not ids:
         return {}
     name, key, label = KINDS[kind]

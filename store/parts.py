@@ -1,8 +1,9 @@
-"""Parts: what every transaction added, as Parquet files that never change.
+"""Parts: the rows that each transaction added, as Parquet files that never change.
 
-They are the log beside the store, `preferences.parts/<table>/<time>-<random>.parquet`: each has rows of one table as
-they stood when they were added. A damaged file is made anew from them (`spar store rebuild`). A transaction writes its
-parts before it commits: what the store has acknowledged they have, and what they have beyond it a rerun makes again.
+Parts are the log beside the store, `preferences.parts/<table>/<time>-<random>.parquet`. Each has rows of one table as
+they were when they were added, and a damaged file is rebuilt from them (`spar store rebuild`). A transaction writes its
+parts before it commits, so every committed row is in a part. Rows of a transaction that was cut off may be in a part
+alone; a rerun makes the same rows.
 """
 
 import os
@@ -21,12 +22,12 @@ from sparring.loop.errors import StoreError
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the parts of the store at `path` are."""
+    """The folder with the parts of the store at `path`."""
     return path.with_suffix(".parts")
 
 
 def write_parts(folder: Path, added: Mapping[str, pa.Table]) -> None:
-    """Keep rows by table, durably: when this returns they are on disk under their final names."""
+    """Write rows by table, durably: on return the files are on disk under their final names."""
     for name, rows in added.items():
         if rows.num_rows:
             _write(folder / name, rows)
@@ -43,7 +44,7 @@ def _write(place: Path, rows: pa.Table) -> None:
             os.fsync(file.fileno())
         partial.rename(place / name)
     except OSError as error:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # the first error is raised
             partial.unlink(missing_ok=True)
         raise StoreError(
             f"{place} could not be written ({error}); check free space with: df -h {place.parent}. "
@@ -52,9 +53,9 @@ def _write(place: Path, rows: pa.Table) -> None:
 
 
 def complete(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Write everything that the store holds as a first part of each table: for a file from before there were parts."""
+    """Write all rows of a store that has no parts, as the first part of each table."""
     partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed here
     partial.mkdir(parents=True)
     for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall():
         if name != "schema_version":

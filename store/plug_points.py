@@ -1,7 +1,7 @@
-"""A query in the place of a part: who is paired, which prompts come next, when to stop. Checked first, asked sealed.
+"""SQL queries as parts of a run: which answers are paired, which prompts come next, when to stop.
 
-Its parameters are $run, the run's id, $round, the number of the round it is asked for, and $judge, by whose answers
-that round is paired; it may leave out any of them.
+A query is checked before the run, and runs sealed. Its parameters are $run, the run's id, $round, the number of the
+round, and $judge, the judge by whose answers that round is paired. It may leave out any of them.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ PARAMETERS = ("run", "round", "judge")
 
 @dataclass(frozen=True)
 class Plug:
-    """What a query is asked for: the columns that it must give, and those that it may, with their types."""
+    """The columns that a query must return, and those that it may return, with their types."""
 
     key: str  # of the config
     needed: Mapping[str, str]
@@ -37,58 +37,62 @@ NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUB
 
 
 def check_query(sql: str, plug: Plug) -> None:
-    """Try a query on a store without rows. Raises ConfigError: it is no question, it fails, its columns are others."""
+    """Try a query on an empty store. Raises ConfigError if it is not a query, fails, or returns other columns."""
     try:
         check_question(sql)
         with duckdb.connect() as con:
             migrate(con)
             seal(con)
-            found = con.execute(f"DESCRIBE {sql}", _named(sql, dict.fromkeys(PARAMETERS))).fetchall()
+            described = con.execute(f"DESCRIBE {sql}", _named(sql, dict.fromkeys(PARAMETERS))).fetchall()
     except (duckdb.Error, ConfigError) as error:
         raise ConfigError(f"{plug.key}: {error}") from error
-    columns = {str(name): str(kind) for name, kind, *_ in found}
-    wanted = {**plug.needed, **plug.optional}
+    columns = {str(name): str(kind) for name, kind, *_ in described}
+    allowed = {**plug.needed, **plug.optional}
     if missing := sorted(plug.needed.keys() - columns.keys()):
         raise ConfigError(
-            f"{plug.key} gives {_said(columns)}, without {', '.join(missing)}; wanted {_said(plug.needed)}"
+            f"{plug.key} returns {_listed(columns)}, without {', '.join(missing)}; expected {_listed(plug.needed)}"
         )
-    if unknown := sorted(columns.keys() - wanted.keys()):
+    if unknown := sorted(columns.keys() - allowed.keys()):
         raise ConfigError(
-            f"{plug.key} gives {', '.join(unknown)}, too; it may give {_said(wanted)}: leave the rest out"
+            f"{plug.key} also returns {', '.join(unknown)}; expected only {_listed(allowed)}: leave out the rest"
         )
     for name, kind in columns.items():
-        if not _fits(kind, wanted[name]):
-            raise ConfigError(f"{plug.key}: {name} is {kind}; wanted {wanted[name]}: cast it")
+        if not _fits(kind, allowed[name]):
+            raise ConfigError(f"{plug.key}: {name} is {kind}; expected {allowed[name]}: cast it")
 
 
-def ask_query(db: Database, sql: str, plug: Plug, **known: Any) -> list[dict[str, Any]]:
-    """The rows of a query that was checked; every column of the plug is there, optional ones may be None.
+def ask_query(db: Database, sql: str, plug: Plug, **parameters: Any) -> list[dict[str, Any]]:
+    """The rows of a checked query, with every column of the plug. Optional columns may be None.
 
-    Raises StepError where it fails, or a needed value is NULL.
+    Raises StepError if the query fails, or a required value is NULL.
     """
     with db.read(sealed=True) as con:
         try:
-            found = rows(con, sql, _named(sql, known))
+            records = rows(con, sql, _named(sql, parameters))
         except duckdb.Error as error:
             raise StepError(f"{plug.key} failed: {error}") from error
-    for row in found:
+    for row in records:
         for name in plug.needed:
             if row[name] is None:
-                raise StepError(f"{plug.key} gives a row whose {name} is NULL ({row}); leave such rows out: WHERE")
-    return [dict.fromkeys(plug.optional) | row for row in found]
+                raise StepError(
+                    f"{plug.key} returns a row whose {name} is NULL ({row}); leave out such rows with WHERE"
+                )
+    return [dict.fromkeys(plug.optional) | row for row in records]
 
 
-def _named(sql: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the parameters those that the query names; DuckDB takes no others."""
+def _named(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that the query names. DuckDB accepts no others."""
     (statement,) = duckdb.extract_statements(sql)
     if unknown := sorted(statement.named_parameters - set(PARAMETERS)):
-        raise ConfigError(f"${unknown[0]} is no parameter; there are {', '.join('$' + name for name in PARAMETERS)}")
-    return {name: known[name] for name in statement.named_parameters}
+        raise ConfigError(
+            f"${unknown[0]} is not a parameter; expected one of {', '.join('$' + name for name in PARAMETERS)}"
+        )
+    return {name: parameters[name] for name in statement.named_parameters}
 
 
-def _fits(kind: str, wanted: str) -> bool:
-    return kind == wanted or (wanted == "DOUBLE" and kind.partition("(")[0] in NUMBERS)
+def _fits(kind: str, expected: str) -> bool:
+    return kind == expected or (expected == "DOUBLE" and kind.partition("(")[0] in NUMBERS)
 
 
-def _said(columns: Mapping[str, str]) -> str:
+def _listed(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in columns.items())

@@ -32,11 +32,11 @@ ORDER BY u.back DESC"""
 
 
 def provenance(con: duckdb.DuckDBPyConnection, checkpoint_id: str) -> list[dict[str, Any]]:
-    """One row an update, from the first to that which made the checkpoint; none for a model that nothing here made.
+    """One row per update, from the first to the one that made the checkpoint. No rows for a model from outside.
 
-    Each has the run with its config's hash, package versions and git commit (in `versions`), the judge whose answers
-    were paired (None where it was not noted), the references, how many pairs or examples it learned from, and the ids
-    of all their prompts.
+    Each row has the run with its config's hash, package versions and git commit (in `versions`), the judge whose
+    answers were paired (None if it was not recorded), the references, the number of pairs or examples that the update
+    learned from, and the ids of all their prompts.
     """
-    found = rows(con, CHAIN, {"id": checkpoint_id})
-    return [row | {"versions": json.loads(row["versions"])} for row in found]
+    updates = rows(con, CHAIN, {"id": checkpoint_id})
+    return [row | {"versions": json.loads(row["versions"])} for row in updates]

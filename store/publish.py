@@ -1,6 +1,6 @@
-"""The read copy of a store: for tools that keep a file open, such as a database browser or a notebook.
+"""The read copy of a store, for tools that keep a file open, such as a database browser or a notebook.
 
-It is a whole file under another name, put in place of the last one at once: who has the last one open keeps reading it.
+A new copy replaces the last one at once. A tool that has the last one open keeps reading it.
 """
 
 import os
@@ -13,12 +13,12 @@ from sparring.store.db import Database
 
 
 def read_copy(path: Path) -> Path:
-    """The name of the read copy of the store at `path`."""
+    """The path of the read copy of the store at `path`."""
     return path.with_name(f"{path.stem}.read{path.suffix}")
 
 
 def publish(db: Database) -> Path:
-    """Bring the read copy up to date, unless it is. Raises StoreBusy, and StoreError when the disk is full."""
+    """Bring the read copy up to date. Raises StoreBusy, and StoreError if the disk is full."""
     copy = read_copy(db.path)
     with db.at_rest():
         now = os.stat(db.path)
@@ -30,14 +30,14 @@ def publish(db: Database) -> Path:
 
 def _copy(path: Path, copy: Path) -> None:
     partial = copy.with_name(f"{copy.name}.partial")
-    # Another process copies: were this one to open and close the file, DuckDB's locks on it would be gone.
+    # Another process copies: if this one opened and closed the file, DuckDB would lose its locks on it.
     done = subprocess.run(["cp", "-p", str(path), str(partial)], capture_output=True, text=True, check=False)
     if done.returncode:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # the first error is raised
             partial.unlink(missing_ok=True)
         raise StoreError(
             f"the read copy {copy} could not be written ({done.stderr.strip()}); check free space with: df -h "
-            f"{copy.parent}, or do without it: keep.read_copy: false. The store itself is safe"
+            f"{copy.parent}, or turn the read copy off: keep.read_copy: false. The store itself is safe"
         )
-    copy.with_name(f"{copy.name}.wal").unlink(missing_ok=True)  # left by someone who wrote into the last copy
+    copy.with_name(f"{copy.name}.wal").unlink(missing_ok=True)  # left by a program that wrote to the last copy
     partial.replace(copy)

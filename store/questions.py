@@ -1,4 +1,4 @@
-"""Questions with names: each is a view of its own name, so that `spar ask` and SQL give the same rows."""
+"""Named questions. Each is a view of the same name, so that `spar ask` and SQL return the same rows."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from sparring.store.db import table
 
 @dataclass(frozen=True)
 class Question:
-    """A view, what it answers, the columns that a person looks at first, and the order of rows."""
+    """A view, the question that it answers, the columns that are shown first, and the order of rows."""
 
     name: str
     asks: str
@@ -132,11 +132,11 @@ QUESTIONS = {question.name: question for question in _ALL}
 def answer(con: duckdb.DuckDBPyConnection, name: str, *, run: str | None = None, limit: int | None = None) -> pa.Table:
     """The first `limit` rows of a question, all columns, of the run with this id or of every run.
 
-    Raises ConfigError for a question that there is not.
+    Raises ConfigError for an unknown question.
     """
     if name not in QUESTIONS:
         raise ConfigError(f"there is no question {name!r}; ask one of {', '.join(QUESTIONS)}")
-    wanted = "" if run is None else "WHERE run_id = $run"
+    where = "" if run is None else "WHERE run_id = $run"
     most = "" if limit is None else f"LIMIT {int(limit)}"
-    sql = f"SELECT * FROM {name} {wanted} ORDER BY {', '.join(QUESTIONS[name].order)} {most}"
+    sql = f"SELECT * FROM {name} {where} ORDER BY {', '.join(QUESTIONS[name].order)} {most}"
     return table(con, sql, None if run is None else {"run": run})

@@ -1,7 +1,7 @@
-"""Questions to the store in SQL, from notebooks, the command line and other programs.
+"""SQL queries on the store, from notebooks, the command line and other programs.
 
-A question is answered under the store's lock, within a time limit, and its rows are put aside; who reads them, however
-slowly, keeps no run waiting.
+A query runs under the store's lock, within a time limit, and its rows are buffered. No run waits for whoever reads
+them.
 """
 
 import html
@@ -21,9 +21,9 @@ from sparring.loop.errors import ConfigError, EnvironmentProblem, StoreError
 from sparring.store.db import Database
 from sparring.store.sealed import check_question
 
-SECONDS = 30.0  # that a question may keep the store: half of what a run waits before it gives up
-BATCH = 10_000  # rows that are in memory at once
-IN_MEMORY = 32 * 2**20  # bytes of an answer; more goes to a file of the system's temporary folder
+SECONDS = 30.0  # a query's time limit: half of what a run waits for the store before it gives up
+BATCH = 10_000  # rows in memory at once
+IN_MEMORY = 32 * 2**20  # bytes of a result; a larger one goes to a temporary file
 SHOWN = 20  # rows that a notebook shows
 
 TABLES = """SELECT table_name AS name, comment, estimated_size AS rows, (
@@ -39,7 +39,7 @@ COLUMNS = """SELECT column_name AS name, data_type AS type, is_nullable AS nulla
 
 
 class Rows:
-    """The answer to a question, in memory. Arrow's C stream lets Polars, pandas and DuckDB read it without a copy."""
+    """The result of a query, in memory. Arrow's C stream lets Polars, pandas and DuckDB read it without a copy."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -57,7 +57,7 @@ class Rows:
         return self._table.to_pandas()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Each row as a dict; of columns with one name the later ones get a number."""
+        """Each row as a dict. A column name that is repeated gets a number."""
         return list(self._table.rename_columns(distinct(self.columns)).to_pylist())
 
     @property
@@ -76,7 +76,7 @@ class Rows:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks. Texts in the store come from models: they are escaped."""
+        """HTML for notebooks. Texts are escaped, because models wrote them."""
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
         shown = zip(*(column.to_pylist() for column in self._table.slice(0, SHOWN).columns), strict=True)
         body = "".join(
@@ -88,7 +88,7 @@ class Rows:
 
 
 class Reader:
-    """A store to ask. Nothing stays open between two questions, so a run goes on beside an open notebook."""
+    """A store to query. The file is closed between queries, so a run can continue beside an open notebook."""
 
     def __init__(self, path: str | Path, *, wait: float = 60.0, seconds: float | None = SECONDS) -> None:
         self._db = Database(path, wait=wait)
@@ -106,7 +106,7 @@ class Reader:
         return self.sql(TABLES)
 
     def views(self) -> Rows:
-        """name, comment, columns of each view: the usual questions, already put."""
+        """name, comment, columns of each view. The views answer the usual questions."""
         return self.sql(VIEWS)
 
     def columns(self, name: str) -> Rows:
@@ -126,14 +126,14 @@ def answer(
     seconds: float | None,
     limit: int | None = None,
 ) -> Iterator[pa.RecordBatchReader]:
-    """The rows of one question, at most `limit`, in batches, after the store is closed again.
+    """The rows of one query, at most `limit`, in batches. The store is closed before they are read.
 
-    Raises ConfigError when it is no question, fails, or takes longer than `seconds`; Ctrl-C ends it.
+    Raises ConfigError if `sql` is not a query, fails, or takes longer than `seconds`. Ctrl-C ends the query.
     """
     check_question(sql)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
         with db.read(sealed=True) as con, ThreadPoolExecutor(1) as worker:
-            # in a thread, because DuckDB keeps its own for as long as a question takes, and hears no signals
+            # in a thread, because DuckDB blocks the one it runs in, and signals would not be handled
             _wait(con, worker.submit(_spool, con, sql, parameters or {}, file, limit), seconds)
         file.seek(0)
         with pa.ipc.open_stream(file) as batches:
@@ -144,12 +144,12 @@ def _wait(con: duckdb.DuckDBPyConnection, answered: "Future[None]", seconds: flo
     try:
         if not wait([answered], seconds).done:
             raise ConfigError(
-                f"the query was ended after {seconds:g} s, because a run may be waiting for the store; narrow it, "
-                "allow more with --timeout, or ask the read copy, which nobody waits for: spar sql --copy"
+                f"the query was stopped after {seconds:g} s, because a run may be waiting for the store; narrow it, "
+                "allow more time with --timeout, or query the read copy, which no run waits for: spar sql --copy"
             )
     finally:
         while not answered.done():
-            con.interrupt()  # again, for it is lost on a connection between two steps
+            con.interrupt()  # repeated, because an interrupt between two steps is lost
             wait([answered], 0.05)
     answered.result()
 
@@ -171,14 +171,14 @@ def _spool(
 def _failed(error: Exception | str) -> ConfigError:
     if "Out of Memory" in str(error) or isinstance(error, MemoryError):
         return ConfigError(
-            "the query failed: it needs more memory than the 2 GiB that a question may take; filter or group before "
-            "joins and sorts, or ask for fewer columns"
+            "the query failed: it needs more memory than the 2 GiB that a query may use; filter or group before joins "
+            "and sorts, or select fewer columns"
         )
     return ConfigError(f"the query failed: {error}")
 
 
 def _with_place(con: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]) -> str | None:
-    """The message with the line and the place in it, which relations leave out."""
+    """The error message with the line and position, which relations leave out."""
     try:
         con.execute(sql, dict(parameters) or None)
     except duckdb.Error as error:
@@ -193,19 +193,21 @@ def _first(batches: pa.RecordBatchReader, limit: int | None) -> Iterator[pa.Reco
             batch = batches.read_next_batch()
         except StopIteration:
             return
-        except (OSError, pa.ArrowException, MemoryError) as error:  # Arrow's form of what DuckDB finds in a later row
+        except (OSError, pa.ArrowException, MemoryError) as error:  # how Arrow raises a DuckDB error in a later row
             raise _failed(error) from error
         yield batch if left is None else batch.slice(0, left)
         left = left and max(0, left - batch.num_rows)
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Column names with a number where one comes again: a join has two of many, and a row is a dict."""
-    found: list[str] = []
+    """Column names, with a number added to repeated ones: joins repeat names, and a row is a dict."""
+    names_so_far: list[str] = []
     for name in names:
         others = (f"{name}_{k}" for k in count(1))
-        found.append(name if name not in found else next(n for n in others if n not in {*names, *found}))
-    return found
+        names_so_far.append(
+            name if name not in names_so_far else next(n for n in others if n not in {*names, *names_so_far})
+        )
+    return names_so_far
 
 
 def _library(name: str) -> Any:

@@ -40,7 +40,7 @@ def _json(value: Any) -> str:
 
 
 def _lists(values: Sequence[Sequence[Any]], dtype: pa.DataType) -> pa.Array:
-    """Ragged rows as one flat buffer with offsets, without a Python object a token."""
+    """Ragged rows as one flat buffer with offsets, without a Python object per token."""
     flat = np.concatenate([np.asarray(v, dtype=dtype.value_type.to_pandas_dtype()) for v in values])
     return pa.ListArray.from_arrays(np.cumsum([0, *map(len, values)], dtype=np.int32), pa.array(flat))
 
@@ -69,7 +69,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
     RunInfo: (
         "runs",
         [_named("run_id", "id"), *_same("name"), *_same("seed", type=BIG), *_as_json("config", "versions")]
-        + _same("config_sha256"),
+        + _same("config_sha256", "kind"),
     ),
     Round: (
         "rounds",
@@ -99,7 +99,7 @@ TABLES: dict[type, tuple[str, list[Column]]] = {
     Judgement: (
         "judgements",
         [_named("judgement_id", "id"), *_same("judge", "completion_id", "rival_id", "member", "principle")]
-        + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale")],
+        + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale", "status")],
     ),
     JudgeInfo: (
         "judges",
@@ -176,7 +176,7 @@ def to_prompt(row: dict[str, Any]) -> Prompt:
 
 
 def to_record(kind: type, row: dict[str, Any]) -> Any:
-    """A record whose columns are its fields (all but Prompt and Round) from a row."""
+    """A record of `kind` from a row, for kinds whose columns are their fields: all but Prompt, Round and RunInfo."""
     _, columns = TABLES[kind]
     renamed = {f"{columns[0][0]}": "id", "run_id": "run"}
     return cast(Callable[..., Any], kind)(**{renamed.get(c, c): row[c] for c, _, _ in columns})

@@ -1,8 +1,8 @@
-"""What SQL from outside may do: read rows of the store, one question at a time, and nothing else.
+"""The limits on SQL from outside: it may read rows of the store, one query at a time, and nothing else.
 
-Five locks, each enough for most attacks: the connection is read-only; it has no access to other files, extensions or
-networks; DuckDB's own file system is off, because what is left open otherwise are the store's own files, which COPY
-would overwrite; no setting can be changed; and a statement must be a question.
+There are five locks, and each stops most attacks. The connection is read-only. It has no access to other files,
+extensions or networks. DuckDB's own file system is off, because COPY could otherwise overwrite the store's own files.
+No setting can be changed. A statement must be a query.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from sparring.loop.errors import ConfigError
 from sparring.store.engine import MEMORY
 
 SEALS = (
-    "SET temp_directory = ''",  # nothing is spilled beside the store: a question that needs more memory fails
-    "SET enable_progress_bar = false",  # it goes to stdout, among the rows
+    "SET temp_directory = ''",  # nothing is spilled to disk: a query that needs more memory fails
+    "SET enable_progress_bar = false",  # it would be printed to stdout, into the rows
     "SET python_enable_replacements = false",  # `FROM x` never means a variable of the program
     "SET http_proxy = ''",  # DuckDB copies it, with its password, from the environment into a table of settings
     "SET http_proxy_username = ''",
@@ -28,35 +28,35 @@ QUESTIONS = {"SELECT", "EXPLAIN", "MULTI"}
 
 
 def open_sealed(path: Path) -> duckdb.DuckDBPyConnection:
-    """The file, sealed: in a DuckDB of its own, because the seal is of a DuckDB and all its connections."""
+    """A sealed connection to the file, in a DuckDB instance of its own: a seal holds for all of an instance."""
     con = duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY})
     seal(con)
     return con
 
 
 def seal(con: duckdb.DuckDBPyConnection) -> None:
-    """Take from an open read-only connection everything but reading its own tables; there is no way back."""
+    """Restrict an open read-only connection to reading its own tables. This cannot be undone."""
     for each in SEALS:
         con.execute(each)
 
 
 def statements(sql: str) -> list[str]:
-    """The single statements of a text, without the empty ones. Raises ConfigError where it is no SQL."""
+    """The statements of a text, without empty ones. Raises ConfigError if the text is not SQL."""
     return [str(each.query).strip() for each in _parsed(sql)]
 
 
 def check_question(sql: str) -> None:
-    """Raises ConfigError unless `sql` is one statement, and one that asks."""
-    found = _parsed(sql)
-    if len(found) != 1:
+    """Raises ConfigError unless `sql` is one statement, and that statement is a query."""
+    parsed = _parsed(sql)
+    if len(parsed) != 1:
         raise ConfigError(
-            f"the query failed: it has {len(found)} statements, where one is wanted; ask them one by one, for "
-            "instance in: spar shell"
+            f"the query failed: it has {len(parsed)} statements, expected one; run them one by one, for example in: "
+            "spar shell"
         )
-    if (kind := _kind(found[0])) not in QUESTIONS:
+    if (kind := _kind(parsed[0])) not in QUESTIONS:
         raise ConfigError(
-            f"the query failed: {kind} is refused, only questions are answered: SELECT, FROM, WITH, VALUES, PIVOT, "
-            "DESCRIBE, SHOW, SUMMARIZE, EXPLAIN. The store is read-only here"
+            f"the query failed: {kind} is refused, expected a query: SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE, "
+            "SHOW, SUMMARIZE, EXPLAIN. The store is read-only here"
         )
 
 
@@ -70,5 +70,5 @@ def _parsed(sql: str) -> list[duckdb.Statement]:
 def _kind(statement: duckdb.Statement) -> str:
     try:
         return str(statement.type.name)
-    except ValueError:  # of a kind for which DuckDB's Python has no name; none of them asks
+    except ValueError:  # of a type for which DuckDB's Python has no name; none of them is a query
         return "this"

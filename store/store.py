@@ -1,4 +1,4 @@
-"""The store that the loop talks to: what is missing, what is there, and add."""
+"""The store as the loop sees it: which rows are missing, which are there, and adding rows."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,8 +28,8 @@ from sparring.store.parts import parts_folder, write_parts
 from sparring.store.records import to_arrow, to_prompt, to_record
 from sparring.store.training_rows import training_rows
 
-# A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once a round, by
-# every source that its config names.
+# A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once per round, by
+# every source that the config names.
 THIS = """c.run_id = $run AND CASE p.split
     WHEN 'eval' THEN c.policy_id = $policy AND (c.origin = 'policy' OR c.policy_id = '')  -- '': no policy wrote it
     ELSE c.round = $round END"""
@@ -48,13 +48,15 @@ class DuckStore:
         return sum(self.ingest(dict(map(to_arrow, _by_kind(chunk)))) for chunk in chunks if chunk)
 
     def ingest(self, tables: Mapping[str, pa.Table]) -> int:
-        """Add rows in columns, by table, in one transaction; returns how many were new.
+        """Add Arrow tables, by name, in one transaction. Returns the number of new rows.
 
-        Columns that are not given take their defaults. Rows whose key is there are left, as `add` leaves them.
+        Missing columns take their defaults. A row whose key exists is left as it is, as `add` does.
         """
         with self.db.write() as con:
             added = {name: _insert(con, name, rows) for name, rows in tables.items()}
-            write_parts(parts_folder(self.db.path), added)  # before the commit: nothing acknowledged is without them
+            write_parts(
+                parts_folder(self.db.path), added
+            )  # before the commit, so that every committed row is in a part
         return sum(rows.num_rows for rows in added.values())
 
     def unsampled(self, rnd: Round) -> list[Prompt]:
@@ -81,18 +83,18 @@ class DuckStore:
         return Experience(tuple(self._groups(rnd)), tuple(to_record(Judgement, row) for row in judged))
 
     def knows_judge(self, judge: str) -> bool:
-        """Whether any verdict of this judge is here."""
+        """Whether the store has a verdict of this judge."""
         with self.db.read() as con:
             return bool(rows(con, "SELECT 1 FROM judgements WHERE judge = ? AND value IS NOT NULL LIMIT 1", [judge]))
 
     def judged(self, judge: str, completion_ids: Sequence[str]) -> list[Judgement]:
-        """All that a judge has said of these completions."""
+        """All judgements of these completions by one judge."""
         with self.db.read() as con:
             con.register("wanted", pa.table({"completion_id": pa.array(completion_ids, pa.string())}))
-            found = rows(
+            records = rows(
                 con, "SELECT j.* FROM judgements j SEMI JOIN wanted USING (completion_id) WHERE judge = ?", [judge]
             )
-        return [to_record(Judgement, row) for row in found]
+        return [to_record(Judgement, row) for row in records]
 
     def training_rows(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
         """What the update of a round learns from: see store.training_rows."""
@@ -112,61 +114,61 @@ class DuckStore:
 
     def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]:
         """log P under `checkpoint` of the completions of `rnd.policy` that were scored, by completion id."""
-        found = self._rows(
+        records = self._rows(
             rnd,
             f"""SELECT l.completion_id, l.value FROM wanted w JOIN prompts p USING (prompt_id)
             JOIN completions c USING (prompt_id) JOIN logprobs l USING (completion_id)
             WHERE {THIS} AND l.weights_sha256 = $weights""",
             weights=checkpoint.weights_sha256,
         )
-        return {row["completion_id"]: row["value"] for row in found}
+        return {row["completion_id"]: row["value"] for row in records}
 
     def updated(self, rnd: Round) -> Checkpoint | None:
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
                 WHERE u.run_id = ? AND u.round = ?""",
                 [rnd.run, rnd.index],
             )
-        return to_record(Checkpoint, found[0]) if found else None
+        return to_record(Checkpoint, records[0]) if records else None
 
     def evaluated(self, rnd: Round) -> list[Evaluation]:
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 "SELECT * FROM evaluations WHERE run_id = ? AND round = ? AND candidate_id = ? ORDER BY metric",
                 [rnd.run, rnd.index, rnd.policy.id],
             )
-        return [to_record(Evaluation, row) for row in found]
+        return [to_record(Evaluation, row) for row in records]
 
     def run(self, name: str | None = None) -> RunInfo | None:
-        """The run of that id or name, or the loop started last; a reward model's training is found by name only."""
+        """The run with this id or name, by default the loop that was started last."""
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
-                # without created_at: to make a timestamp a Python value, pyarrow would load pandas
+                # without created_at: pyarrow would load pandas to make a timestamp a Python value
                 """SELECT * EXCLUDE (created_at) FROM runs
-                WHERE coalesce($name IN (run_id, name), config ->> 'kind' IS NULL) ORDER BY created_at DESC LIMIT 1""",
+                WHERE coalesce($name IN (run_id, name), kind = 'loop') ORDER BY created_at DESC LIMIT 1""",
                 {"name": name},
             )
-        return _run_info(found[0]) if found else None
+        return _run_info(records[0]) if records else None
 
     def checkpoint_of(self, run: str) -> Checkpoint | None:
-        """What the one update of a reward model's training ended with."""
+        """The checkpoint that the one update of a reward model's training made."""
         if not self.db.path.exists():
             return None
         with self.db.read() as con:
-            found = rows(
+            records = rows(
                 con,
                 """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
                 WHERE u.run_id = ? LIMIT 1""",
                 [run],
             )
-        return to_record(Checkpoint, found[0]) if found else None
+        return to_record(Checkpoint, records[0]) if records else None
 
     def labelled(self, run: str) -> pa.Table:
-        """The pairs of a run as texts, with their pair_id, in an order that does not hang on the run's name."""
+        """The pairs of a run as texts, with their pair_id, in an order that does not depend on the run's name."""
         with self.db.read() as con:
             return table(
                 con,
@@ -186,47 +188,47 @@ class DuckStore:
         return self._round(run, "SELECT * FROM rounds WHERE run_id = ? ORDER BY round DESC LIMIT 1", [run])
 
     def begun(self, rnd: Round) -> Round | None:
-        """The round as it began, if it did."""
+        """The round as it was stored when it began, or None."""
         return self._round(rnd.run, "SELECT * FROM rounds WHERE round_id = ?", [rnd.id])
 
     def _round(self, run: str, sql: str, parameters: list[str]) -> Round | None:
         with self.db.read() as con:
-            found = rows(con, sql, parameters)
-            if not found:
+            records = rows(con, sql, parameters)
+            if not records:
                 return None
-            roles = {role: found[0][f"{role}_id"] for role in ("policy", "opponent", "reference", "initial")}
+            roles = {role: records[0][f"{role}_id"] for role in ("policy", "opponent", "reference", "initial")}
             con.register("role", pa.table({"checkpoint_id": list(roles.values())}))
             named = rows(con, "SELECT k.* FROM checkpoints k SEMI JOIN role USING (checkpoint_id)")
-        known = {row["checkpoint_id"]: to_record(Checkpoint, row) for row in named}
+        checkpoints = {row["checkpoint_id"]: to_record(Checkpoint, row) for row in named}
         return Round(
             run=run,
-            index=found[0]["round"],
-            prompt_ids=tuple(found[0]["prompt_ids"]),
-            judge=found[0]["judge"],
-            **{role: known[checkpoint_id] for role, checkpoint_id in roles.items()},
+            index=records[0]["round"],
+            prompt_ids=tuple(records[0]["prompt_ids"]),
+            judge=records[0]["judge"],
+            **{role: checkpoints[checkpoint_id] for role, checkpoint_id in roles.items()},
         )
 
     def _groups(self, rnd: Round) -> list[Group]:
-        found = self._rows(
+        records = self._rows(
             rnd,
             f"""SELECT c.*, p.messages, p.split, p.source, p.meta FROM wanted w JOIN prompts p USING (prompt_id)
             JOIN completions c USING (prompt_id) WHERE {THIS}
             ORDER BY w.position, c.origin, c.policy_id, c.sample""",
         )
-        groups = (list(g) for _, g in groupby(found, key=lambda row: row["prompt_id"]))
+        groups = (list(g) for _, g in groupby(records, key=lambda row: row["prompt_id"]))
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
 
     def _rows(self, rnd: Round, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._table(rnd, sql, **parameters).to_pylist()
-        return found
+        records: list[dict[str, Any]] = self._table(rnd, sql, **parameters).to_pylist()
+        return records
 
     def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
-        """Ask about the prompts of a round: `wanted` has their ids in order."""
+        """The rows of a query about the prompts of a round. In it, `wanted` has the prompts' ids in order."""
         ids = pa.array(rnd.prompt_ids, pa.string())
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
-            known = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
-            return table(con, sql, {name: value for name, value in known.items() if f"${name}" in sql})
+            values = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
+            return table(con, sql, {name: value for name, value in values.items() if f"${name}" in sql})
 
 
 def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
@@ -237,12 +239,12 @@ def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa.Table:
-    """The rows that were added or filled, as they now stand."""
+    """The rows that were added or filled, as the store has them now."""
     columns = ", ".join(f'"{c}"' for c in incoming.column_names)
     con.register("incoming", incoming)
     if "prompt_id" in incoming.column_names:
         refuse_forgotten(con, "incoming")
-    # Of two rows for one judgement DuckDB keeps the first: that is to be the answer.
+    # Of two rows for one judgement DuckDB keeps the first, so the one with a value comes first.
     rows = "incoming ORDER BY value NULLS LAST" if name == "judgements" else "incoming"
     sql = f'INSERT INTO "{name}" ({columns}) SELECT * FROM {rows} ON CONFLICT {on_conflict(name)} RETURNING *'
     added = con.sql(sql).to_arrow_table()
@@ -251,11 +253,11 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, incoming: pa.Table) -> pa
 
 
 def on_conflict(name: str) -> str:
-    """What to do with a row that is there: leave it, except that an answer fills a judgement that had none."""
+    """The SQL for a row whose key exists: leave it, but let an answer fill a judgement that has none."""
     if name != "judgements":
         return "DO NOTHING"
     return (
-        "(judgement_id) DO UPDATE SET value = excluded.value, rationale = excluded.rationale "
+        "(judgement_id) DO UPDATE SET value = excluded.value, rationale = excluded.rationale, status = excluded.status "
         "WHERE judgements.value IS NULL AND excluded.value IS NOT NULL"
     )
 
@@ -268,4 +270,5 @@ def _run_info(row: dict[str, Any]) -> RunInfo:
         json.loads(row["config"]),
         row["config_sha256"],
         json.loads(row["versions"]),
+        row["kind"],
     )

@@ -1,4 +1,4 @@
-"""What an update learns from, one row a pair or a group of answers, with all that a learner needs to know of it."""
+"""The rows that an update learns from: one per pair or group of answers, with all that a learner needs."""
 
 from collections.abc import Sequence
 
@@ -55,19 +55,19 @@ ANSWERED = """
 
 
 def training_rows(db: Database, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
-    """One row a pair of the round, or a group where it has examples instead, in an order that the run's name does not
-    change, so that the same config under two names learns alike.
+    """One row per pair of the round, or per group if the round has examples instead.
 
-    Columns of both: row_id (of the pair, or the prompt), messages, completion_ids, and lists along these: token_ids,
-    logprobs (the sampler's, one a token), stopped; `reference` holds, for each of `references`, the token log-probs of
-    each completion under it, null where they are not known yet. Of pairs: p_chosen, margin, weight; has_sample and
-    sample_place (which completion is the reference sample), rationale. Of groups: rewards and weights.
+    The order does not depend on the run's name, so that the same config learns the same under two names. Columns of
+    both: row_id (of the pair, or the prompt), messages, completion_ids, and lists along these: token_ids, logprobs (the
+    sampler's, one per token), stopped. `reference` has, for each of `references`, the token log-probs of each
+    completion under it, null where they are not known yet. Columns of pairs: p_chosen, margin, weight, has_sample,
+    sample_place (which completion is the reference sample) and rationale. Columns of groups: rewards and weights.
     """
-    known = {"run": rnd.run, "round": rnd.index, "weights": [r.weights_sha256 for r in references]}
+    parameters = {"run": rnd.run, "round": rnd.index, "weights": [r.weights_sha256 for r in references]}
     with db.read() as con:
-        found = _answered(con, PAIRS, known)
-        return found if found.num_rows else _answered(con, GROUPS, known)
+        pairs = _answered(con, PAIRS, parameters)
+        return pairs if pairs.num_rows else _answered(con, GROUPS, parameters)
 
 
-def _answered(con: duckdb.DuckDBPyConnection, sql: str, known: dict[str, object]) -> pa.Table:
-    return table(con, ANSWERED.format(rows=sql), known)
+def _answered(con: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, object]) -> pa.Table:
+    return table(con, ANSWERED.format(rows=sql), parameters)

@@ -45,7 +45,7 @@ def initial_policy(store: DuckStore, config: Config, run: RunInfo | None) -> Che
 def loop_of(store: DuckStore, config: Config) -> RunInfo | None:
     """The run of that name, also where it was started with another config: other prompts may be what is measured."""
     found = store.run(config.name) if store.db.path.exists() else None
-    return found if found is not None and "kind" not in found.config else None
+    return found if found is not None and found.kind == "loop" else None
 
 
 def refuse_unusable(store: DuckStore, checkpoint: Checkpoint) -> None:

@@ -70,7 +70,7 @@ def decide(
     played.
     """
     info = store.run(run)
-    if info is None or "kind" in info.config:
+    if info is None or info.kind != "loop":
         raise StoreError(f"{store.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
     lock = lock_run(store.db.path.parent / "runs" / info.id)
     try:

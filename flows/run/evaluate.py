@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sparring.flows.compose.build import log, make_evaluator, read_all_prompts, versions
 from sparring.flows.compose.checkpoints import (
@@ -35,7 +35,7 @@ from sparring.loop.round import evaluate, round_zero
 from sparring.loop.types import Checkpoint, Evaluation, Prompt, Round, RunInfo, make_id
 from sparring.store.store import DuckStore
 
-KIND = "evaluate"
+KIND: Final = "evaluate"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _family(ready: Measurement) -> Callable[[Checkpoint], str]:
 
     def family(checkpoint: Checkpoint) -> str:
         made_by = ready.store.run(checkpoint.run)
-        return checkpoint.run if made_by is not None and "kind" not in made_by.config else checkpoint.id
+        return checkpoint.run if made_by is not None and made_by.kind == "loop" else checkpoint.id
 
     return family
 
@@ -193,7 +193,7 @@ def _describe(
     digest = sha256(shape)
     name = f"{config.name}-{KIND}-{digest[:8]}"
     kept = {"kind": KIND, "rounds": 1, "loop": loop.id if loop else None, "shape": shape, "folder": str(Path.cwd())}
-    return RunInfo(name, name, config.seed, kept, digest, versions())
+    return RunInfo(name, name, config.seed, kept, digest, versions(), KIND)
 
 
 def _cause(checkpoint: Checkpoint) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sparring.flows.compose.build import log, refuse_other_config, versions
 from sparring.flows.config import sha256
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sparring.judges.reward.options import RewardTraining
 
 CHUNK = 512  # pairs stored at once
-KIND = "reward"
+KIND: Final = "reward"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def prepare_reward(config: RewardConfig) -> PreparedReward:
     shape = config.shape(digests)  # type: ignore[arg-type]
     sha = sha256(shape)
     kept = config.model_dump(mode="json") | {"kind": KIND, "rounds": 1, "shape": shape, "folder": str(Path.cwd())}
-    info = RunInfo(f"{config.name}-{sha[:8]}", config.name, config.seed, kept, sha, versions())
+    info = RunInfo(f"{config.name}-{sha[:8]}", config.name, config.seed, kept, sha, versions(), KIND)
     refuse_other_config(store, info)
     return PreparedReward(config, info, options, train, held_out, unlabelled, store)
 

@@ -15,6 +15,7 @@ from sparring.loop.types.records import (
     JudgeCall,
     JudgeInfo,
     Judgement,
+    JudgementStatus,
     LogProb,
     Message,
     Origin,
@@ -27,7 +28,7 @@ from sparring.loop.types.records import (
     UpdatePair,
     UpdateStep,
 )
-from sparring.loop.types.runs import Decision, Facts, QueryInfo, Removal, RunInfo, Stop
+from sparring.loop.types.runs import Decision, Facts, QueryInfo, Removal, RunInfo, RunKind, Stop
 from sparring.loop.types.views import Experience, Group, Round
 
 Record = (
@@ -65,6 +66,7 @@ __all__ = [
     "JudgeCall",
     "JudgeInfo",
     "Judgement",
+    "JudgementStatus",
     "LogProb",
     "Message",
     "Origin",
@@ -77,6 +79,7 @@ __all__ = [
     "Removal",
     "Round",
     "RunInfo",
+    "RunKind",
     "Split",
     "Stop",
     "Update",

@@ -9,6 +9,7 @@ from sparring.loop.types.ids import make_id
 Message = Mapping[str, str]
 Split = Literal["train", "eval"]
 Origin = Literal["policy", "reference", "dataset", "human"]
+JudgementStatus = Literal["answered", "abstained", "unreached"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A score of one completion, or P(completion beats rival). `value` None: the judge gave no answer; it is kept."""
+    """A score of one completion, or P(completion beats rival). `value` None: the judge gave no answer; it is kept.
+
+    `status` is answered where there is a value. Without one it is abstained, or unreached: no reply came at all, so the
+    question is open and is asked again.
+    """
 
     id: str
     judge: str
@@ -68,6 +73,11 @@ class Judgement:
     order: int  # 0: completion shown first, 1: shown second
     value: float | None
     rationale: str = ""
+    status: JudgementStatus = "abstained"  # given only for a judgement without a value
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.status == "answered"):
+            object.__setattr__(self, "status", "abstained" if self.value is None else "answered")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from sparring.loop.types.records import Evaluation
 
+RunKind = Literal["loop", "reward", "evaluate", "import"]
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -64,6 +66,7 @@ class RunInfo:
     config: Mapping[str, Any]
     config_sha256: str
     versions: Mapping[str, str]
+    kind: RunKind = "loop"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,10 @@ def status(
     info = found.run(run)
     if info is None:
         raise StoreError(f"{found.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
-    if info.config.get("kind") == "reward":
+    if info.kind == "reward":
         _reward_status(found, info.id, as_json)
         return
-    if info.config.get("kind") == "import":
+    if info.kind == "import":
         _import_status(found, info.id, as_json)
         return
     state = _state(found, info, summaries(found, info.id))

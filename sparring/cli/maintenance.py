@@ -220,7 +220,7 @@ def prune(
 
     found = DuckStore(store or DEFAULT_PATH)
     info = found.run(run)
-    if info is None or "kind" in info.config:
+    if info is None or info.kind != "loop":
         raise StoreError(f"{found.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
     sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(found, info.id, keep)}
     gone = [path for path, size in sizes.items() if size] if dry_run else prune_by_hand(found, info.id, keep)

@@ -69,11 +69,11 @@ def resume(
     info = DuckStore(path).run(run)
     if info is None:
         raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
-    if info.config.get("kind") == "reward":
+    if info.kind == "reward":
         raise ConfigError(f"{info.id} is the training of a reward model; go on with: spar reward train CONFIG")
-    if info.config.get("kind") == "import":
+    if info.kind == "import":
         raise ConfigError(f"{info.id} is an import; one that broke off is finished by the same spar import")
-    if info.config.get("kind") == "evaluate":
+    if info.kind == "evaluate":
         raise ConfigError(f"{info.id} is a measurement; go on with the command that began it: spar evaluate CONFIG")
     values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(path)}
     for change in [*(set_ or []), *([f"rounds={rounds}"] if rounds else [])]:

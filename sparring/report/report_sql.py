@@ -1,7 +1,8 @@
 """The questions a report asks of the store. `$runs` is a list of run ids. Shares come as counts: they get intervals."""
 
 RUNS = """
-SELECT run_id, name, seed, config, config_sha256, versions, coalesce(config ->> 'kind', 'self-play') AS kind,
+SELECT run_id, name, seed, config, config_sha256, versions,
+       CASE kind WHEN 'loop' THEN 'self-play' ELSE kind END AS kind,
        strftime(created_at AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M UTC') AS started
 FROM runs WHERE list_contains($runs, run_id)
 """

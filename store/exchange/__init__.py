@@ -1,4 +1,4 @@
-"""Preference data in and out: files and datasets of other tools, with source and licence."""
+"""Import and export of preference data: files and datasets of other tools, with source and licence."""
 
 from sparring.store.exchange.exporting import Exported, Wanted, export
 from sparring.store.exchange.formats import Style, Text, What

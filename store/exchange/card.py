@@ -1,4 +1,4 @@
-"""The dataset card of an exported folder: what is in it, where it came from, and under which licences."""
+"""The dataset card of an exported folder: its content, where the rows come from, and their licences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from sparring.store.exchange.writing import MARK
 if TYPE_CHECKING:
     from sparring.store.exchange.exporting import Exported
 
-# The hub's names of licences, by what people write.
+# The hub's names of licences, by the names that people write.
 LICENCES = {
     "mit": "mit",
     "apache-2.0": "apache-2.0",
@@ -35,7 +35,7 @@ TRAINS = {
 }
 
 RUNS = """
-SELECT run_id, coalesce(config ->> 'kind', 'self-play') AS kind, config_sha256 FROM runs
+SELECT run_id, CASE kind WHEN 'loop' THEN 'self-play' ELSE kind END AS kind, config_sha256 FROM runs
 WHERE list_contains($runs, run_id) ORDER BY run_id
 """
 JUDGES = """
@@ -50,31 +50,31 @@ ORDER BY source, path
 
 
 def card(db: Database, what: What, split: Split, done: "Exported") -> str:
-    """README.md: front matter that `datasets` and the hub read, then counts for people."""
+    """The text of README.md: front matter that `datasets` and the hub read, then counts for people."""
     runs = sorted({run for run, _ in done.units})
     with db.read() as con:
-        made = rows(con, RUNS, {"runs": runs})
+        exported = rows(con, RUNS, {"runs": runs})
         judges = rows(con, JUDGES, {"runs": runs, "split": split})
         files = rows(con, FILES, {"runs": runs})
-    front = yaml.safe_dump(_front(what, split, done, files, made), sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n{_body(what, split, done, made, judges, files)}"
+    front = yaml.safe_dump(_front(what, split, done, files, exported), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{_body(what, split, done, exported, judges, files)}"
 
 
 def _front(
-    what: What, split: Split, done: "Exported", files: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
+    what: What, split: Split, done: "Exported", files: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     size = next((name for bound, name in SIZES if done.rows < bound), "n>1M")
     return {
         "configs": [{"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*"}]}],
-        **_licence({file["licence"] for file in files}, all(run["kind"] == "import" for run in made)),
+        **_licence({file["licence"] for file in files}, all(run["kind"] == "import" for run in runs)),
         "size_categories": [size],
         "tags": ["preference", what, MARK],
     }
 
 
-def _licence(found: Iterable[str], imported: bool) -> dict[str, str]:
-    """Of rows made here nobody has said one; where there are several, the table below has them."""
-    licences = sorted(set(found))
+def _licence(names: Iterable[str], imported: bool) -> dict[str, str]:
+    """The licence in the front matter. Rows made here have none on record. Several are listed in a table below."""
+    licences = sorted(set(names))
     if not licences or licences == ["unknown"]:
         return {"license": "unknown"}
     if imported and len(licences) == 1 and licences[0].lower() in LICENCES:
@@ -86,15 +86,15 @@ def _body(
     what: What,
     split: Split,
     done: "Exported",
-    made: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
     judges: Sequence[Mapping[str, Any]],
     files: Sequence[Mapping[str, Any]],
 ) -> str:
-    counted = {run["run_id"]: [(r, n) for (name, r), n in done.units.items() if name == run["run_id"]] for run in made}
+    counted = {run["run_id"]: [(r, n) for (name, r), n in done.units.items() if name == run["run_id"]] for run in runs}
     parts = [
         f"# {what.capitalize()} from a preference store\n",
         f"{TRAINS[what]} Made with sparring. All prompts are of the split `{split}`.\n",
-        _table(("what", "count"), [("rows", done.rows), ("prompts", len(done.prompts)), ("runs", len(made)),
+        _table(("what", "count"), [("rows", done.rows), ("prompts", len(done.prompts)), ("runs", len(runs)),
                ("rounds", len(done.units)), ("judges", len(judges))]),
         "Columns: " + ", ".join(f"`{name}`" for name in done.columns) + ".\n",
         "## Where the rows come from\n",
@@ -103,7 +103,7 @@ def _body(
             [
                 (r["run_id"], r["kind"], ", ".join(str(k) for k, _ in sorted(counted[r["run_id"]])),
                  sum(n for _, n in counted[r["run_id"]]), r["config_sha256"][:16])
-                for r in made
+                for r in runs
             ],
         ),
         _table(("prompts from", "rows"), [(_shown(source), n) for source, n in sorted(done.sources.items())]),
@@ -121,13 +121,13 @@ def _body(
                 ],
             ),
         ]
-    if any(run["kind"] != "import" for run in made):
+    if any(run["kind"] != "import" for run in runs):
         parts.append("What was made here has the licence of its prompts and of the models that answered and judged.\n")
     return "\n".join(parts)
 
 
 def _shown(name: str) -> str:
-    """Of a path on someone's machine the last part."""
+    """The name, or the last part of a path on someone's machine."""
     path = Path(name)
     return path.name if path.is_absolute() else name
 

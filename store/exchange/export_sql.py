@@ -1,7 +1,7 @@
-"""What is exported, as SQL over one round of a run, in the columns that TRL, OpenRLHF and axolotl read.
+"""The SQL of an export, over one round of a run, with the columns that TRL, OpenRLHF and axolotl read.
 
-The first columns are those that a trainer reads, then numbers, then ids. Names that begin with an underscore are for
-the writer and not for the file: whether a row is `_kept`, whether its prompt is a `_single` turn, `_prompt`, `_source`.
+The columns that a trainer reads come first, then numbers, then ids. Columns that begin with an underscore are for the
+writer and not for the file: whether a row is `_kept`, whether its prompt is a `_single` turn, `_prompt`, `_source`.
 """
 
 import json
@@ -15,12 +15,12 @@ ASKED = """asked AS (
     SELECT prompt_id, source, from_json(messages, '[{"role": "VARCHAR", "content": "VARCHAR"}]') AS messages
     FROM prompts WHERE split = $split
 )"""
-# Full answers: the partial ones of a tree, from which another goes on, are parts of these.
+# Full answers only: a partial answer of a tree is part of the answers that continue it.
 ANSWERS = """answers AS (
     SELECT c.* FROM completions c SEMI JOIN asked USING (prompt_id)
     ANTI JOIN completions k ON k.parent_id = c.completion_id WHERE c.run_id = $run AND c.round = $round
 )"""
-# A judge of single answers gives scores; by one that compares, an answer's score is the mean over its duels.
+# A judge of single answers gives scores. For a judge of pairs, an answer's score is the mean over its duels.
 VERDICTS = """scored AS (
     SELECT j.completion_id, j.judge, avg(j.value) AS score FROM judgements j SEMI JOIN answers USING (completion_id)
     WHERE j.rival_id IS NULL AND j.value IS NOT NULL GROUP BY ALL
@@ -99,8 +99,9 @@ SELECT {{columns}}, m.score >= $at AS label, m.score, c.run_id, c.round, c.promp
 FROM answers c JOIN asked p USING (prompt_id) LEFT JOIN mean m USING (completion_id)
 ORDER BY c.prompt_id, c.origin, c.policy_id, c.sample, c.completion_id"""
 
-# Of an imported file each row by itself, as it stood there; of pairs, where chosen came first, in an order that does
-# not tell. Of a judge here each two answers once, the mean over its members and principles.
+# An imported file gives one comparison per row, as in the file. Rows of pairs have the chosen answer first, so they are
+# put into an order that does not tell. A judge here gives one comparison per two answers, the mean over its members and
+# principles.
 COMPARISONS = f"""
 WITH {ASKED}, {ANSWERS},
 given AS (
@@ -125,7 +126,7 @@ FROM compared x JOIN answers c ON c.completion_id = x.a_id JOIN completions r ON
 JOIN asked p ON p.prompt_id = c.prompt_id
 WHERE $judge IS NULL OR x.judge = $judge
 ORDER BY x.source_id, x.number, x.judge, c.prompt_id, c.sample, r.sample, x.a_id, x.b_id"""
-OWN: Mapping[str, str] = {  # of comparisons; columns of the imported file come before those of the same name
+OWN: Mapping[str, str] = {  # of comparisons; a column of the imported file replaces the one of the same name
     "judge": "x.judge",
     "run_id": "c.run_id",
     "round": "c.round",
@@ -135,7 +136,7 @@ OWN: Mapping[str, str] = {  # of comparisons; columns of the imported file come 
     "source": "p.source",
 }
 
-# Rounds that have something to export.
+# The rounds with rows to export.
 UNITS: Mapping[What, str] = {
     "pairs": "SELECT DISTINCT run_id, round FROM pairs",
     "groups": "SELECT DISTINCT run_id, round FROM completions",
@@ -146,29 +147,29 @@ UNITS: Mapping[What, str] = {
 UNITS_AT = UNITS["groups"]
 
 
-# Columns of an imported file that comparisons have of their own.
+# Columns of an imported file that comparisons have themselves.
 TAKEN = frozenset({"messages", "response_a", "response_b", "label", "p_a"})
 
 
 def query(what: What, style: Style, text: Text, at: float | None, structure: str) -> str:
-    """The SQL of one round. `structure`: the fields of an imported file's rows, as DuckDB's json_structure has them."""
+    """The SQL for one round. `structure`: the fields of an imported file's rows, as DuckDB's json_structure gives."""
     columns = PLAIN[what] if text == "plain" else CHAT[what, style]
     if what == "comparisons":
         taken = TAKEN | ({"prompt"} if text == "plain" else set())
         return _filled(COMPARISONS, columns=columns, **_with_given(json.loads(structure), taken))
-    found = {"pairs": PAIRS, "groups": GROUPS, "labels": LABELS if at is None else LABELS_AT}[what]
-    return _filled(found, columns=columns)
+    sql = {"pairs": PAIRS, "groups": GROUPS, "labels": LABELS if at is None else LABELS_AT}[what]
+    return _filled(sql, columns=columns)
 
 
 def _filled(sql: str, **parts: str) -> str:
-    """With each {part} in its place; other braces are DuckDB's."""
+    """The SQL with each {part} filled in. Other braces are DuckDB's."""
     for name, part in parts.items():
         sql = sql.replace(f"{{{name}}}", part)
     return sql
 
 
 def _with_given(structure: Mapping[str, Any], taken: AbstractSet[str]) -> dict[str, str]:
-    """A column that is empty in all rows has no type; as text it is as empty."""
+    """The parts of COMPARISONS. A column that is empty in all rows has no type, and is read as text."""
     kept = [name for name in structure if name not in taken and not name.startswith("_")]
     types = json.dumps(structure).replace('"NULL"', '"VARCHAR"').replace("'", "''")
     return {

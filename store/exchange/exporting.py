@@ -1,4 +1,4 @@
-"""Rows out of the store, in the columns that trainers read: to a Parquet file, JSON lines, or a dataset's folder."""
+"""Export of rows with the columns that trainers read, to a Parquet file, JSON lines, or a dataset's folder."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -24,7 +24,7 @@ BATCH = 20_000  # rows in memory at once
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to export, and how. `judge`: whose scores and comparisons; `at`: the score from which a label is true."""
+    """What to export, and how. `judge`: whose scores and comparisons. `at`: the score from which a label is true."""
 
     what: What
     to: str
@@ -38,7 +38,7 @@ class Wanted:
 
 @dataclass
 class Exported:
-    """What was written. `left_out`: answers without a score, where labels come from scores."""
+    """What was written. `left_out`: answers without a score, if labels come from scores."""
 
     rows: int = 0
     left_out: int = 0
@@ -48,40 +48,40 @@ class Exported:
     columns: tuple[str, ...] = ()
 
 
-def export(store: DuckStore, wanted: Wanted) -> Exported:
-    """Write what the store holds of a run, or of all runs; whole or not at all.
+def export(store: DuckStore, request: Wanted) -> Exported:
+    """Write the rows of a run, or of all runs, completely or not at all.
 
-    Prompts of the other split are never among it. One round is read at a time, in one transaction, in batches.
-    Raises ConfigError for what cannot be written so, StoreError for a run that there is not.
+    Prompts of the other split are never exported. One round is read at a time, in one transaction, in batches.
+    Raises ConfigError for options that do not fit together, StoreError for an unknown run.
     """
-    path = Path(wanted.to).expanduser().resolve()
+    path = Path(request.to).expanduser().resolve()
     check_target(path)
-    _check(wanted)
-    run = _run_id(store, wanted.run)
+    _check(request)
+    run = _run_id(store, request.run)
     with store.db.read() as con:
-        units = _units(con, wanted, run)
-        structure = _structure(con, wanted, units)
-    if not units and wanted.what == "labels" and wanted.at is None:
+        units = _units(con, request, run)
+        structure = _structure(con, request, units)
+    if not units and request.what == "labels" and request.at is None:
         raise ConfigError(
-            f"{store.db.path} has no labelled answers of {run or 'any run'}; say from which score an answer is good: "
-            "--at SCORE; or export pairs, which KTO trainers take apart"
+            f"{store.db.path} has no labelled answers of {run or 'any run'}; set the score from which an answer is "
+            "good: --at SCORE; or export pairs, which KTO trainers split"
         )
-    sql = query(wanted.what, wanted.style, wanted.text, wanted.at, structure)
+    sql = query(request.what, request.style, request.text, request.at, structure)
     done = Exported()
     with written(path) as partial:
-        _write(store, wanted, sql, units, done, partial, path.suffix)
+        _write(store, request, sql, units, done, partial, path.suffix)
         if not path.suffix:
-            (partial / CARD).write_text(card(store.db, wanted.what, wanted.split, done), encoding="utf-8")
+            (partial / CARD).write_text(card(store.db, request.what, request.split, done), encoding="utf-8")
     return done
 
 
-def _check(wanted: Wanted) -> None:
-    if why := unfit(wanted.what, wanted.style, wanted.text):
+def _check(request: Wanted) -> None:
+    if why := unfit(request.what, request.style, request.text):
         raise ConfigError(why)
-    if wanted.at is not None and wanted.what != "labels":
-        raise ConfigError(f"--at {wanted.at:g} says which answers are labelled good; it goes with labels only")
-    if wanted.judge is not None and (wanted.what == "pairs" or (wanted.what == "labels" and wanted.at is None)):
-        raise ConfigError("--judge goes with groups, comparisons, and labels from scores (--at SCORE)")
+    if request.at is not None and request.what != "labels":
+        raise ConfigError(f"--at {request.at:g} sets which answers are labelled good; it is for labels only")
+    if request.judge is not None and (request.what == "pairs" or (request.what == "labels" and request.at is None)):
+        raise ConfigError("--judge is for groups, comparisons, and labels from scores (--at SCORE)")
 
 
 def _run_id(store: DuckStore, name: str | None) -> str | None:
@@ -93,62 +93,68 @@ def _run_id(store: DuckStore, name: str | None) -> str | None:
     return info.id
 
 
-def _units(con: duckdb.DuckDBPyConnection, wanted: Wanted, run: str | None) -> list[tuple[str, int]]:
-    sql = UNITS_AT if wanted.what == "labels" and wanted.at is not None else UNITS[wanted.what]
-    found = rows(con, f"FROM ({sql}) WHERE $run IS NULL OR run_id = $run ORDER BY run_id, round", {"run": run})
-    return [(row["run_id"], row["round"]) for row in found]
+def _units(con: duckdb.DuckDBPyConnection, request: Wanted, run: str | None) -> list[tuple[str, int]]:
+    sql = UNITS_AT if request.what == "labels" and request.at is not None else UNITS[request.what]
+    units = rows(con, f"FROM ({sql}) WHERE $run IS NULL OR run_id = $run ORDER BY run_id, round", {"run": run})
+    return [(row["run_id"], row["round"]) for row in units]
 
 
-def _structure(con: duckdb.DuckDBPyConnection, wanted: Wanted, units: list[tuple[str, int]]) -> str:
-    """The further columns of the files of an import, where it is exported by itself: several may differ in them."""
-    if wanted.what != "comparisons" or len(units) != 1:
+def _structure(con: duckdb.DuckDBPyConnection, request: Wanted, units: list[tuple[str, int]]) -> str:
+    """The further columns of an import's files, if it is exported alone: several imports may differ in them."""
+    if request.what != "comparisons" or len(units) != 1:
         return "{}"
-    found = rows(
+    records = rows(
         con,
         """SELECT json_group_structure(s.fields)::VARCHAR AS structure FROM source_rows s JOIN sources USING (source_id)
         WHERE run_id = ?""",
         [units[0][0]],
     )
-    structure = found[0]["structure"]
+    structure = records[0]["structure"]
     return structure if structure and structure.startswith("{") else "{}"
 
 
 def _write(
-    store: DuckStore, wanted: Wanted, sql: str, units: list[tuple[str, int]], done: Exported, partial: Path, suffix: str
+    store: DuckStore,
+    request: Wanted,
+    sql: str,
+    units: list[tuple[str, int]],
+    done: Exported,
+    partial: Path,
+    suffix: str,
 ) -> None:
     out: Sink | None = None
     try:
-        for run, round in units or [("", 0)]:  # of nothing, too, there is a file with its columns
-            with closing(_batches(store, sql, wanted, run, round)) as batches:
+        for run, round in units or [("", 0)]:  # an export without rows is a file with its columns
+            with closing(_batches(store, sql, request, run, round)) as batches:
                 for batch in batches:
-                    kept = _tallied(batch, wanted, run, round, done)
+                    kept = _tallied(batch, request, run, round, done)
                     if out is None:
-                        out = sink(partial, suffix, wanted.split, kept.schema)
+                        out = sink(partial, suffix, request.split, kept.schema)
                         done.columns = tuple(kept.schema.names)
-                    if kept.num_rows:  # an empty row group would stop the readers of datasets
+                    if kept.num_rows:  # `datasets` cannot read an empty row group
                         out.write(kept)
     finally:
         if out is not None:
             out.close()
 
 
-def _batches(store: DuckStore, sql: str, wanted: Wanted, run: str, round: int) -> Generator[pa.Table]:
-    known = {"run": run, "round": round, "split": wanted.split, "judge": wanted.judge, "at": wanted.at}
+def _batches(store: DuckStore, sql: str, request: Wanted, run: str, round: int) -> Generator[pa.Table]:
+    parameters = {"run": run, "round": round, "split": request.split, "judge": request.judge, "at": request.at}
     with store.db.read() as con:
-        reader = con.sql(sql, params={k: v for k, v in known.items() if f"${k}" in sql}).to_arrow_reader(BATCH)
+        reader = con.sql(sql, params={k: v for k, v in parameters.items() if f"${k}" in sql}).to_arrow_reader(BATCH)
         yield pa.Table.from_batches([], reader.schema)
         for batch in reader:
             yield pa.Table.from_batches([batch])
 
 
-def _tallied(batch: pa.Table, wanted: Wanted, run: str, round: int, done: Exported) -> pa.Table:
+def _tallied(batch: pa.Table, request: Wanted, run: str, round: int, done: Exported) -> pa.Table:
     """The rows to write, counted."""
     kept = batch.filter(batch["_kept"])
-    if wanted.text == "plain" and not pc.all(kept["_single"], min_count=0).as_py():
+    if request.text == "plain" and not pc.all(kept["_single"], min_count=0).as_py():
         index = kept["_single"].to_pylist().index(False)
         raise ConfigError(
-            f"{kept['_prompt'][index]} is a conversation, and not one text of a user: as plain text it would lose who "
-            "said what; leave out --text plain"
+            f"{kept['_prompt'][index]} is a conversation, and not one text of a user: plain text would lose the roles; "
+            "leave out --text plain"
         )
     done.rows += kept.num_rows
     done.left_out += batch.num_rows - kept.num_rows

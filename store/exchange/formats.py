@@ -1,6 +1,6 @@
 """The columns that trainers read: of pairs, labels, groups and comparisons, in the styles of three libraries.
 
-In the SQL `p` is the prompt with its `messages`, `c` the answer or the chosen one, `r` the rejected one.
+In the SQL, `p` is the prompt with its `messages`, `c` the answer or the chosen answer, `r` the rejected answer.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ PLAIN: Mapping[What, str] = {
 
 
 def unfit(what: What, style: Style, text: Text) -> str | None:
-    """Why there is no such style; None where there is."""
+    """Why there is no such style, or None."""
     if text == "plain" or (what, style) in CHAT:
         return None
     have = [each for kind, each in CHAT if kind == what]

@@ -1,4 +1,4 @@
-"""From staged rows to those of the store: prompts, completions, judgements, pairs, examples, outcomes."""
+"""The SQL from staged rows to rows of the store: prompts, completions, judgements, pairs, examples, outcomes."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ from sparring.store.db import table
 CHUNK = 20_000  # rows of a file in one transaction
 BUILDER = "import"
 
-# Each prompt and each answer is added with the first row that has it. Answers of a group are numbered as they stand;
-# of pairs in the order of their ids, so that no number tells which was chosen.
+# Each prompt and each answer is added with the first row that has it. Answers of a group are numbered in the order of
+# the file. Answers of pairs are numbered in the order of their ids, so that no number tells which was chosen.
 FIRSTS = """
 CREATE TABLE prompt AS SELECT prompt_id, min(n) AS n FROM given GROUP BY prompt_id;
 CREATE TABLE answer AS
@@ -56,7 +56,7 @@ MADE: Mapping[str, str] = {
             WHERE value IS NOT NULL
         )
         SELECT DISTINCT ON (judgement_id) judgement_id, $judge AS judge, completion_id, rival_id, '' AS member,
-            '' AS principle, 0::INTEGER AS "order", value, '' AS rationale
+            '' AS principle, 0::INTEGER AS "order", value, '' AS rationale, 'answered' AS status
         FROM said ORDER BY n, place""",
     "pairs": f"""SELECT 'pair_' || {ROW} AS pair_id, $run AS run_id, 0::INTEGER AS round, prompt_id,
             completion_ids[CASE WHEN p > 0.5 THEN 1 ELSE 2 END] AS chosen_id,
@@ -73,7 +73,7 @@ MADE: Mapping[str, str] = {
             CASE WHEN label IS NOT NULL THEN 'example_' || {ROW} END AS example_id, fields
         FROM given WHERE n {HERE} ORDER BY n""",
 }
-# A prompt that nothing was decided about, whose answers have scores or nothing, has no outcome yet.
+# A prompt without a preference or a label has no outcome yet.
 OUTCOMES = f"""
 SELECT 'outcome_' || left(sha256(concat_ws('|', $run, prompt_id)), 20) AS outcome_id, $run AS run_id,
     0::INTEGER AS round, prompt_id, CASE WHEN bool_or({PAIRED}) OR bool_or(label IS NOT NULL) THEN 'paired'
@@ -91,7 +91,7 @@ FROM given
 
 @dataclass(frozen=True)
 class Import:
-    """What all rows of an import share. `sources` are the ids of its files, in order."""
+    """The values that all rows of an import share. `sources` are the ids of its files, in order."""
 
     run: str
     source: str
@@ -102,15 +102,15 @@ class Import:
 
 
 def chunks(con: duckdb.DuckDBPyConnection, shared: Import) -> Iterator[dict[str, pa.Table]]:
-    """Tables of the store, by chunks of rows; what came of the prompts comes last."""
+    """Tables of the store, in chunks of rows. The outcomes come last."""
     con.execute(FIRSTS)
     last = int(con.execute("SELECT coalesce(max(n), 0) FROM given").fetchall()[0][0])
-    known = vars(shared) | {"sources": list(shared.sources)}
+    parameters = vars(shared) | {"sources": list(shared.sources)}
     for first in range(1, last + 1, CHUNK):
-        here = known | {"first": first, "last": first + CHUNK - 1}
+        here = parameters | {"first": first, "last": first + CHUNK - 1}
         yield {name: table(con, sql, _of(sql, here)) for name, sql in MADE.items()}
-    yield {"outcomes": table(con, OUTCOMES, _of(OUTCOMES, known))}
+    yield {"outcomes": table(con, OUTCOMES, _of(OUTCOMES, parameters))}
 
 
-def _of(sql: str, known: Mapping[str, object]) -> dict[str, object]:
-    return {name: known[name] for name in set(re.findall(r"\$(\w+)", sql))}
+def _of(sql: str, parameters: Mapping[str, object]) -> dict[str, object]:
+    return {name: parameters[name] for name in set(re.findall(r"\$(\w+)", sql))}

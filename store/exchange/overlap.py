@@ -1,4 +1,4 @@
-"""What is learned from is never what is measured on: prompts that are in the store under the other split."""
+"""The check that no imported prompt is in the store under the other split, so that none is trained and measured on."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from sparring.loop.types import Split
 from sparring.store.db import rows, table
 from sparring.store.store import DuckStore
 
-# Those of reward models' trainings alone do not count: each holds out its own share of the same pairs.
+# Prompts of reward models' trainings alone do not count: each training holds out its own share of the same pairs.
 OTHERS = """
 SELECT messages FROM prompts p WHERE split <> $split AND (
     NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id)
     OR EXISTS (FROM completions c JOIN runs r USING (run_id)
-               WHERE c.prompt_id = p.prompt_id AND r.config ->> 'kind' IS DISTINCT FROM 'reward'))
+               WHERE c.prompt_id = p.prompt_id AND r.kind <> 'reward'))
 """
 # Words, and numbers with the signs before them, as loop.prompts compares the prompts of a config.
 WORDS = r"""array_to_string(list_transform(
@@ -24,26 +24,26 @@ WORDS = r"""array_to_string(list_transform(
 
 
 def refuse_overlap(store: DuckStore, con: duckdb.DuckDBPyConnection, paths: Sequence[str], split: Split) -> None:
-    """Raise DataError when a staged prompt is in the store under the other split, also in other case or punctuation."""
+    """Raise DataError if a staged prompt is in the store under the other split, whatever its case and punctuation."""
     if not store.db.path.exists():
         return
-    with store.db.read() as known:
-        others = table(known, OTHERS, {"split": split})
+    with store.db.read() as stored:
+        others = table(stored, OTHERS, {"split": split})
     if not others.num_rows:
         return
     con.register("others", others)
-    found = rows(
+    records = rows(
         con,
         f"""WITH other AS (SELECT DISTINCT {WORDS} AS words FROM others),
         staged AS (SELECT file, number, messages, {WORDS} AS words FROM given)
         SELECT file, number, messages FROM staged SEMI JOIN other USING (words) ORDER BY file, number""",
     )
     con.unregister("others")
-    if found:
+    if records:
         there = "train" if split == "eval" else "eval"
-        first = found[0]
+        first = records[0]
         raise DataError(
-            f"{len(found)} rows have a prompt that is in the store as one of split {there}, the first in "
-            f"{paths[first['file']]} row {first['number']}: {first['messages'][:200]}. What is measured on must not be "
-            f"learned from: take these rows out, import them with --split {there}, or use another store"
+            f"{len(records)} rows have a prompt that is in the store as one of split {there}, the first in "
+            f"{paths[first['file']]} row {first['number']}: {first['messages'][:200]}. A prompt must not be trained "
+            f"and measured on: remove these rows, import them with --split {there}, or use another store"
         )

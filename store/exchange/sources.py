@@ -1,4 +1,4 @@
-"""Rows of files, folders and hub datasets, with their numbers, in batches: never all of them in memory."""
+"""Rows of files, folders and hub datasets, with their numbers, in batches, so that memory holds few of them."""
 
 import gzip
 import hashlib
@@ -15,12 +15,12 @@ from sparring.loop.errors import DataError
 
 BATCH = 2000  # rows in memory at once
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".csv.gz")
-Row = tuple[int, Any]  # its number, from 1 (in JSONL that of its line), and what stands there
+Row = tuple[int, Any]  # its number, from 1 (in JSONL the line's), and its value
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something to read. `sha256` is that of its bytes."""
+    """A file, folder or dataset to read. `sha256` is the hash of its bytes."""
 
     path: str
     sha256: str
@@ -28,7 +28,7 @@ class Source:
     dataset: Any = None
 
     def batches(self) -> Iterator[list[Row]]:
-        """Raises DataError for what cannot be read, with the line."""
+        """The rows in batches. Raises DataError with the line for a row that cannot be read."""
         rows = _lines(self.files[0]) if _suffix(self.files or (Path(),)).startswith(".jsonl") else self._records()
         while batch := list(islice(rows, BATCH)):
             yield batch
@@ -49,9 +49,9 @@ class Source:
         try:
             for file in self.files:
                 if file.suffix == ".parquet":
-                    with parquet.ParquetFile(file) as found:
-                        yield from found.iter_batches(BATCH)
-                else:  # all cells are text, and an empty one is no value
+                    with parquet.ParquetFile(file) as table:
+                        yield from table.iter_batches(BATCH)
+                else:  # all cells are text, and an empty cell is null
                     names = csv.open_csv(file, parse_options=LINES).schema.names
                     yield from csv.open_csv(file, parse_options=LINES, convert_options=_cells(names))
         except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -59,20 +59,22 @@ class Source:
 
 
 def open_source(path: str) -> Source:
-    """A .jsonl, .csv (each also .gz) or .parquet file; a folder of Parquet shards, as `spar export` and the hub have,
-    or one that datasets saved; or a dataset of the hub, `org/name` or `org/name:split`. Raises DataError for others.
+    """The source at `path`. Raises DataError for anything but the following.
+
+    A .jsonl, .csv (each also .gz) or .parquet file; a folder of Parquet shards, as `spar export` and the hub write; a
+    folder that `datasets` saved; or a dataset of the hub, `org/name` or `org/name:split`.
     """
     place = Path(path).expanduser()
     files = (place,) if place.is_file() else _shards(place)
     if not files:
         return _dataset(path, place)
     if _suffix(files) not in SUFFIXES:
-        raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert it, or give a dataset's folder or hub id")
+        raise DataError(f"{path} is not one of {', '.join(SUFFIXES)}; convert it, or give a dataset's folder or hub id")
     return Source(path, _digest(files), files)
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
-    """The Parquet files of a folder as the hub lays it out, in the order of their names."""
+    """The Parquet files of a folder in the hub's layout, in the order of their names."""
     return tuple(sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]))
 
 
@@ -95,18 +97,18 @@ def _dataset(path: str, place: Path) -> Source:
     name, _, split = path.partition(":")
     try:
         if place.is_dir():
-            found = datasets.load_from_disk(str(place))
+            dataset = datasets.load_from_disk(str(place))
         else:
-            found = datasets.load_dataset(name, split=split or "train")
+            dataset = datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path!r} is neither a file ({', '.join(SUFFIXES)}) or a dataset's folder here, nor a dataset of the hub "
             f"that can be loaded: {error}"
         ) from error
-    if isinstance(found, datasets.DatasetDict):
-        raise DataError(f"{path} holds the splits {', '.join(found)}; give one, e.g. {place / next(iter(found))}")
-    files = [Path(each["filename"]) for each in found.cache_files]
-    return Source(path, _digest(files), dataset=found)
+    if isinstance(dataset, datasets.DatasetDict):
+        raise DataError(f"{path} holds the splits {', '.join(dataset)}; give one, e.g. {place / next(iter(dataset))}")
+    files = [Path(each["filename"]) for each in dataset.cache_files]
+    return Source(path, _digest(files), dataset=dataset)
 
 
 def _lines(path: Path) -> Iterator[Row]:
@@ -123,7 +125,7 @@ def _parsed(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} line {number} is not JSON ({error}); wanted one object a line") from error
+        raise DataError(f"{path} line {number} is not JSON ({error}); expected one object per line") from error
 
 
 def _csv_options() -> Any:

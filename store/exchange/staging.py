@@ -1,4 +1,4 @@
-"""A scratch database between a file and the store: what needs all rows at once is done here, on disk and in columns."""
+"""A scratch database between a file and the store, for the steps that need all rows at once: on disk, in columns."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def scratch() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def stage(con: duckdb.DuckDBPyConnection, file: int, source: Source, shape: Shape, run: str, split: Split) -> None:
-    """Add every row of a source to `given`, or to `refused` with what is wrong with it."""
+    """Add every row of a source to the table `given`, or to `refused` with what is wrong with it."""
     for batch in source.batches():
         taken: list[dict[str, Any]] = []
         left: list[dict[str, Any]] = []
@@ -69,32 +69,32 @@ def _insert(
         con.unregister("incoming")
 
 
-def _columns(given: Given, run: str, split: Split) -> dict[str, Any]:
+def _columns(item: Given, run: str, split: Split) -> dict[str, Any]:
     # As Prompt.make does: the same prompt has one id, wherever it comes from.
-    prompt = make_id("prompt", messages=given.messages, split=split, meta={})
+    prompt = make_id("prompt", messages=item.messages, split=split, meta={})
     seen: dict[str, int] = {}
     ids = []
-    for text in given.texts:  # answers of one text in a row stay two answers
+    for text in item.texts:  # two answers with the same text stay two answers
         copy = seen[text] = seen.get(text, -1) + 1
         ids.append(make_id("completion", run=run, prompt=prompt, text=text, copy=copy))
     return {
         "prompt_id": prompt,
-        "messages": _json(given.messages),
-        "texts": given.texts,
+        "messages": _json(item.messages),
+        "texts": item.texts,
         "completion_ids": ids,
-        "scores": given.scores,
-        "p": given.p,
-        "margin": given.margin,
-        "weight": given.weight,
-        "label": given.label,
-        "fields": _checked(_json(given.fields)),
+        "scores": item.scores,
+        "p": item.p,
+        "margin": item.margin,
+        "weight": item.weight,
+        "label": item.label,
+        "fields": _checked(_json(item.fields)),
     }
 
 
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str, allow_nan=False)
-    except ValueError:  # JSON has no NaN, which Parquet made by pandas has for no value
+    except ValueError:  # JSON has no NaN, which pandas writes to Parquet for a missing value
         return json.dumps(_without_nan(value), ensure_ascii=False, sort_keys=True, default=str)
 
 

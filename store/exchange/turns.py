@@ -1,4 +1,4 @@
-"""Conversations as files have them: messages, JSON of messages, plain texts, texts in HH's form."""
+"""Conversations in the forms that files have: messages, JSON of messages, plain texts, texts in HH's form."""
 
 import json
 import re
@@ -9,9 +9,9 @@ Turns = list[dict[str, str]]
 
 
 def turns_of(value: Any, speaker: str) -> Turns:
-    """Of a text, a message, or a list of messages, which Parquet and CSV may keep as JSON; empty for anything else.
+    """The turns of a text, a message, or a list of messages, also as JSON. Empty for anything else.
 
-    Of a message its role and content are read. A text is one turn of `speaker`.
+    The role and content of a message are read. A text is one turn of `speaker`.
     """
     if isinstance(value, str):
         return _from_json(value) or [{"role": speaker, "content": value}]
@@ -35,25 +35,27 @@ def _well_formed(message: Any) -> bool:
 
 
 def prompt_of(value: Any) -> Turns:
-    """The same of a prompt. A text in HH's form ends with the name of who is to answer."""
+    """The turns of a prompt. A text in HH's form ends with the name of the role that answers."""
     if isinstance(value, str) and value.rstrip().endswith("\n\nAssistant:") and (turns := transcript(value)):
         return turns[:-1]
     return turns_of(value, "user")
 
 
 def transcript(text: str) -> Turns:
-    """The turns of a text in HH's form, "\\n\\nHuman: ...\\n\\nAssistant: ..."; empty for another text."""
+    """The turns of a text in HH's form, "\\n\\nHuman: ...\\n\\nAssistant: ...". Empty for any other text."""
     parts = re.split(r"(?:\A\s*|\n\n)(Human|Assistant):", text)
     if parts[0] or len(parts) < 5 or parts[1] != "Human":
         return []
     roles = ["user" if name == "Human" else "assistant" for name in parts[1::2]]
-    return [{"role": role, "content": said.removeprefix(" ")} for role, said in zip(roles, parts[2::2], strict=True)]
+    return [
+        {"role": role, "content": content.removeprefix(" ")} for role, content in zip(roles, parts[2::2], strict=True)
+    ]
 
 
 def text_of(answer: Any) -> str | None:
-    """The text of an answer: itself, or that of the one turn or object (UltraFeedback's) that it stands in."""
+    """The text of an answer, which may be a text, a turn, or an object such as UltraFeedback's."""
     if isinstance(answer, Mapping):
-        found = next((answer[key] for key in ("content", "response", "text") if answer.get(key) is not None), None)
-        return found if isinstance(found, str) else None
+        text = next((answer[key] for key in ("content", "response", "text") if answer.get(key) is not None), None)
+        return text if isinstance(text, str) else None
     turns = turns_of(answer, "assistant")
     return turns[0]["content"] if len(turns) == 1 else None

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name, then renamed."""
+"""Files that are written completely or not at all: to a temporary name, which is then renamed."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from sparring.loop.errors import ConfigError
 SUFFIXES = (".parquet", ".jsonl", "")  # "": a folder
 SHARD = 200_000  # rows of a file in a folder
 CARD = "README.md"
-MARK = "made-with-sparring"  # a tag in the card: a folder that has it may be written over
+MARK = "made-with-sparring"  # a tag in the card: a folder with it may be overwritten
 
 
 class Sink(Protocol):
@@ -36,7 +36,7 @@ class _Parquet:
 
 
 class _Lines:
-    """JSON lines, written by DuckDB in columns."""
+    """JSON lines, which DuckDB writes from columns."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file: IO[bytes] = path.open("wb")
@@ -80,7 +80,7 @@ class Shards:
 
     def close(self) -> None:
         if self._open is None:
-            self._next()  # a dataset without rows has its columns
+            self._next()  # a dataset without rows still has its columns
         assert self._open is not None
         self._open.close()
         for i, file in enumerate(self._files):
@@ -88,17 +88,17 @@ class Shards:
 
 
 def check_target(path: Path) -> None:
-    """Raises ConfigError for a name that cannot be written to, or would cost someone something else."""
+    """Raises ConfigError for a path that cannot be written to, or that has something other than an export."""
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"cannot write a {path.suffix} file; name it .parquet or .jsonl, or give a folder")
     if path.is_dir() and (path.suffix or not _replaceable(path)):
-        raise ConfigError(f"{path} is a folder that holds something else; give a new one, or a .parquet or .jsonl file")
+        raise ConfigError(f"{path} is a folder with other content; give a new folder, or a .parquet or .jsonl file")
     if path.is_file() and not path.suffix:
         raise ConfigError(f"{path} is a file; give a folder, or a .parquet or .jsonl file")
 
 
 def _replaceable(folder: Path) -> bool:
-    """Empty, or an export and nothing beside it."""
+    """Whether the folder is empty, or has an export and nothing else."""
     names = {path.name for path in folder.iterdir()}
     if not names:
         return True
@@ -112,10 +112,10 @@ def _replaceable(folder: Path) -> bool:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which gets the final one at the end of the block and not when it raises."""
+    """A temporary path to write to. It is renamed to `path` at the end of the block, unless the block raises."""
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(partial)  # of an export that was killed
+    _remove(partial)  # left by an export that was killed
     try:
         yield partial
         if path.is_dir():
@@ -133,7 +133,7 @@ def _remove(path: Path) -> None:
 
 
 def sink(path: Path, suffix: str, split: str, schema: pa.Schema) -> Sink:
-    """Where rows go: a Parquet file, JSON lines, or a folder of shards."""
+    """The sink for rows: a Parquet file, JSON lines, or a folder of shards."""
     if suffix == ".parquet":
         return _Parquet(path, schema)
     return _Lines(path, schema) if suffix == ".jsonl" else Shards(path, split, schema)

@@ -1,1 +1,1 @@
-"""Care of the store: check, compact, backup, rebuild, forget. See docs/store.md."""
+"""Maintenance of the store: check, compact, backup, rebuild, forget. See docs/store.md."""

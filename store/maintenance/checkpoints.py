@@ -1,4 +1,4 @@
-"""Whether the checkpoints that the store names are on disk, with the weights they had."""
+"""The check that the checkpoints that the store names are on disk, with the weights they had."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ NAMED = """
 
 
 def check_checkpoints(db: Database, weights_sha256: Callable[[Path], str]) -> list[Finding]:
-    """`weights_sha256` gives the hash of the weights in a folder, and raises SparError where there are none."""
+    """The finding for all folders. `weights_sha256` returns the hash of a folder's weights, or raises SparError."""
     with db.read() as con:
         named = rows(con, NAMED)
     wrong = [f"{row['checkpoint_id']}: {why}" for row in named if (why := _wrong(row, weights_sha256))]
@@ -24,7 +24,7 @@ def check_checkpoints(db: Database, weights_sha256: Callable[[Path], str]) -> li
             "checkpoints are on disk as they were",
             not wrong,
             "; ".join(wrong) or f"{len(named):,} folders",
-            "put them back; or know that runs cannot go on from them (spar store prune removes files and says so)"
+            "put them back: runs cannot continue from them (spar store prune removes files and records it)"
             if wrong
             else "",
         )
@@ -36,7 +36,7 @@ def _wrong(row: dict[str, str], weights_sha256: Callable[[Path], str]) -> str | 
     if not path.is_dir():
         return f"{path} is gone"
     try:
-        found = weights_sha256(path)
+        sha256 = weights_sha256(path)
     except (SparError, OSError) as error:
         return str(error)
-    return None if found == row["weights_sha256"] else f"{path} has other weights than it had"
+    return None if sha256 == row["weights_sha256"] else f"{path} has other weights than it had"

@@ -1,4 +1,4 @@
-"""Copies of the whole store that are compared with it row by row: a backup, and the file without its free blocks."""
+"""Copies of the whole store, compared with it row by row: a backup, and the file without its free blocks."""
 
 import os
 import shutil
@@ -16,16 +16,16 @@ from sparring.store.maintenance.parts import quoted, sync
 
 
 def backup(db: Database, to: Path) -> dict[str, int]:
-    """Write the store as it is now to a new file `to`; returns the number of rows by table.
+    """Copy the store to a new file `to`. Returns the number of rows by table.
 
-    Writers wait meanwhile. Raises StoreError when something is there, or the disk is full.
+    Writers wait meanwhile. Raises StoreError if the file exists, or the disk is full.
     """
     to = to.expanduser().resolve()
     if to.exists():
-        raise StoreError(f"{to} is there already, and a backup writes over nothing; give another name")
+        raise StoreError(f"{to} exists, and a backup does not overwrite files; give another name")
     partial = to.with_name(f"{to.name}.partial")
     if not to.parent.is_dir():
-        raise StoreError(f"there is no folder {to.parent}; make it, or give another name")
+        raise StoreError(f"there is no folder {to.parent}; create it, or give another name")
     with db.at_rest(), _copied(db, partial) as counts:
         partial.rename(to)
         sync(to.parent)
@@ -33,9 +33,9 @@ def backup(db: Database, to: Path) -> dict[str, int]:
 
 
 def compact(db: Database) -> tuple[int, int]:
-    """Write the file anew, without the blocks of deleted rows; returns its bytes before and after.
+    """Rewrite the file without the blocks of deleted rows. Returns its bytes before and after.
 
-    A kill leaves the old file or the new one.
+    A kill leaves either the old file or the new one.
     """
     with db.at_rest():
         before = db.path.stat().st_size
@@ -43,7 +43,7 @@ def compact(db: Database) -> tuple[int, int]:
             assert counts  # a store has tables
             beside(db.path, "compacting").replace(db.path)
             sync(db.path.parent)
-        shutil.rmtree(f"{db.path}.tmp", ignore_errors=True)  # what a killed query had spilled
+        shutil.rmtree(f"{db.path}.tmp", ignore_errors=True)  # spilled by a query that was killed
         return before, db.path.stat().st_size
 
 
@@ -52,17 +52,17 @@ def beside(path: Path, what: str) -> Path:
 
 
 def forget_file(path: Path) -> None:
-    """Remove a database that is nobody's yet, or nobody's any more, with its log."""
+    """Remove an unfinished or unused database file, with its log."""
     path.unlink(missing_ok=True)
     path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
 
 
 @contextmanager
 def _copied(db: Database, to: Path) -> Iterator[dict[str, int]]:
-    """A copy at `to` that has every row, while the block lasts with the store itself open; removed if it raises."""
+    """A copy at `to` that has every row of the store. It is removed at the end, unless the block has moved it."""
     if not db.path.exists():
         raise StoreError(f"there is no store at {db.path}; give --store PATH")
-    forget_file(to)  # of a process that was killed
+    forget_file(to)  # left by a process that was killed
     con = duckdb.connect(config={"memory_limit": "2GiB", "temp_directory": f"{db.path}.tmp"})
     try:
         con.execute("SET preserve_insertion_order = false")
@@ -76,9 +76,9 @@ def _copied(db: Database, to: Path) -> Iterator[dict[str, int]]:
         yield counts
     except duckdb.Error as error:
         if "could not set lock" in str(error).lower():
-            raise StoreBusy(f"another program keeps {db.path} open; close it and try again ({error})") from error
+            raise StoreBusy(f"another program has {db.path} open; close it and try again ({error})") from error
         raise StoreError(
-            f"{db.path} could not be copied to {to} ({error}). The store is as it was; check free space with: df -h "
+            f"{db.path} could not be copied to {to} ({error}). The store is unchanged; check free space with: df -h "
             f"{to.parent}, and the file with: spar store check"
         ) from error
     finally:
@@ -91,14 +91,14 @@ def _compared(con: duckdb.DuckDBPyConnection, path: Path, to: Path) -> dict[str,
     for table in tables(con, "old"):
         here, there = read_whole(con, f'old."{table}"'), read_whole(con, f'new."{table}"')
         if here != there:
-            raise StoreError(f"the copy {to} has other rows than {path} in {table}; the store is as it was, try again")
+            raise StoreError(f"the copy {to} has other rows than {path} in {table}; the store is unchanged, try again")
         counts[table] = here[0]
     return counts
 
 
 def remove_durably(paths: list[Path]) -> list[Path]:
-    """Remove files and folders; returns those that were there."""
-    found = [path for path in paths if path.exists()]
-    for path in found:
+    """Remove files and folders. Returns those that existed."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
         shutil.rmtree(path) if path.is_dir() else os.unlink(path)
-    return found
+    return there

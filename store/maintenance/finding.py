@@ -1,11 +1,11 @@
-"""One thing that `spar store check` looked at."""
+"""The result of one check of `spar store check`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found under `name`; `remedy` says what to do, also where it is `ok` but worth a word."""
+    """The result of the check `name`. `remedy` says what to do, and may also be set where `ok` is true."""
 
     name: str
     ok: bool

@@ -1,4 +1,4 @@
-"""Remove prompts and all that came from them, from the file, its parts and its copies; a tombstone stays."""
+"""Removal of prompts and all rows that came from them, from the file, its parts and its copies. A tombstone stays."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,34 +32,34 @@ from sparring.store.publish import publish, read_copy
 
 @dataclass(frozen=True)
 class Plan:
-    """What forgetting prompts removes, and what had learned from them."""
+    """The rows that forgetting prompts removes, and the runs, updates and checkpoints that learned from them."""
 
     prompt_ids: Sequence[str]
-    again: Sequence[str]  # forgotten before: something may be left of them in files
+    again: Sequence[str]  # forgotten before, but files may still have rows of them
     removed: Mapping[str, int] = field(default_factory=dict)  # rows by table
-    rounds: int = 0  # that lose the prompts from their lists
+    rounds: int = 0  # whose lists lose the prompts
     run_ids: Sequence[str] = ()
     update_ids: Sequence[str] = ()
     checkpoint_ids: Sequence[str] = ()
 
 
 def plan(db: Database, prompt_ids: Sequence[str]) -> Plan:
-    """Raises StoreError for an id that is no prompt of the store, nor was one that it forgot."""
+    """What `forget` would remove. Raises StoreError for an id that is neither a prompt here nor a forgotten one."""
     with db.read() as con:
         return _plan(con, prompt_ids)
 
 
 def forget(db: Database, prompt_ids: Sequence[str], reason: str, by: str) -> Plan:
-    """Remove the prompts and all that came from them; returns what was removed. Raises as `plan`.
+    """Remove the prompts and all rows that came from them. Returns what was removed. Raises as `plan` does.
 
-    A kill leaves prompts that are there, or a tombstone; in the second case files may still hold something, until the
-    same call has been made again.
+    A kill leaves either the prompts or a tombstone. With a tombstone, files may still have rows until the same call is
+    repeated.
     """
     folder = parts_folder(db.path)
     if bad := damaged(path for parts in parts_of(folder).values() for path in parts):
         raise StoreError(
-            f"{len(bad)} parts are damaged and may hold what is to be forgotten, the first: {next(iter(bad))}; move "
-            "them away, have their rows written anew by spar store compact, and forget again"
+            f"{len(bad)} parts are damaged and may have rows to forget, the first: {next(iter(bad))}; move them away, "
+            "write their rows again with spar store compact, and repeat the command"
         )
     with db.at_rest():
         with db.write() as con:
@@ -77,16 +77,16 @@ def forget(db: Database, prompt_ids: Sequence[str], reason: str, by: str) -> Pla
 
 
 def older_copies(path: Path) -> list[Path]:
-    """What earlier rebuilds kept beside the store, and what kills have left there: both may hold what was removed."""
+    """Files that rebuilds kept and kills left beside the store. They may have rows that were removed."""
     kinds = ("damaged-*", "compacting*", "rebuilding*", "read*.partial")
-    return [found for kind in kinds for found in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
+    return [copy for kind in kinds for copy in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
 
 
 def erase(con: duckdb.DuckDBPyConnection) -> None:
-    """Delete what belongs to prompts that have a tombstone."""
-    known = {name: f'"{name}"' for name in tables(con)}
-    mark(con, ids(con, "SELECT prompt_id FROM forgotten"), known)
-    for name, where in conditions(con, known).items():
+    """Delete the rows that belong to prompts with a tombstone."""
+    sources = {name: f'"{name}"' for name in tables(con)}
+    mark(con, ids(con, "SELECT prompt_id FROM forgotten"), sources)
+    for name, where in conditions(con, sources).items():
         con.execute(f'DELETE FROM "{name}" WHERE {where}')
     con.execute(f"UPDATE rounds SET prompt_ids = {UNLISTED} FROM {GONE_IDS} WHERE {LISTED}")
 
@@ -100,9 +100,9 @@ def _plan(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str]) -> Plan:
             f"the store has no prompt {strange[0]!r}; see: spar sql 'SELECT prompt_id, messages FROM prompts', or give "
             "--text for what it says"
         )
-    known = {name: f'"{name}"' for name in tables(con)}
-    mark(con, here, known)
-    counts = {name: count(con, f'"{name}" WHERE {where}') for name, where in conditions(con, known).items()}
+    sources = {name: f'"{name}"' for name in tables(con)}
+    mark(con, here, sources)
+    counts = {name: count(con, f'"{name}" WHERE {where}') for name, where in conditions(con, sources).items()}
     return Plan(
         here,
         again,
@@ -123,23 +123,23 @@ def _bury(con: duckdb.DuckDBPyConnection, one: Plan, reason: str, by: str) -> No
 
 
 def _erase_parts(db: Database, folder: Path) -> None:
-    """Write anew each part that has a row of a forgotten prompt, in an order in which a kill leaves them told."""
+    """Rewrite each part that has a row of a forgotten prompt. In this order, a kill leaves the rest recognizable."""
     with db.read() as con:
         gone = ids(con, "SELECT prompt_id FROM forgotten")
-    known = parts_of(folder)
+    by_table = parts_of(folder)
     with duckdb.connect() as con:
-        sources = {name: read(parts) for name, parts in known.items()}
+        sources = {name: read(parts) for name, parts in by_table.items()}
         mark(con, gone, sources)
         for name, where in {"rounds": LISTED, **conditions(con, sources)}.items():
-            if name not in known:
+            if name not in by_table:
                 continue
-            filed = read(known[name], ", filename = true")
+            filed = read(by_table[name], ", filename = true")
             for path in map(Path, ids(con, f"SELECT DISTINCT filename FROM {filed} WHERE {where}")):
                 replace(con, _without(con, name, path), path)
 
 
 def _without(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> str:
-    """SQL for what stays of a part."""
+    """SQL for the rows of a part that stay."""
     if name == "rounds":
         return f"SELECT r.* REPLACE ({UNLISTED} AS prompt_ids) FROM {read([path])} r, {GONE_IDS}"
     return f"FROM {read([path])} WHERE ({condition(columns_of(con, read([path])))}) IS NOT TRUE"

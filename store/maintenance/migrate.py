@@ -1,11 +1,11 @@
-"""Bring a file that an older version wrote up to date, on purpose."""
+"""The migration of a store that an older version wrote."""
 
 from sparring.loop.errors import StoreError
 from sparring.store.db import Database, check_version, migrations
 
 
 def migrate_file(db: Database) -> tuple[int, int]:
-    """The schema version that the file had, and has now. Raises StoreError, StoreTooNew for a newer one."""
+    """Migrate the file. Returns its schema version before and now. Raises StoreError, StoreTooNew and StoreTooOld."""
     if not db.path.exists():
         raise StoreError(f"there is no store at {db.path}; give --store PATH")
     with db.at_rest():

@@ -1,4 +1,4 @@
-"""The parts of a store, see store.parts: are they whole, do they and the file agree; and many small ones made one."""
+"""Maintenance of parts (see store.parts): are they whole, do they agree with the file; and merging of small ones."""
 
 import os
 import secrets
@@ -21,12 +21,12 @@ SMALL = 64 * 2**20  # bytes below which a part is merged with others
 
 def parts_of(folder: Path) -> dict[str, list[Path]]:
     """The parts by table, oldest first."""
-    found = sorted(folder.glob("*/*.parquet"), key=lambda path: path.name)
-    return {name: [p for p in found if p.parent.name == name] for name in sorted({p.parent.name for p in found})}
+    paths = sorted(folder.glob("*/*.parquet"), key=lambda path: path.name)
+    return {name: [p for p in paths if p.parent.name == name] for name in sorted({p.parent.name for p in paths})}
 
 
 def read(parts: Iterable[Path], options: str = "") -> str:
-    """SQL for the rows of parts, which may be of several schema versions."""
+    """SQL for the rows of parts, whose schema versions may differ."""
     files = ", ".join(quoted(path) for path in parts)
     return f"read_parquet([{files}], union_by_name = true{options})"
 
@@ -36,20 +36,20 @@ def quoted(path: Path) -> str:
 
 
 def damaged(parts: Iterable[Path]) -> dict[Path, str]:
-    """Parts that cannot be read to their end, and why."""
-    found = {}
+    """The parts that cannot be read completely, with the reason."""
+    reasons = {}
     with duckdb.connect() as con:
         for path in parts:
             try:
                 parquet.read_metadata(path)
                 con.execute(f"SELECT sum(hash(t)::HUGEINT) FROM {read([path])} t").fetchall()
             except (duckdb.Error, pa.ArrowException, OSError) as error:
-                found[path] = str(error).splitlines()[0]
-    return found
+                reasons[path] = str(error).splitlines()[0]
+    return reasons
 
 
 def nowhere(table: str, key: str, parts: Sequence[Path], where: str = "TRUE") -> str:
-    """SQL for the rows of the file, of those that fit `where`, that no part has as they stand."""
+    """SQL for the rows of the file, among those that fit `where`, that no part has in their present state."""
     mine = f'(SELECT * FROM "{table}" WHERE {where})'
     if not parts:
         return f"FROM {mine}"
@@ -58,12 +58,12 @@ def nowhere(table: str, key: str, parts: Sequence[Path], where: str = "TRUE") ->
 
 
 def complete_rest(db: Database) -> dict[str, int]:
-    """Write the rows that no part has as further parts; returns how many, by table. Damaged parts count as none."""
+    """Write the rows that no part has as further parts. Returns their number by table. Damaged parts do not count."""
     folder, added = parts_folder(db.path), {}
-    known = parts_of(folder)
+    existing = parts_of(folder)
     with db.read() as con:
         for table, key in keys(con).items():
-            parts = [p for p in known.get(table, []) if not damaged([p])]
+            parts = [p for p in existing.get(table, []) if not damaged([p])]
             sql = nowhere(table, key, parts)
             ((n,),) = con.execute(f"SELECT count(*) FROM ({sql})").fetchall()
             if n:
@@ -73,7 +73,7 @@ def complete_rest(db: Database) -> dict[str, int]:
 
 
 def write(con: duckdb.DuckDBPyConnection, sql: str, place: Path, stamp: int) -> Path:
-    """The rows of a query as a part, whole or not there."""
+    """Write the rows of a query as a part, completely or not at all."""
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{stamp:020d}-{secrets.token_hex(4)}.parquet"
     replace(con, sql, path)
@@ -81,7 +81,7 @@ def write(con: duckdb.DuckDBPyConnection, sql: str, place: Path, stamp: int) -> 
 
 
 def replace(con: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
-    """Put the rows of a query in place of what is at `path`, at once and durably."""
+    """Replace the file at `path` by the rows of a query, atomically and durably."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         con.execute(f"COPY ({sql}) TO {quoted(partial)} (FORMAT parquet, COMPRESSION zstd)")
@@ -89,14 +89,14 @@ def replace(con: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
     except (duckdb.IOException, OSError) as error:
         partial.unlink(missing_ok=True)
         raise StoreError(
-            f"{partial} could not be written ({error}); check free space with: df -h {path.parent}. Nothing was changed"
+            f"{partial} could not be written ({error}); check free space with: df -h {path.parent}. Nothing changed"
         ) from error
     partial.replace(path)
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Have a file or a folder on disk. Never to be called on the store's own file: see store.db."""
+    """Flush a file or a folder to disk. Never call it on the store's own file: see store.db."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -105,9 +105,9 @@ def sync(path: Path) -> None:
 
 
 def merge(folder: Path) -> tuple[int, int]:
-    """Make the small parts of each table one; returns how many parts there were, and are. Damaged ones stay.
+    """Merge the small parts of each table. Returns the number of parts before and after. Damaged parts stay.
 
-    A kill in between leaves rows in two parts, which is no harm: a row counts once.
+    A kill may leave rows in two parts. This does no harm, because a row counts once.
     """
     before = after = 0
     with duckdb.connect() as con:
@@ -123,15 +123,15 @@ def merge(folder: Path) -> tuple[int, int]:
 
 
 def check_parts(db: Database) -> list[Finding]:
-    """Whether the parts are whole, and the file and its parts have the same rows."""
+    """Findings on whether the parts are whole, and the file and its parts have the same rows."""
     folder = parts_folder(db.path)
-    known = parts_of(folder)
-    everything = [path for parts in known.values() for path in parts]
+    existing = parts_of(folder)
+    everything = [path for parts in existing.values() for path in parts]
     bad = damaged(everything)
     done = [_damaged(everything, bad, folder)]
     with db.read() as con:
         for table, key in keys(con).items():
-            parts = [path for path in known.get(table, []) if path not in bad]
+            parts = [path for path in existing.get(table, []) if path not in bad]
             done += [*_unknown(con, table, key, parts), *_lost(con, table, key, parts)]
     if not any(finding.name.startswith("rows of ") for finding in done):
         done.append(Finding("file and parts agree", True, f"{len(everything):,} parts have every row, and no other"))
@@ -141,7 +141,7 @@ def check_parts(db: Database) -> list[Finding]:
 def _damaged(parts: Sequence[Path], bad: dict[Path, str], folder: Path) -> Finding:
     names = "; ".join(f"{path.relative_to(folder)}: {why}" for path, why in bad.items())
     remedy = (
-        "the file still has their rows: move the damaged parts away, and spar store compact writes their rows anew"
+        "the file still has their rows: move the damaged parts away, and write the rows again with spar store compact"
         if bad
         else ""
     )
@@ -152,12 +152,12 @@ def _unknown(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequen
     ((n,),) = con.execute(f"SELECT count(*) FROM ({nowhere(table, key, parts)})").fetchall()
     if n == 0:
         return []
-    found = f"{n:,} rows of the file that no part has, so that a rebuild would need the file for them"
-    return [Finding(f"rows of {table}", True, found, "spar store compact writes them to parts")]
+    message = f"{n:,} rows of the file are in no part, so that a rebuild needs the file for them"
+    return [Finding(f"rows of {table}", True, message, "spar store compact writes them to parts")]
 
 
 def _lost(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[Path]) -> list[Finding]:
-    """Parts of which the file has no row may be of a write that was cut off; one of which it has some has lost rows."""
+    """Findings on rows that only the parts have. If the file has none of a part, its write may have been cut off."""
     if not parts:
         return []
     sql = f"""SELECT count(*) FILTER (here = 0), coalesce(sum(n) FILTER (here = 0), 0),
@@ -168,20 +168,20 @@ def _lost(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[
     ((cut_off, in_them, lost),) = con.execute(sql).fetchall()
     done = []
     if lost:
-        found = f"{lost:,} rows of the parts are gone from the file"
-        done.append(Finding(f"rows of {table}", False, found, "spar store rebuild brings them back"))
+        message = f"{lost:,} rows of the parts are missing from the file"
+        done.append(Finding(f"rows of {table}", False, message, "spar store rebuild brings them back"))
     if cut_off:
-        found = f"{in_them:,} rows in {cut_off:,} parts are not in the file: of writes that were cut off before they "
-        found += "were committed, which a rerun makes again"
-        done.append(Finding(f"rows of {table}", True, found, "spar store rebuild brings them in"))
+        message = f"{in_them:,} rows in {cut_off:,} parts are not in the file: their writes were cut off before the "
+        message += "commit, and a rerun makes the rows again"
+        done.append(Finding(f"rows of {table}", True, message, "spar store rebuild brings them in"))
     return done
 
 
 def _left(path: Path, folder: Path) -> list[Finding]:
-    """What kills and rebuilds have left beside the store."""
-    found = [*folder.glob("*/*.partial"), *folder.parent.glob(f"{path.stem}.damaged-*")]
-    if not found:
+    """A finding on files that kills and rebuilds left beside the store."""
+    paths = [*folder.glob("*/*.partial"), *folder.parent.glob(f"{path.stem}.damaged-*")]
+    if not paths:
         return []
-    size = sum(each.stat().st_size for each in found)
-    names = ", ".join(each.name for each in sorted(found))
-    return [Finding("left over", True, f"{size:,} bytes: {names}", "remove them when the store is as you want it")]
+    size = sum(each.stat().st_size for each in paths)
+    names = ", ".join(each.name for each in sorted(paths))
+    return [Finding("left over", True, f"{size:,} bytes: {names}", "remove them when the store is in order")]

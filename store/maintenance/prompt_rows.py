@@ -1,4 +1,4 @@
-"""Which rows belong to prompts, told by the names of columns: a table has a prompt_id, a completion_id ... of them."""
+"""The rows that belong to prompts, recognized by column names: a table has their prompt_id, completion_id, ..."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from sparring.store.db import Database, rows
 
-# Which ids a column holds. A parent_id or rival_id may also be a checkpoint's, which no completion has.
+# The ids that a column holds. A parent_id or rival_id may also be a checkpoint's, which never equals a completion's.
 HOLDS = {
     "prompt_id": "prompts",
     "completion_id": "completions",
@@ -21,7 +21,7 @@ HOLDS = {
     "pair_id": "pairs",
     "example_id": "examples",
 }
-KINDS = ("prompts", "completions", "judgements", "pairs", "examples")  # each is told by those before it
+KINDS = ("prompts", "completions", "judgements", "pairs", "examples")  # each is found by those before it
 KEPT = ("forgotten", "schema_version")
 UNLISTED = "list_filter(prompt_ids, lambda id: NOT list_contains(gone_ids, id))"
 GONE_IDS = "(SELECT coalesce(list(g.id), []) AS gone_ids FROM gone_prompts g)"
@@ -68,14 +68,14 @@ HOLDING = """
 
 
 def holding(db: Database, text: str) -> list[str]:
-    """The prompts that say `text`, or of which something came that does: an answer, a rationale, a judge's reply."""
+    """The prompts that contain `text`, or whose answers, rationales or judges' replies do."""
     escaped = json.dumps(text, ensure_ascii=False)[1:-1]
     with db.read() as con:
         return [row["prompt_id"] for row in rows(con, HOLDING, {"text": text, "escaped": escaped})]
 
 
 def mark(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str], sources: Mapping[str, str]) -> None:
-    """Make tables gone_<kind> with the ids of what belongs to the prompts; `sources`: SQL for the rows of a table."""
+    """Create tables gone_<kind> with the ids of rows that belong to the prompts. `sources`: SQL for a table's rows."""
     con.register("asked", pa.table({"id": pa.array(prompt_ids, pa.string())}))
     con.execute("CREATE OR REPLACE TEMP TABLE gone_prompts AS FROM asked")
     con.unregister("asked")
@@ -87,17 +87,17 @@ def mark(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str], sources: Map
 
 
 def conditions(con: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> dict[str, str]:
-    """Which rows of each table go, those of tables that tell of others last."""
-    found = {
+    """The SQL condition of each table's rows to delete. Tables by which others are found come last."""
+    by_table = {
         name: where
         for name, source in sources.items()
         if name not in KEPT and (where := condition(columns_of(con, source)))
     }
-    return dict(sorted(found.items(), key=lambda item: -KINDS.index(item[0]) if item[0] in KINDS else -len(KINDS)))
+    return dict(sorted(by_table.items(), key=lambda item: -KINDS.index(item[0]) if item[0] in KINDS else -len(KINDS)))
 
 
 def condition(columns: Iterable[str], kinds: Sequence[str] = KINDS) -> str:
-    """SQL that holds of rows that belong; empty where no column tells."""
+    """The SQL condition of rows that belong to the prompts. Empty if no column shows it."""
     each = [f"{column} IN (FROM gone_{HOLDS[column]})" for column in columns if HOLDS.get(column) in kinds]
     return " OR ".join(each)
 
@@ -107,7 +107,7 @@ def columns_of(con: duckdb.DuckDBPyConnection, source: str) -> list[str]:
 
 
 def ids(con: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
-    return sorted(found for (found,) in con.execute(sql).fetchall())
+    return sorted(id for (id,) in con.execute(sql).fetchall())
 
 
 def count(con: duckdb.DuckDBPyConnection, rest: str) -> int:

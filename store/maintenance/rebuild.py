@@ -1,4 +1,4 @@
-"""The file made anew from its parts, and from what can be read of the old one."""
+"""The rebuild of the file from its parts, and from the rows of the old file that can be read."""
 
 import os
 import time
@@ -23,12 +23,20 @@ from sparring.store.parts import parts_folder
 from sparring.store.publish import publish, read_copy
 from sparring.store.store import on_conflict
 
-STRETCH = 122_880  # rows that DuckDB keeps together: what is damaged is lost by such groups
+# Columns that came with 0010_states.sql, as they are filled for rows of parts that were written before.
+LATER: Mapping[str, Mapping[str, str]] = {
+    "runs": {"kind": "coalesce(config ->> 'kind', 'loop')"},
+    "judgements": {
+        "status": "CASE WHEN value IS NOT NULL THEN 'answered' WHEN rationale LIKE 'no reply: %' THEN 'unreached' "
+        "ELSE 'abstained' END"
+    },
+}
+STRETCH = 122_880  # rows per DuckDB row group: damage loses whole groups
 
 
 @dataclass
 class Rebuilt:
-    """Rows by table; `salvaged`: those that no part had; `unread`: what the old file did not give, in words."""
+    """The number of rows by table. `salvaged`: rows that no part had. `unread`: what the old file lost, in words."""
 
     rows: Mapping[str, int] = field(default_factory=dict)
     salvaged: dict[str, int] = field(default_factory=dict)
@@ -38,20 +46,20 @@ class Rebuilt:
 
 
 def rebuild(db: Database, *, skip_damaged: bool = False) -> Rebuilt:
-    """Make the file anew. The old one is kept beside it. Raises StoreError for damaged parts, unless they are skipped.
+    """Rebuild the file and keep the old one beside it. Raises StoreError for damaged parts, unless they are skipped.
 
-    A kill leaves the old file or the new one.
+    A kill leaves either the old file or the new one.
     """
     parts = parts_of(parts_folder(db.path))
     if not parts and not db.path.exists():
-        raise StoreError(f"there is neither a store at {db.path} nor parts of one; put a backup there")
+        raise StoreError(f"there is neither a store at {db.path} nor its parts; put a backup there")
     with db.locked():
         bad = damaged(path for files in parts.values() for path in files)
         if bad and not skip_damaged:
             names = "\n".join(f"  {path}: {why}" for path, why in bad.items())
             raise StoreError(
                 f"{len(bad)} parts are damaged:\n{names}\nput them back from a backup of the folder, or rebuild "
-                "without them: spar store rebuild --skip-damaged (rows that the old file still gives are kept)"
+                "without them: spar store rebuild --skip-damaged (rows that the old file still has are kept)"
             )
         done = Rebuilt(without=[str(path) for path in bad])
         _salvage(db.path, bad, done)
@@ -84,36 +92,38 @@ def _new(path: Path, store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
         raise StoreError(
             f"{path} could not be written ({error}); check free space with: df -h {path.parent}. The old file and the "
-            "parts are as they were"
+            "parts are unchanged"
         ) from error
     finally:
         con.close()
 
 
 def _salvage(path: Path, bad: Iterable[Path], done: Rebuilt) -> None:
-    """Write what the old file has and no part has as further parts, as far as it can be read."""
+    """Write the rows that only the old file has as further parts, as far as they can be read."""
     if not path.exists():
-        done.unread.append(f"{path} is gone: of rows that no part had nothing is left")
+        done.unread.append(f"{path} is gone, and with it the rows that no part had")
         return
     try:
         with _old(path) as old:
-            known = {name: keys(old).get(name) for name in tables(old) if name != "schema_version"}
+            primary_keys = {name: keys(old).get(name) for name in tables(old) if name != "schema_version"}
     except duckdb.Error as error:
-        done.unread.append(f"{path} cannot be opened, so rows that no part had are lost: {_short(error)}")
+        done.unread.append(f"{path} cannot be opened, so the rows that no part had are lost: {_short(error)}")
         return
     parts = {
-        table: [part for part in found if part not in bad] for table, found in parts_of(parts_folder(path)).items()
+        table: [part for part in files if part not in bad] for table, files in parts_of(parts_folder(path)).items()
     }
-    if _damage(path, known) is None:
+    if _damage(path, primary_keys) is None:
         with _old(path) as old:
-            taken = {table: _take(old, path, table, key, parts.get(table, [])) for table, key in known.items()}
+            taken = {table: _take(old, path, table, key, parts.get(table, [])) for table, key in primary_keys.items()}
     else:
-        taken = {table: _take_readable(path, table, key, parts.get(table, []), done) for table, key in known.items()}
+        taken = {
+            table: _take_readable(path, table, key, parts.get(table, []), done) for table, key in primary_keys.items()
+        }
     done.salvaged |= {table: n for table, n in taken.items() if n}
 
 
 def _take_readable(path: Path, table: str, key: str | None, parts: Sequence[Path], done: Rebuilt) -> int:
-    """Of a damaged file. A connection for each question: some errors end a connection."""
+    """Write a damaged file's readable rows as parts. Each query has its own connection, as some errors end one."""
     try:
         with _old(path) as old:
             ((end,),) = old.execute(f'SELECT coalesce(max(rowid) + 1, 0) FROM "{table}"').fetchall()
@@ -132,7 +142,7 @@ def _take_readable(path: Path, table: str, key: str | None, parts: Sequence[Path
 
 
 def _damage(path: Path, names: Iterable[str], where: str = "TRUE") -> str | None:
-    """Why rows of these tables cannot be read; None when they can."""
+    """Why rows of these tables cannot be read. None if they can."""
     try:
         with _old(path) as old:
             for name in names:
@@ -145,7 +155,7 @@ def _damage(path: Path, names: Iterable[str], where: str = "TRUE") -> str | None
 def _take(
     old: duckdb.DuckDBPyConnection, path: Path, table: str, key: str | None, parts: Sequence[Path], where: str = "TRUE"
 ) -> int:
-    """Write the rows that no part has as a part; a table without a key, which is somebody's own, whole."""
+    """Write the rows that no part has as a part. A table without a key, which is a user's own, is written whole."""
     sql = f'SELECT * FROM "{table}" WHERE {where}' if key is None else nowhere(table, key, parts, where)
     n = count(old, f"({sql})")
     if n:
@@ -158,24 +168,27 @@ def _old(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _load(con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Path]) -> None:
-    """Add rows as DuckStore.add does, part by part. Of somebody's own table, without a key, the last part is whole."""
+    """Add rows part by part, as DuckStore.add does. A table without a key is a user's own; its last part is whole."""
     if table not in keys(con):
         if parts:
             con.execute(f'CREATE TABLE "{table}" AS FROM {read(parts[-1:])}')
         return
-    known = ids(con, f"SELECT column_name FROM duckdb_columns() WHERE table_name = '{table}'")
+    stored = ids(con, f"SELECT column_name FROM duckdb_columns() WHERE table_name = '{table}'")
     for part in parts:
         columns = columns_of(con, read([part]))
-        if strange := sorted(set(columns) - set(known)):
+        if strange := sorted(set(columns) - set(stored)):
             raise StoreError(
-                f"{part} has columns that this sparring does not know: {', '.join(strange)}; install the newer one "
+                f"{part} has columns that this sparring does not know: {', '.join(strange)}; install the newer version "
                 "that wrote them"
             )
-        names = ", ".join(f'"{name}"' for name in columns)
-        # In one statement the first of two rows wins: of a judgement it is to be the one with an answer.
+        values = {name: f'"{name}"' for name in columns}
+        for name, sql in LATER.get(table, {}).items():  # a part that was merged has NULL in its older rows
+            values[name] = f'coalesce("{name}", {sql})' if name in columns else sql
+        names, filled = ", ".join(f'"{name}"' for name in values), ", ".join(values.values())
+        # The first of two rows wins in one statement, so judgements with an answer are inserted first.
         for where in ("value IS NOT NULL", "value IS NULL") if table == "judgements" else ("TRUE",):
             con.execute(
-                f'INSERT INTO "{table}" ({names}) SELECT {names} FROM {read([part])} WHERE {where} '
+                f'INSERT INTO "{table}" ({names}) SELECT {filled} FROM {read([part])} WHERE {where} '
                 f"ON CONFLICT {on_conflict(table)}"
             )
 
@@ -185,13 +198,13 @@ def _short(error: Exception) -> str:
 
 
 def _exchange(path: Path, new: Path) -> str | None:
-    """Put the new file in the place of the old one, which gets another name, and its log with it."""
+    """Put the new file in the place of the old one. The old file and its log get another name, which is returned."""
     if not path.exists():
         new.rename(path)
         sync(path.parent)
         return None
     kept = beside(path, f"damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-    os.link(path, kept)  # now it has two names, so that at no time there is none
+    os.link(path, kept)  # a second name for it, so that there is a file at every moment
     log = path.with_name(f"{path.name}.wal")
     if log.exists():
         log.rename(kept.with_name(f"{kept.name}.wal"))

@@ -1,9 +1,9 @@
-"""What must hold in every store, as SQL: each rule selects, as `id`, the rows that break it."""
+"""The rules that every store must keep, as SQL: each selects, as `id`, the rows that break it."""
 
 from dataclasses import dataclass
 
-LOST = "rows were lost, or removed by hand: spar store rebuild brings back what the parts have; else restore a backup"
-ODD = "rows were written by hand or by a defect; see them with spar sql, and restore a backup from before them"
+LOST = "rows were lost, or removed by hand: spar store rebuild restores the rows of the parts; else restore a backup"
+ODD = "rows were written by hand or by a defect: see them with spar sql, and restore a backup from before them"
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ LISTS = [
         ANTI JOIN checkpoints USING (checkpoint_id)""",
         LOST,
     ),
-    # Canaries and benches keep verdicts on answers of files; a duel between an answer from here and one from nowhere is
-    # nothing that anybody writes.
+    # Canaries and benches keep verdicts on answers that come from files. But no duel has one answer in the store and
+    # the other not.
     Rule(
         "judgements of two answers -> completions",
         """SELECT judgement_id AS id FROM judgements j LEFT JOIN completions c ON c.completion_id = j.completion_id
@@ -117,12 +117,12 @@ CONSERVATION = [
     Rule(
         "no eval prompt is learned from",
         """SELECT x.pair_id AS id FROM pairs x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
-        WHERE p.split = 'eval' AND (r.config ->> 'kind' IS NULL OR EXISTS (
+        WHERE p.split = 'eval' AND (r.kind = 'loop' OR EXISTS (
             FROM update_pairs u WHERE u.pair_id = x.pair_id))
         UNION ALL
         SELECT x.example_id FROM examples x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
-        WHERE p.split = 'eval' AND r.config ->> 'kind' IS NULL""",
-        "what learned from them has seen its own exam: do not compare its held-out results with others",
+        WHERE p.split = 'eval' AND r.kind = 'loop'""",
+        "models that learned from them have seen their own test: do not compare their held-out results with others",
     ),
 ]
 
@@ -168,6 +168,17 @@ VALUES = [
         ODD,
     ),
     Rule(
+        "a judgement is answered where it has a value, else abstained or unreached",
+        """SELECT judgement_id AS id FROM judgements WHERE status IS NULL OR CASE WHEN value IS NULL
+        THEN status NOT IN ('abstained', 'unreached') ELSE status <> 'answered' END""",
+        ODD,
+    ),
+    Rule(
+        "a run is of a known kind",
+        "SELECT run_id AS id FROM runs WHERE kind IS NULL OR kind NOT IN ('loop', 'reward', 'evaluate', 'import')",
+        ODD,
+    ),
+    Rule(
         "numbers are finite",
         """SELECT judgement_id AS id FROM judgements WHERE NOT isfinite(value)
         UNION ALL SELECT pair_id FROM pairs WHERE NOT (isfinite(margin) AND isfinite(weight))
@@ -182,6 +193,6 @@ VALUES = [
         UNION ALL SELECT completion_id FROM completions SEMI JOIN forgotten USING (prompt_id)
         UNION ALL SELECT round_id FROM (SELECT round_id, unnest(prompt_ids) AS prompt_id FROM rounds)
             SEMI JOIN forgotten USING (prompt_id)""",
-        "forget it again: spar store forget PROMPT_ID",
+        "forget the prompts again: spar store forget PROMPT_ID",
     ),
 ]

@@ -71,7 +71,7 @@ def config(tiny: Path, changes: Mapping[str, Any], **more: Any) -> dict[str, Any
 def test_each_part_plays_two_rounds(tiny: Path, folder: Path, case: str) -> None:
     result = sparring.run(config(tiny, PLAYED[case]), quiet=True)
     assert result.rounds == 2
-    assert result.sql("SELECT count(*) AS n FROM pairs").rows() > [{"n": 0}]
+    assert result.sql("SELECT count(*) AS n FROM pairs").rows()[0]["n"] > 0
 
 
 def test_every_part_of_the_page_is_played() -> None:

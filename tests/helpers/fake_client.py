@@ -19,9 +19,8 @@ class FakeClient:
         model: str = "fake",
         chunk: int = 1,
         dies_after: int | None = None,
-        error: str = "no reply: timed out",
     ) -> None:
-        self.answer, self.model, self.chunk, self.dies_after, self.error = answer, model, chunk, dies_after, error
+        self.answer, self.model, self.chunk, self.dies_after = answer, model, chunk, dies_after
         self.asked: list[Question] = []
 
     @property
@@ -43,7 +42,7 @@ class FakeClient:
         found = self.answer(question)
         logprobs = found if isinstance(found, Mapping) else {}
         text = max(logprobs, key=logprobs.__getitem__) if isinstance(found, Mapping) else found
-        error = self.error if text is None else ""
+        error = "no reply: timed out" if text is None else ""
         made = make_id("call", question=question.id)
         call = JudgeCall(made, question.judge, question.id, 1, self.model, text, error, 9, 1, None, 0.0)
-        return Reply(question, text, logprobs, error, (call,))
+        return Reply(question, text, logprobs, error, (call,), unreached=text is None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, duel_id, duels, score_id, unjudged
-from sparring.loop.types import Group, JudgeCall, Judgement
+from sparring.loop.types import Group, JudgeCall, Judgement, JudgementStatus
 
 
 class DuelJudge(Pairwise):
@@ -41,8 +41,15 @@ class DuelJudge(Pairwise):
 class ScoreJudge(Pointwise):
     """`told(prompt, answer)`: its score, or None with the reason `why`. A group a chunk, no calls."""
 
-    def __init__(self, told: Callable[[str, str], float | None], *, why: str = "", name: str = "scores") -> None:
-        self.told, self.why, self.name = told, why, name
+    def __init__(
+        self,
+        told: Callable[[str, str], float | None],
+        *,
+        why: str = "",
+        status: JudgementStatus = "abstained",
+        name: str = "scores",
+    ) -> None:
+        self.told, self.why, self.status, self.name = told, why, status, name
         self.asked = 0
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
@@ -52,5 +59,7 @@ class ScoreJudge(Pointwise):
                 self.asked += 1
                 value = self.told(group.prompt.messages[-1]["content"], c.text)
                 why = self.why if value is None else ""
-                chunk.append(Judgement(score_id(self.name, c), self.name, c.id, None, "", "", 0, value, why))
+                chunk.append(
+                    Judgement(score_id(self.name, c), self.name, c.id, None, "", "", 0, value, why, self.status)
+                )
             yield chunk

@@ -137,6 +137,8 @@ def test_an_aspect_without_a_plain_score_has_none(reply: str | None, values: lis
     found = rows(judge, of)
     assert [(j.principle, j.value) for j in found] == list(zip(["clarity", "creativity"], values, strict=True))
     assert any(reason in j.rationale for j in found if j.value is None)
+    silent = "unreached" if reply is None else "abstained"
+    assert [j.status for j in found] == [silent if value is None else "answered" for value in values]
     answered = [value for value in values if value is not None]
     assert judge.read(found).scores == ({f"{PLAIN}/0": sum(answered) / len(answered)} if answered else {})
     assert judge.missing(replace(of, judged=tuple(found))) == 0
@@ -152,7 +154,7 @@ def test_where_no_aspects_can_be_chosen_there_is_no_answer(reply: str | None) ->
     found = rows(judge, of)
     assert [(j.principle, j.value) for j in found] == [("", None), ("", None)]
     assert all(j.rationale for j in found)
-    assert found[0].rationale.startswith("no reply: ") == (reply is None)  # what the loop knows open questions by
+    assert found[0].status == ("unreached" if reply is None else "abstained")
     assert len(client.asked) == 1
     done = replace(of, judged=tuple(found))
     assert judge.missing(done) == 0

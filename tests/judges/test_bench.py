@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from sparring.judges.bench import Agreement, agreement, bench, cases_of
 from sparring.loop.errors import StepError
-from sparring.loop.judgements import NO_REPLY, PATIENCE
+from sparring.loop.judgements import PATIENCE
 from sparring.loop.labelled_pairs import Preference, read_preferences
 from sparring.loop.types import Completion, JudgeCall, Judgement, Prompt, Record
 from tests.helpers.scripted_judges import DuelJudge, ScoreJudge
@@ -168,7 +169,7 @@ def test_an_answer_of_none_stands_but_no_reply_is_asked_again() -> None:
     bench(refused, PREFERENCES, remember=stored.extend)
     known = [r for r in stored if isinstance(r, Judgement)]
     assert bench(ScoreJudge(count), PREFERENCES, known=known).asked == 0
-    gone = [Judgement(j.id, j.judge, j.completion_id, None, "", "", 0, None, NO_REPLY + "timeout") for j in known]
+    gone = [replace(j, status="unreached") for j in known]
     again = bench(ScoreJudge(count), PREFERENCES, known=gone)
     assert again.asked == 12
     assert again.rows == bench(ScoreJudge(count), PREFERENCES).rows
@@ -191,11 +192,11 @@ def test_rows_of_other_pairs_and_places_are_not_read() -> None:
 
 def test_a_judge_that_is_gone_is_given_up_soon() -> None:
     pairs = [pair(f"{k}", "x", "xx", 1.0) for k in range(500)]
-    dead = ScoreJudge(lambda p, t: None, why=NO_REPLY + "connection refused")
-    with pytest.raises(StepError, match=rf"no reply to {PATIENCE} questions in a row, the last: no reply: connection"):
+    dead = ScoreJudge(lambda p, t: None, why="connection refused", status="unreached")
+    with pytest.raises(StepError, match=rf"no reply to {PATIENCE} questions in a row, the last: connection"):
         bench(dead, pairs)
     assert dead.asked <= PATIENCE + 2
-    flaky = ScoreJudge(lambda p, t: None if t == "x" else 1.0, why=NO_REPLY + "timeout")
+    flaky = ScoreJudge(lambda p, t: None if t == "x" else 1.0, why="timeout", status="unreached")
     assert bench(flaky, pairs).rows[0].accuracy.abstained == 500
 
 

@@ -12,7 +12,7 @@ from sparring.judges.endpoint import Endpoint
 from sparring.judges.llm import LLMJudge, client_of, llm_judge
 from sparring.judges.llm_client import Question, Reply
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import NO_REPLY, duel_id, score_id
+from sparring.loop.judgements import duel_id, score_id
 from sparring.loop.options import check_options
 from sparring.loop.pairing import Candidates, Unpaired
 from sparring.loop.pairing.builders.ranking import best_worst
@@ -39,7 +39,7 @@ class Says:
                 found = {label: math.log(p) for label, p in told.items()}
                 yield [Reply(question, max(told, key=lambda label: told[label]), found, "", (call,))]
             else:
-                yield [Reply(question, told, {}, "" if told is not None else f"{NO_REPLY}HTTP 500", (call,))]
+                yield [Reply(question, told, {}, "" if told is not None else "HTTP 500", (call,), told is None)]
 
 
 def judged(judge: LLMJudge, of: Sequence[Group]) -> list[Judgement]:
@@ -146,9 +146,10 @@ def test_what_was_paid_for_is_in_the_chunk_with_its_judgement() -> None:
 def test_no_answer_is_none_and_says_why() -> None:
     (one,) = groups(1)
     unreached, *_ = judged(LLMJudge(Says(lambda text: None)), [one])
-    assert unreached.value is None and unreached.rationale == f"{NO_REPLY}HTTP 500"
+    assert (unreached.value, unreached.status, unreached.rationale) == (None, "unreached", "HTTP 500")
     unsure, *_ = judged(LLMJudge(Says(lambda text: {"A": 0.2, "B": 0.2})), [one])
-    assert unsure.value is None and "0.4 of the probability" in unsure.rationale
+    assert (unsure.value, unsure.status) == (None, "abstained")
+    assert "0.4 of the probability" in unsure.rationale
     wordy, *_ = judged(LLMJudge(Says(lambda text: "A is better"), verdict="json"), [one])
     assert wordy.value is None and "no JSON object" in wordy.rationale
     assert LLMJudge(Says(lambda text: None)).read([unreached, unsure, wordy]).scores == {}

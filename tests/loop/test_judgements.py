@@ -10,7 +10,6 @@ from sparring.loop.errors import StepError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
 from sparring.loop.judgements import (
-    NO_REPLY,
     Pairwise,
     both_orders,
     duel_id,
@@ -24,7 +23,7 @@ from sparring.loop.judgements import (
 from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero
-from sparring.loop.types import Completion, Experience, Group, Judgement, Prompt
+from sparring.loop.types import Completion, Experience, Group, Judgement, JudgementStatus, Prompt
 from sparring.store.store import DuckStore
 from tests.helpers.experience import ROUND, completion, experience
 from tests.helpers.records import HELD_OUT, INFO, TRAIN, checkpoint
@@ -127,9 +126,11 @@ def test_the_evaluator_counts_duels_with_the_rival() -> None:
     assert "pass_rate" not in found
 
 
-def scored(n: int, value: float | None, why: str = "", start: int = 0) -> list[Judgement]:
+def scored(
+    n: int, value: float | None, why: str = "", start: int = 0, status: JudgementStatus = "abstained"
+) -> list[Judgement]:
     return [
-        Judgement(score_id("j", completion("p", i, "x")), "j", f"c{i}", None, "", "", 0, value, why)
+        Judgement(score_id("j", completion("p", i, "x")), "j", f"c{i}", None, "", "", 0, value, why, status)
         for i in range(start, start + n)
     ]
 
@@ -139,7 +140,7 @@ def test_a_silent_judge_stops_soon_and_open_questions_stay_open() -> None:
 
     def chunks() -> Iterator[list[Judgement]]:
         yield scored(10, 1.0)
-        yield scored(15, None, NO_REPLY + "connection refused", 10)
+        yield scored(15, None, "connection refused", 10, "unreached")
         raise AssertionError("asked on, though 15 of 25 had no answer")
 
     with pytest.raises(StepError, match=r"15 of 25 .*60%.*50%.*connection refused.*spar resume"):
@@ -149,9 +150,10 @@ def test_a_silent_judge_stops_soon_and_open_questions_stay_open() -> None:
 
 
 def test_few_silences_are_stored_at_the_end_and_refusals_at_once() -> None:
-    chunks = [scored(1, None, NO_REPLY + "timeout"), scored(1, None, "refused", 1), scored(4, 1.0, start=2)]
+    gone = scored(1, None, "timeout", status="unreached")
+    chunks = [gone, scored(1, None, "refused", 1), scored(4, 1.0, start=2)]
     passed = [list(chunk) for chunk in refuse_silence(chunks, [], 0.5, "j")]
-    assert [[j.rationale for j in chunk] for chunk in passed] == [[], ["refused"], [""] * 4, [NO_REPLY + "timeout"]]  # type: ignore[union-attr]
+    assert [[j.rationale for j in chunk] for chunk in passed] == [[], ["refused"], [""] * 4, ["timeout"]]  # type: ignore[union-attr]
 
 
 def test_after_a_stop_what_had_no_answer_is_asked_again_else_not() -> None:
@@ -174,7 +176,11 @@ class Sometimes(FakeJudge):
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
         for chunk in super().judge(groups):
             self.asked += len(chunk)
-            yield [replace(j, value=None, rationale=NO_REPLY + "it is down") for j in chunk] if self.down else chunk
+            yield (
+                [replace(j, value=None, rationale="it is down", status="unreached") for j in chunk]
+                if self.down
+                else chunk
+            )
 
 
 def test_a_run_stops_when_its_judge_goes_down_and_goes_on_when_it_is_back(tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def test_another_program_that_stays_is_store_busy(tmp_path: Path) -> None:
     shell = start(SHELL, store.db.path)
     assert shell.stdout is not None
     assert shell.stdout.readline() == "open\n"
-    with pytest.raises(StoreBusy, match=r"another program keeps .*a\.duckdb open; close it and try again"):
+    with pytest.raises(StoreBusy, match=r"another program has .*a\.duckdb open; close it and try again"):
         store.add([[prompt("More?")]])
-    with pytest.raises(StoreBusy, match="another program keeps"):
+    with pytest.raises(StoreBusy, match="another program has"):
         store.run()
     shell.communicate("\n", timeout=30)
     assert store.add([[prompt("More?")]]) == 1

@@ -182,5 +182,5 @@ def test_a_forgotten_prompt_does_not_come_back(tmp_path: Path) -> None:
     with filled.store.db.write() as con:
         con.execute("INSERT INTO forgotten VALUES (?, 'asked', 'Ann', now(), '{}', [], [], [])", [gone.id])
     for record in (gone, completion(filled.second, gone)):
-        with pytest.raises(DataError, match=f"{gone.id} was forgotten on .* by Ann: asked; it does not come back"):
+        with pytest.raises(DataError, match=f"{gone.id} was forgotten on .* by Ann: asked; "):
             filled.store.add([[record]])

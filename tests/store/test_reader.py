@@ -103,7 +103,7 @@ def test_mistakes_are_told_with_place_and_remedy(notebook: Reader, tmp_path: Pat
 
 def test_a_question_that_takes_too_long_is_ended_and_the_store_is_free(path: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"ended after 0\.2 s, because a run may be waiting"):
+    with pytest.raises(ConfigError, match=r"stopped after 0\.2 s, because a run may be waiting"):
         store.open(path, seconds=0.2).sql(
             "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b"
         )

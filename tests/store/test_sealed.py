@@ -156,5 +156,5 @@ def test_one_question_is_one_statement() -> None:
     ):
         check_question(sql)
     for sql, n in (("", 0), ("SELECT 1; SELECT 2", 2)):
-        with pytest.raises(ConfigError, match=f"it has {n} statements, where one is wanted"):
+        with pytest.raises(ConfigError, match=f"it has {n} statements, expected one"):
             check_question(sql)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparring.loop.errors import StoreError, StoreTooNew
-from sparring.loop.types import Prompt, PromptOutcome
+from sparring.loop.types import Prompt
 from sparring.store.db import Database, migrations
 from sparring.store.store import DuckStore
 from tests.helpers.records import (
@@ -46,27 +46,6 @@ def test_migrations_are_applied_once_and_recorded(tmp_path: Path) -> None:
         DuckStore(tmp_path / "a.duckdb").add([[prompt("Hello?")]])
     found = ask(DuckStore(tmp_path / "a.duckdb"), "SELECT version, name, sha256 FROM schema_version")
     assert found == [(int(f.stem[:4]), f.stem, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
-
-
-def test_a_store_of_the_first_schema_is_brought_up_to_date_by_a_reader(tmp_path: Path) -> None:
-    path, folder = tmp_path / "old.duckdb", Path(__file__).parents[2] / "store" / "migrations"
-    with duckdb.connect(str(path), config={"storage_compatibility_version": "v1.5.0"}) as con:
-        con.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, "
-                    "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())")  # fmt: skip
-        con.execute((folder / "0001_initial.sql").read_text())
-        con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (1, '0001_initial', 'x')")
-        con.execute("INSERT INTO prompts VALUES ('prompt_1', '[]', 'train', '', '{}')")
-        con.execute("INSERT INTO outcomes VALUES ('outcome_1', 'run', 1, 'prompt_1', 'tie', 'alike')")
-        con.execute("INSERT INTO logprobs VALUES ('logprob_1', 'completion_1', 'w', -2.5, 3)")
-        con.execute("INSERT INTO updates VALUES ('update_1', 'run', 1, 'dpo', 'a', 'b', 4, 1.5, '{}')")
-    assert ask(DuckStore(path), "SELECT count(*) FROM prompts") == [(1,)]
-    assert ask(DuckStore(path), "SELECT count(*) FROM judge_calls") == [(0,)]
-    assert ask(DuckStore(path), "SELECT * FROM outcomes") == [("outcome_1", "run", 1, "prompt_1", "tie", "alike")]
-    assert ask(DuckStore(path), "SELECT value, token_logprobs FROM logprobs") == [(-2.5, None)]
-    assert ask(DuckStore(path), "SELECT n_examples, reference_ids FROM updates") == [(4, None)]
-    again = PromptOutcome("outcome_1", "run", 1, "prompt_1", "paired")
-    left_out = PromptOutcome("outcome_2", "run", 1, "prompt_2", "filtered", "too close")
-    assert DuckStore(path).add([[again, left_out]]) == 1  # the key is a key still
 
 
 def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sparring.judges.endpoint import Endpoint
 from sparring.judges.llm import LLMJudge
 from sparring.loop.errors import ConfigError, StepError, StoreBusy, StoreError
 from sparring.loop.round import play, round_zero
-from sparring.loop.types import RunInfo
+from sparring.loop.types import RunInfo, RunKind
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.flows.run.test_judged import parts_of
@@ -65,11 +65,11 @@ def test_all_answers_of_a_run_are_judged_once(tmp_path: Path) -> None:
     assert ask(store, "SELECT count(*) AS n FROM judgements WHERE judge = 'rules'") == [{"n": 16}]  # as it was
 
 
-def with_answer(store: DuckStore, name: str, kind: str) -> None:
+def with_answer(store: DuckStore, name: str, kind: RunKind) -> None:
     """A run of that kind with one held-out answer."""
     policy = checkpoint(name, run=f"{name}-1")
     answer = completion(round_of(0, policy, policy, HELD_OUT), HELD_OUT[0])
-    store.add([[RunInfo(policy.run, name, 0, {"kind": kind}, "x", {}), policy, answer]])
+    store.add([[RunInfo(policy.run, name, 0, {}, "x", {}, kind), policy, answer]])
 
 
 def test_a_run_a_split_and_a_round_can_be_chosen(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_same_import_adds_nothing_and_is_no_loop(said: dict[str, Said]) -> N
 
 def test_mistakes_have_their_codes_and_remedies(folder: Path, said: dict[str, Said]) -> None:
     for name, (code, told) in {
-        "mine": (2, "is a folder that holds something else"),
+        "mine": (2, "is a folder with other content"),
         "suffix": (2, "cannot write a .xlsx file; name it .parquet or .jsonl"),
         "none": (1, "has no run 'none'"),
         "bad": (2, "bad.jsonl row 1 has no text or conversation in rejected"),

@@ -64,7 +64,7 @@ def test_care_from_the_command_line(tmp_path: Path) -> None:
     assert migrate.code == 0 and "which is the newest" in migrate.err
     assert compact.code == 0 and "parts ->" in compact.err
     assert backup.code == 0 and (tmp_path / "kept.duckdb").exists()
-    assert again.code == 1 and "a backup writes over nothing" in again.err
+    assert again.code == 1 and "does not overwrite" in again.err
     assert json.loads(rebuild.out)["rows"]["completions"] == 16
     assert unasked.code == 2 and "give --yes too" in unasked.err and "weights do not forget" in unasked.err
     done = json.loads(forget.out)

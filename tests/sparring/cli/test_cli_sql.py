@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "no json": (("SELECT $a", "--params", "a=1"), "is not JSON"),
     "no object": (("SELECT $a", "--params", "[1]"), "wanted is an object"),
     "memory": (("SELECT len(range(3000000000))",), "needs more memory than the 2 GiB"),
-    "time": (("SELECT sleep_ms(60000)", "--timeout", "0.2"), "was ended after 0.2 s"),
+    "time": (("SELECT sleep_ms(60000)", "--timeout", "0.2"), "was stopped after 0.2 s"),
     "no copy": (("SELECT 1", "--copy"), "there is no read copy"),
     "ending": (("SELECT 1", "--to", "a.xls"), "no ending that is a format"),
     "the store": (("SELECT 1", "--to", "preferences.duckdb", "--format", "csv"), "is a file of the store"),

@@ -233,14 +233,14 @@ def test_a_run_of_one_step_and_a_reward_model(tmp_path: Path) -> None:
     assert "<svg" in write_report(small, [], tmp_path / "small.html").read_text()
     found = filled_store(tmp_path / "b.duckdb")
     with found.store.db.write() as con:
-        con.execute('UPDATE runs SET config = \'{"kind": "reward", "rounds": 1}\'')
+        con.execute("UPDATE runs SET kind = 'reward'")
         con.execute("DELETE FROM evaluations WHERE metric IN ('accepted', 'kl') OR round <> 1")
         con.execute("DELETE FROM rounds")
     text = write_report(found.store, ["hand"], tmp_path / "b.html").read_text()
     assert "trained" in text and "<td>pass_rate</td><td>75.0\u00a0% [65.0, 85.0]</td>" in text
     assert "Rounds and branches" not in text
     with found.store.db.write() as con:
-        con.execute('UPDATE runs SET config = \'{"kind": "evaluate", "rounds": 1}\'')
+        con.execute("UPDATE runs SET kind = 'evaluate'")
         con.execute("DELETE FROM updates")
     text = write_report(found.store, ["hand"], tmp_path / "c.html").read_text()
     assert "measured" in text and "<td>win_rate</td>" in text and "<svg" not in text

@@ -248,7 +248,7 @@ def test_what_learns_and_what_judges_take_it(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "no object": ([1], "is a JSON list, wanted an object"),
+    "no object": ([1], "is a JSON list, expected an object"),
     "no prompt": ({"chosen": "a", "rejected": "b"}, "has no prompt"),
     "blank prompt": ({"prompt": " ", "chosen": "a", "rejected": "b"}, "has no prompt"),
     "no answer": ({"prompt": "x", "chosen": "a", "rejected": None}, "has no text or conversation in rejected"),
@@ -256,8 +256,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "user last": ({"chosen": ASKED, "rejected": ASKED}, "has a chosen that ends with a turn of user"),
     "apart": ({"chosen": [*TALK, turn("a")], "rejected": [*ASKED, turn("b")]}, "differ before their last turn"),
     "hh apart": ({"chosen": f"{HH} a", "rejected": "\n\nHuman: x\n\nAssistant: b"}, "differ before their last turn"),
-    "number": (TRL | {"chosen_score": "high"}, "has 'high' in chosen_score, wanted a number"),
-    "p": (TRL | {"p_chosen": 0.25}, "has p_chosen 0.25, wanted 0.5 to 1"),
+    "number": (TRL | {"chosen_score": "high"}, "has 'high' in chosen_score, expected a number"),
+    "p": (TRL | {"p_chosen": 0.25}, "has p_chosen 0.25, expected 0.5 to 1"),
     "half a character": (TRL | {"chosen": "\ud83d"}, "half of a surrogate pair"),
     "other prompt": (
         TRL | {"prompt": TALK, "chosen": [*ASKED, turn("a")], "rejected": [*ASKED, turn("b")]},
@@ -323,7 +323,7 @@ def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     for name, said in {
-        "a.txt": "is none of .jsonl",
+        "a.txt": "is not one of .jsonl",
         "broken.jsonl": "line 3 is not JSON",
         "empty.jsonl": "has no rows",
         "latin.jsonl": "save it as UTF-8",
@@ -331,7 +331,7 @@ def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(DataError, match=said):
             import_rows(store, Asked((str(tmp_path / name),), "mine", "MIT"))
-    with pytest.raises(DataError, match="has the columns a, b; wanted chosen and rejected, or response_a"):
+    with pytest.raises(DataError, match="has the columns a, b; expected chosen and rejected, or response_a"):
         bring(tmp_path, [{"a": 1, "b": 2}])
     twice = write(tmp_path, [TRL]), write(tmp_path, [TRL], "same.jsonl")
     with pytest.raises(ConfigError, match="have the same content; give it once"):
@@ -358,7 +358,7 @@ def test_what_a_reward_model_held_out_of_the_same_pairs_is_no_eval_prompt(tmp_pa
     store = DuckStore(tmp_path / "s.duckdb")
     base, held = checkpoint("base", run="rm-1"), prompt("Name a bird.", "eval")
     answer = completion(round_of(0, base, base, [held]), held)
-    store.add([[RunInfo("rm-1", "rm", 0, {"kind": "reward"}, "x", {}), held, answer]])
+    store.add([[RunInfo("rm-1", "rm", 0, {}, "x", {}, "reward"), held, answer]])
     assert import_rows(store, Asked((write(tmp_path, [TRL]),), "mine", "MIT")).pairs == 1
 
 

@@ -19,8 +19,9 @@ from tests.helpers.records import RUN, checkpoint, filled_store, prompt
 MORE = f"""
 INSERT INTO examples SELECT 'example_1', run_id, round, prompt_id, completion_id, 1, 1, 'group'
     FROM completions WHERE prompt_id = (SELECT prompt_id FROM outcomes WHERE outcome = 'paired' LIMIT 1) LIMIT 1;
-INSERT INTO judgements SELECT 'duel_1', 'j', chosen_id, rejected_id, '', '', 0, 1, '' FROM pairs LIMIT 1;
-INSERT INTO judgements SELECT 'canary_1', 'j', 'of a canary', NULL, '', '', 0, 1, '';
+INSERT INTO judgements SELECT 'duel_1', 'j', chosen_id, rejected_id, '', '', 0, 1, '', 'answered'
+    FROM pairs LIMIT 1;
+INSERT INTO judgements SELECT 'canary_1', 'j', 'of a canary', NULL, '', '', 0, 1, '', 'answered';
 INSERT INTO judge_calls SELECT 'call_1', 'j', 'duel_1', 1, 'm', '', '', 1, 1, NULL, 1;
 INSERT INTO decisions SELECT 'decision_1', run_id, 2, 0, 'reject', checkpoint_id, '', '', now()
     FROM checkpoints LIMIT 1;
@@ -56,6 +57,9 @@ PLANTED = {
     "completions have a log-prob for each token": "UPDATE completions SET logprobs = logprobs[2:]",
     "logprobs have a value for each token": "UPDATE logprobs SET token_logprobs = token_logprobs[2:]",
     "a duel's value is a probability": "UPDATE judgements SET value = 1.5 WHERE judgement_id = 'duel_1'",
+    "a judgement is answered where it has a value, else abstained or unreached": "UPDATE judgements "
+    "SET status = 'unreached' WHERE judgement_id = 'duel_1'",
+    "a run is of a known kind": "UPDATE runs SET kind = 'other'",
     "numbers are finite": "UPDATE evaluations SET value = 'nan'",
     "nothing is left of what was forgotten": "INSERT INTO forgotten SELECT prompt_id, '', '', now(), '{}', [], [], [] "
     "FROM prompts LIMIT 1",
@@ -112,12 +116,12 @@ def test_every_reference_that_leads_nowhere_is_found(sound: duckdb.DuckDBPyConne
 def test_a_defect_is_told_with_an_example_and_what_to_do(sound: duckdb.DuckDBPyConnection) -> None:
     sound.execute("BEGIN")
     try:
-        sound.execute("UPDATE schema_version SET sha256 = 'x' WHERE version = 2")
+        sound.execute("UPDATE schema_version SET sha256 = 'x' WHERE version = 9")
         sound.execute("DELETE FROM outcomes WHERE outcome = 'tie'")
         schema, outcome = [finding for finding in examine(sound)[1] if not finding.ok]
     finally:
         sound.execute("ROLLBACK")
-    assert (schema.name, schema.found) == ("the schema is that of this version", "migrations 2 differ")
+    assert (schema.name, schema.found) == ("the schema is that of this version", "migrations 9 differ")
     assert outcome.name == "one outcome for each prompt of a finished round"
     assert outcome.found.startswith("1 rows break it, such as prompt_") and "spar store rebuild" in outcome.remedy
 
@@ -151,9 +155,9 @@ def test_rows_that_only_the_file_or_only_the_parts_have(tmp_path: Path) -> None:
         con.execute("UPDATE judgements SET value = 0.25 WHERE value IS NULL")
     found = {f.name: (f.ok, f.found) for f in check_parts(store.db) if not f.ok or f.remedy}
     assert set(found) == {"rows of judges", "rows of logprobs", "rows of pairs", "rows of judgements"}
-    assert found["rows of logprobs"] == (False, "2 rows of the parts are gone from the file")
+    assert found["rows of logprobs"] == (False, "2 rows of the parts are missing from the file")
     assert found["rows of pairs"][0] and found["rows of pairs"][1].startswith("2 rows in 1 parts are not in the file")
-    assert found["rows of judges"][0] and found["rows of judges"][1].startswith("1 rows of the file that no part has")
+    assert found["rows of judges"][0] and found["rows of judges"][1].startswith("1 rows of the file are in no part")
     assert complete_rest(store.db) == {"judges": 1, "judgements": 1}
     assert {f.name for f in check_parts(store.db) if not f.ok or f.remedy} == {"rows of logprobs", "rows of pairs"}
 

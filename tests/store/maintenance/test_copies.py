@@ -62,7 +62,7 @@ def test_a_backup_is_the_store_and_writes_over_nothing(tmp_path: Path) -> None:
     assert schema(to) == schema(store.db.path)
     assert DuckStore(to).add([[prompt("Hello?")]]) == 1  # it is a store
     before = to.read_bytes()
-    with pytest.raises(StoreError, match="is there already, and a backup writes over nothing"):
+    with pytest.raises(StoreError, match="exists, and a backup does not overwrite"):
         backup(store.db, to)
     assert to.read_bytes() == before
     assert {path.name for path in to.parent.iterdir()} == {"b.duckdb", "b.duckdb.lock", "b.parts"}
@@ -88,7 +88,7 @@ def test_a_disk_without_room_leaves_the_store_and_no_half_copy(tmp_path: Path) -
     assert all("could not be copied" in line and "check free space with: df -h" in line for line in said)
     assert contents(path) == before
     assert {each.name for each in tmp_path.iterdir()} == {"a.duckdb", "a.duckdb.lock", "a.parts"}
-    with pytest.raises(StoreError, match=r"there is no folder .*; make it"):
+    with pytest.raises(StoreError, match=r"there is no folder .*; create it"):
         backup(Database(path), tmp_path / "nowhere" / "b.duckdb")
 
 
@@ -112,7 +112,7 @@ def test_who_holds_the_file_keeps_it_from_being_exchanged(tmp_path: Path) -> Non
         [sys.executable, "-c", HOLD, str(store.db.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert shell.stdout is not None and shell.stdout.readline() == "open\n"
-    with pytest.raises(StoreBusy, match="another program keeps"):
+    with pytest.raises(StoreBusy, match="another program has"):
         compact(store.db)
     shell.communicate("\n", timeout=60)
     assert compact(store.db)[1] > 0

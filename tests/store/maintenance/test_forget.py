@@ -52,9 +52,7 @@ def with_a_secret(path: Path) -> Filled:
     preferred = pair(rnd, good, bad)
     learned = Update("update_3", RUN, 3, "dpo", two.id, after.id, 2, 1.0, {})
     trained = replace(learned, id="update_r", run="reward-1", round=1, before_id=filled.initial.id, after_id=reward.id)
-    store.add(
-        [[replace(filled.info, id="reward-1", name="reward", config={"kind": "reward"}), GONE, rnd, good, bad, kept]]
-    )
+    store.add([[replace(filled.info, id="reward-1", name="reward", kind="reward"), GONE, rnd, good, bad, kept]])
     store.add([[JudgeInfo("llm", "llm", {}), duel, judgement(good, 1.0), judgement(bad, None), judgement(kept, 1.0)]])
     store.add([[call, preferred, Example("example_1", RUN, 3, GONE.id, good.id, 1.0, 1.0, "group")]])
     store.add([[outcome(rnd, GONE, "paired"), outcome(rnd, TRAIN[0], "tie"), after, reward, learned, trained]])
@@ -153,7 +151,7 @@ def test_it_does_not_come_back(tmp_path: Path) -> None:
         con.execute(f"CREATE TEMP TABLE incoming AS SELECT '{TRAIN[0].id}' AS prompt_id")
         refuse_forgotten(con, "incoming")
         con.execute(f"INSERT INTO incoming VALUES ('{GONE.id}')")
-        with pytest.raises(DataError, match=rf"{GONE.id} was forgotten on 20.* by me: asked; it does not come back"):
+        with pytest.raises(DataError, match=rf"{GONE.id} was forgotten on 20.* by me: asked; "):
             refuse_forgotten(con, "incoming")
 
 
@@ -163,9 +161,7 @@ def test_an_id_that_is_none_and_parts_that_cannot_be_read(tmp_path: Path) -> Non
         forget(store.db, ["prompt_x", GONE.id], "", "me")
     part = parts_of(parts_folder(store.db.path))["pairs"][-1]
     part.write_bytes(b"PAR1")
-    with pytest.raises(
-        StoreError, match=r"1 parts are damaged and may hold what is to be forgotten, the first: .*pairs"
-    ):
+    with pytest.raises(StoreError, match=r"1 parts are damaged .*, the first: .*pairs"):
         forget(store.db, [GONE.id], "", "me")
     assert (
         DuckStore(store.db.path)

@@ -39,7 +39,7 @@ def test_a_lost_file_comes_back_row_for_row(tmp_path: Path) -> None:
     done = rebuild(store.db)
     assert without_times(contents(store.db.path)) == without_times(before)
     assert (done.rows["judgements"], done.salvaged, done.kept) == (18, {}, None)
-    assert done.unread == [f"{store.db.path} is gone: of rows that no part had nothing is left"]
+    assert done.unread == [f"{store.db.path} is gone, and with it the rows that no part had"]
     assert store.add([[judgement(answer, 1.0, "never")]]) == 1  # keys and rules are there again
     assert [f for f in [*check(store.db)[1], *check_parts(store.db)] if not f.ok] == []
 
@@ -90,7 +90,7 @@ def test_of_a_table_that_is_damaged_the_readable_stretches_are_saved(tmp_path: P
     store.add([[prompt("Hello?")]])
     with store.db.write() as con:  # three stretches of rows in no part
         con.execute(
-            """INSERT INTO judgements SELECT 'judgement_' || i, 'j', 'c' || i, NULL, '', '', 0, random(), ''
+            """INSERT INTO judgements SELECT 'judgement_' || i, 'j', 'c' || i, NULL, '', '', 0, random(), '', 'answered'
             FROM range(300_000) t(i)"""
         )
     with duckdb.connect(str(store.db.path), read_only=True) as con:
@@ -131,7 +131,7 @@ def test_a_damaged_part_is_named_and_left_out_only_when_asked(tmp_path: Path) ->
 
 
 def test_nothing_at_all_is_an_error_and_a_read_copy_follows(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"neither a store at .* nor parts of one"):
+    with pytest.raises(StoreError, match=r"neither a store at .* nor its parts"):
         rebuild(Database(tmp_path / "none.duckdb"))
     assert list(tmp_path.iterdir()) == []
     store = filled_store(tmp_path / "a.duckdb").store
@@ -148,7 +148,7 @@ def test_parts_of_a_newer_version_are_refused_and_the_file_stays(tmp_path: Path)
     place.mkdir()
     duckdb.execute(f"COPY (SELECT 'j' AS judge, 1 AS later) TO '{place / 'x.parquet'}'")
     before = store.db.path.read_bytes()
-    with pytest.raises(StoreError, match=r"has columns that this sparring does not know: later; install the newer one"):
+    with pytest.raises(StoreError, match=r"has columns that this sparring does not know: later; install"):
         rebuild(store.db)
     assert store.db.path.read_bytes() == before
 

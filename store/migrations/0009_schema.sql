@@ -1,7 +1,286 @@
--- Questions with names: see store/questions.py. Each view has run_id, so that a run can be picked out before the work.
+-- The records of sparring.loop.types, one table each, and the questions with names, one view each (see
+-- store/questions.py). A key is <record>_id, a run is run_id, a round number is round.
+-- This file is the schema of version 9, the oldest that can be opened; later changes are files of their own.
 
-ALTER TABLE rounds ADD COLUMN judge VARCHAR;
+CREATE TABLE runs (
+    run_id        VARCHAR PRIMARY KEY,
+    name          VARCHAR NOT NULL,
+    seed          BIGINT NOT NULL,
+    config        JSON NOT NULL,
+    config_sha256 VARCHAR NOT NULL,
+    versions      JSON NOT NULL,
+    created_at    TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+
+CREATE TABLE rounds (
+    round_id     VARCHAR PRIMARY KEY,
+    run_id       VARCHAR NOT NULL,
+    round        INTEGER NOT NULL,
+    policy_id    VARCHAR NOT NULL,
+    opponent_id  VARCHAR NOT NULL,
+    reference_id VARCHAR NOT NULL,
+    initial_id   VARCHAR NOT NULL,
+    prompt_ids   VARCHAR[] NOT NULL,
+    judge        VARCHAR
+);
 COMMENT ON COLUMN rounds.judge IS 'By whose answers the round was paired; NULL where nobody noted it';
+
+CREATE TABLE prompts (
+    prompt_id VARCHAR PRIMARY KEY,
+    messages  JSON NOT NULL,
+    split     VARCHAR NOT NULL CHECK (split IN ('train', 'eval')),
+    source    VARCHAR NOT NULL,
+    meta      JSON NOT NULL
+);
+
+CREATE TABLE completions (
+    completion_id VARCHAR PRIMARY KEY,
+    run_id        VARCHAR NOT NULL,
+    round         INTEGER NOT NULL,
+    prompt_id     VARCHAR NOT NULL,
+    policy_id     VARCHAR NOT NULL,
+    sample        INTEGER NOT NULL,
+    origin        VARCHAR NOT NULL CHECK (origin IN ('policy', 'reference', 'dataset', 'human')),
+    text          VARCHAR NOT NULL,
+    token_ids     INTEGER[] NOT NULL,
+    logprobs      FLOAT[] NOT NULL,
+    finish_reason VARCHAR NOT NULL CHECK (finish_reason IN ('stop', 'length')),
+    temperature   DOUBLE NOT NULL,
+    top_p         DOUBLE NOT NULL,
+    seed          BIGINT NOT NULL,
+    parent_id     VARCHAR
+);
+
+CREATE TABLE judges (
+    judge          VARCHAR PRIMARY KEY,
+    kind           VARCHAR NOT NULL,
+    options        JSON NOT NULL,
+    weights_sha256 VARCHAR[] NOT NULL
+);
+
+CREATE TABLE judgements (
+    judgement_id  VARCHAR PRIMARY KEY,
+    judge         VARCHAR NOT NULL,
+    completion_id VARCHAR NOT NULL,
+    rival_id      VARCHAR,
+    member        VARCHAR NOT NULL,
+    principle     VARCHAR NOT NULL,
+    "order"       INTEGER NOT NULL,
+    value         DOUBLE,
+    rationale     VARCHAR NOT NULL
+);
+
+CREATE TABLE judge_calls (
+    judge_call_id     VARCHAR PRIMARY KEY,
+    judge             VARCHAR NOT NULL,
+    judgement_id      VARCHAR NOT NULL,
+    attempt           INTEGER NOT NULL,
+    model             VARCHAR NOT NULL,
+    reply             VARCHAR,
+    error             VARCHAR NOT NULL,
+    prompt_tokens     INTEGER,
+    completion_tokens INTEGER,
+    cost              DOUBLE,
+    seconds           DOUBLE NOT NULL
+);
+
+CREATE TABLE outcomes (
+    outcome_id VARCHAR PRIMARY KEY,
+    run_id     VARCHAR NOT NULL,
+    round      INTEGER NOT NULL,
+    prompt_id  VARCHAR NOT NULL,
+    outcome    VARCHAR NOT NULL CHECK (outcome IN ('paired', 'tie', 'identical', 'abstained', 'filtered', 'failed')),
+    reason     VARCHAR NOT NULL
+);
+
+CREATE TABLE pairs (
+    pair_id             VARCHAR PRIMARY KEY,
+    run_id              VARCHAR NOT NULL,
+    round               INTEGER NOT NULL,
+    prompt_id           VARCHAR NOT NULL,
+    chosen_id           VARCHAR NOT NULL,
+    rejected_id         VARCHAR NOT NULL,
+    p_chosen            DOUBLE NOT NULL CHECK (p_chosen BETWEEN 0 AND 1),
+    margin              DOUBLE NOT NULL,
+    weight              DOUBLE NOT NULL,
+    builder             VARCHAR NOT NULL,
+    reference_sample_id VARCHAR,
+    CHECK (chosen_id <> rejected_id)
+);
+
+CREATE TABLE examples (
+    example_id    VARCHAR PRIMARY KEY,
+    run_id        VARCHAR NOT NULL,
+    round         INTEGER NOT NULL,
+    prompt_id     VARCHAR NOT NULL,
+    completion_id VARCHAR NOT NULL,
+    reward        DOUBLE NOT NULL,
+    weight        DOUBLE NOT NULL,
+    builder       VARCHAR NOT NULL
+);
+COMMENT ON TABLE examples IS
+'Single answers that an update learned from, with their reward (or label, 1 or 0): those of a prompt and round are a group';
+
+CREATE TABLE logprobs (
+    logprob_id     VARCHAR PRIMARY KEY,
+    completion_id  VARCHAR NOT NULL,
+    weights_sha256 VARCHAR NOT NULL,
+    value          DOUBLE NOT NULL,
+    n_tokens       INTEGER NOT NULL,
+    token_logprobs FLOAT[]
+);
+
+CREATE TABLE updates (
+    update_id     VARCHAR PRIMARY KEY,
+    run_id        VARCHAR NOT NULL,
+    round         INTEGER NOT NULL,
+    algorithm     VARCHAR NOT NULL,
+    before_id     VARCHAR NOT NULL,
+    after_id      VARCHAR NOT NULL,
+    n_examples    INTEGER NOT NULL,
+    seconds       DOUBLE NOT NULL,
+    metrics       JSON NOT NULL,
+    reference_ids VARCHAR[]
+);
+
+CREATE TABLE update_steps (
+    update_step_id VARCHAR PRIMARY KEY,
+    update_id      VARCHAR NOT NULL,
+    step           INTEGER NOT NULL,
+    metrics        JSON NOT NULL
+);
+
+CREATE TABLE update_pairs (
+    update_pair_id VARCHAR PRIMARY KEY,
+    update_id      VARCHAR NOT NULL,
+    pair_id        VARCHAR NOT NULL
+);
+
+CREATE TABLE checkpoints (
+    checkpoint_id  VARCHAR PRIMARY KEY,
+    run_id         VARCHAR NOT NULL,
+    path           VARCHAR NOT NULL,
+    parent_id      VARCHAR,
+    weights_sha256 VARCHAR NOT NULL
+);
+
+CREATE TABLE evaluations (
+    evaluation_id VARCHAR PRIMARY KEY,
+    run_id        VARCHAR NOT NULL,
+    round         INTEGER NOT NULL,
+    candidate_id  VARCHAR NOT NULL,
+    rival_id      VARCHAR NOT NULL,
+    metric        VARCHAR NOT NULL,
+    value         DOUBLE NOT NULL,
+    low           DOUBLE,
+    high          DOUBLE,
+    n             INTEGER NOT NULL
+);
+
+CREATE TABLE decisions (
+    decision_id VARCHAR PRIMARY KEY,
+    run_id      VARCHAR NOT NULL,
+    round       INTEGER NOT NULL,
+    number      INTEGER NOT NULL,
+    kind        VARCHAR NOT NULL CHECK (kind IN ('approve', 'reject', 'rollback')),
+    policy_id   VARCHAR NOT NULL,
+    reason      VARCHAR NOT NULL,
+    decided_by  VARCHAR NOT NULL,
+    decided_at  TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE decisions IS
+'What a person decided after a round: the run goes on from policy_id. The highest number of a round counts';
+
+CREATE TABLE stops (
+    stop_id    VARCHAR PRIMARY KEY,
+    run_id     VARCHAR NOT NULL,
+    round      INTEGER NOT NULL,
+    rule       VARCHAR NOT NULL,
+    found      DOUBLE NOT NULL,
+    bound      DOUBLE NOT NULL,
+    message    VARCHAR NOT NULL,
+    stopped_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE stops IS 'Rounds after which a stop rule ended the run: what the rule found, and its bound';
+
+CREATE TABLE removals (
+    checkpoint_id VARCHAR PRIMARY KEY,
+    run_id        VARCHAR NOT NULL,
+    reason        VARCHAR NOT NULL,
+    removed_at    TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE removals IS 'Checkpoints whose weight files were removed from disk by the retention rule';
+
+CREATE TABLE queries (
+    query_id   VARCHAR PRIMARY KEY,
+    run_id     VARCHAR NOT NULL,
+    plug       VARCHAR NOT NULL,
+    sql        VARCHAR NOT NULL,
+    sql_sha256 VARCHAR NOT NULL
+);
+COMMENT ON TABLE queries IS
+'SQL that a run was played with: who was paired (pair.query), which prompts came next (prompts.query), when to stop (stop.query)';
+
+CREATE TABLE sources (
+    source_id   VARCHAR PRIMARY KEY,
+    run_id      VARCHAR NOT NULL,
+    source      VARCHAR NOT NULL,
+    licence     VARCHAR NOT NULL,
+    path        VARCHAR NOT NULL,
+    sha256      VARCHAR NOT NULL,
+    shape       VARCHAR NOT NULL CHECK (shape IN ('pairs', 'comparisons', 'groups', 'labels')),
+    split       VARCHAR NOT NULL CHECK (split IN ('train', 'eval')),
+    columns     JSON NOT NULL,
+    rows        BIGINT NOT NULL,
+    refused     BIGINT NOT NULL,
+    imported_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE sources IS
+'Files that were imported: whose they are (source, licence), their hash, which of their columns were read as what, how '
+'many rows were taken and how many refused';
+
+CREATE TABLE source_rows (
+    source_row_id  VARCHAR PRIMARY KEY,
+    source_id      VARCHAR NOT NULL,
+    number         BIGINT NOT NULL,
+    prompt_id      VARCHAR NOT NULL,
+    completion_ids VARCHAR[] NOT NULL,
+    judgement_id   VARCHAR,
+    pair_id        VARCHAR,
+    example_id     VARCHAR,
+    fields         JSON NOT NULL
+);
+COMMENT ON TABLE source_rows IS
+'Every row of an imported file, by number from 1: what was made of it, its answers in the order given, and as `fields` '
+'the columns that have no place elsewhere';
+
+CREATE TABLE forgotten (
+    prompt_id      VARCHAR PRIMARY KEY,
+    reason         VARCHAR NOT NULL,
+    forgotten_by   VARCHAR NOT NULL,
+    forgotten_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    removed        JSON NOT NULL,
+    run_ids        VARCHAR[] NOT NULL,
+    update_ids     VARCHAR[] NOT NULL,
+    checkpoint_ids VARCHAR[] NOT NULL
+);
+COMMENT ON TABLE forgotten IS
+'Prompts that were removed with all that came from them (removed: rows by table). The updates had learned from them, and '
+'the checkpoints came of those updates: weights do not forget. The id is a digest: who guesses the prompt can confirm it';
+
+-- The steps of a walk through the lineage that would otherwise scan the longest tables.
+CREATE INDEX completions_of_prompt ON completions (prompt_id);
+CREATE INDEX judgements_of_completion ON judgements (completion_id);
+CREATE INDEX judgements_of_rival ON judgements (rival_id);
+
+-- Each view that people ask by run has run_id, so that DuckDB filters by run before the work.
+
+CREATE VIEW scores AS
+SELECT completion_id, judge, avg(value) AS score, count(value) AS answers, count(*) - count(value) AS abstentions
+FROM judgements
+WHERE rival_id IS NULL
+GROUP BY completion_id, judge;
+COMMENT ON VIEW scores IS 'The mean score a judge gave a completion, with its answers and abstentions counted';
 
 CREATE VIEW prompt_scores AS
 SELECT
@@ -13,6 +292,31 @@ GROUP BY c.run_id, c.round, c.prompt_id, c.policy_id, j.judge;
 COMMENT ON VIEW prompt_scores IS
 'What a judge of single answers said of the answers of one policy to one prompt in a round, judgements without an '
 'answer left out';
+
+CREATE VIEW duels AS
+WITH asked AS (
+    SELECT j.*, CASE WHEN k.kind IN ('people', 'import') THEN 1 ELSE 2 END AS orders
+    FROM judgements j LEFT JOIN judges k USING (judge)
+    WHERE j.rival_id IS NOT NULL
+)
+SELECT
+    judge, member, principle, completion_id, rival_id,
+    max(value) FILTER ("order" = 0) AS p_shown_first, max(value) FILTER ("order" = 1) AS p_shown_second,
+    count(value) >= orders AS answered,
+    CASE WHEN count(value) < orders THEN NULL
+         WHEN (max(value) FILTER ("order" = 0) - 0.5) * (max(value) FILTER ("order" = 1) - 0.5) < 0 THEN 0.5
+         ELSE avg(value) END AS p_wins
+FROM asked
+GROUP BY judge, member, principle, completion_id, rival_id, orders;
+COMMENT ON VIEW duels IS
+'Each comparison of two answers, in both orders (people see one, drawn at random; imported labels have one): p_wins is '
+'P(completion beats rival), 0.5 where the orders disagree on the winner, NULL where one has no answer';
+
+CREATE VIEW win_rates AS
+SELECT run_id, round, candidate_id, rival_id, value AS win_rate, low, high, n
+FROM evaluations
+WHERE metric = 'win_rate';
+COMMENT ON VIEW win_rates IS 'Share of held-out prompts won over the rival (ties count half), with a 95 % interval';
 
 CREATE VIEW results AS
 SELECT
@@ -27,6 +331,76 @@ GROUP BY run_id, round, candidate_id, rival_id;
 COMMENT ON VIEW results IS
 'How each candidate did on held-out prompts: pass rate and win rate over the rival (ties count half) with 95 % '
 'intervals. accepted is NULL for what was measured beside the loop';
+
+CREATE VIEW round_summary AS
+WITH played AS (
+    SELECT run_id, round, policy_id, len(prompt_ids) AS prompts FROM rounds
+    UNION ALL
+    SELECT DISTINCT run_id, 0, candidate_id, 0 FROM evaluations WHERE round = 0
+),
+said AS (
+    SELECT completion_id, CASE WHEN rival_id IS NULL THEN value END AS score FROM judgements WHERE value IS NOT NULL
+    UNION ALL SELECT rival_id, NULL FROM judgements WHERE value IS NOT NULL AND rival_id IS NOT NULL
+),
+answers AS (  -- full ones: the partial ones of a tree, from which another goes on, are not judged
+    SELECT c.completion_id, c.rowid AS row, c.run_id, c.round, len(c.token_ids) AS tokens,
+           (c.finish_reason = 'length')::INTEGER AS truncated
+    FROM completions c
+    SEMI JOIN (FROM prompts WHERE split = 'train') p ON p.prompt_id = c.prompt_id
+    ANTI JOIN (FROM completions WHERE parent_id IS NOT NULL) k ON k.parent_id = c.completion_id
+),
+judged AS (  -- a completion once, however many judges, members and orders it was put to
+    SELECT a.run_id, a.round, a.row, avg(s.score) AS score FROM said s JOIN answers a USING (completion_id)
+    GROUP BY a.run_id, a.round, a.row
+),
+scored AS (
+    SELECT run_id, round, count(*) AS judged, avg(score) AS mean_score FROM judged GROUP BY run_id, round
+),
+sampled AS (
+    SELECT run_id, round, count(*) AS completions, coalesce(any_value(s.judged), 0) AS judged,
+           any_value(s.mean_score) AS mean_score, avg(tokens) AS mean_tokens, avg(truncated) AS truncated
+    FROM answers LEFT JOIN scored s USING (run_id, round) GROUP BY run_id, round
+),
+paired AS (
+    SELECT run_id, round, count(*) AS pairs FROM pairs GROUP BY ALL
+),
+grouped AS (
+    SELECT run_id, round, count(*) AS examples FROM examples GROUP BY ALL
+),
+yield AS (
+    SELECT run_id, round, count(*) FILTER (outcome = 'paired') AS paired, count(*) FILTER (outcome = 'tie') AS ties,
+           count(*) FILTER (outcome = 'identical') AS identical, count(*) FILTER (outcome = 'abstained') AS abstained,
+           count(*) FILTER (outcome = 'filtered') AS filtered, count(*) FILTER (outcome = 'failed') AS failed
+    FROM outcomes GROUP BY ALL
+),
+measured AS (
+    SELECT run_id, round, any_value(candidate_id) AS candidate_id,
+           max(value) FILTER (metric = 'pass_rate') AS pass_rate,
+           max(low) FILTER (metric = 'pass_rate') AS pass_low, max(high) FILTER (metric = 'pass_rate') AS pass_high,
+           max(value) FILTER (metric = 'win_rate') AS win_rate,
+           max(low) FILTER (metric = 'win_rate') AS win_low, max(high) FILTER (metric = 'win_rate') AS win_high,
+           max(value) FILTER (metric = 'kl') AS kl, max(value) FILTER (metric = 'mean_tokens') AS eval_tokens,
+           max(value) FILTER (metric = 'accepted') = 1 AS accepted
+    FROM evaluations GROUP BY ALL
+)
+SELECT
+    a.run_id, a.round, a.policy_id, m.candidate_id, m.accepted, a.prompts, s.completions, s.judged, q.pairs,
+    y.paired, y.ties, y.identical, y.abstained, y.failed, s.mean_score, s.mean_tokens, s.truncated,
+    (u.metrics ->> 'loss')::DOUBLE AS loss, (u.metrics ->> 'accuracy')::DOUBLE AS accuracy,
+    m.pass_rate, m.pass_low, m.pass_high, m.win_rate, m.win_low, m.win_high, m.kl, m.eval_tokens,
+    y.filtered, g.examples
+FROM played a
+LEFT JOIN sampled s USING (run_id, round)
+LEFT JOIN paired q USING (run_id, round)
+LEFT JOIN grouped g USING (run_id, round)
+LEFT JOIN yield y USING (run_id, round)
+LEFT JOIN measured m USING (run_id, round)
+LEFT JOIN updates u USING (run_id, round)
+ORDER BY a.run_id, a.round;
+COMMENT ON VIEW round_summary IS
+'One row a round: what was sampled (full answers), judged and paired (prompts = paired + ties + identical + '
+'abstained + filtered + failed), what learning did, and how the candidate did on held-out prompts. Round 0 is the '
+'initial policy';
 
 CREATE VIEW length_drift AS
 WITH played AS (
@@ -69,76 +443,7 @@ COMMENT ON VIEW length_drift IS
 'How long answers are, in tokens, round by round: those of the policy to train prompts, chosen beside rejected, and '
 'those of the candidate to held-out prompts. growth divides by the first round that has any';
 
-CREATE OR REPLACE VIEW position_bias AS
-SELECT
-    d.judge, count(*) AS duels,
-    avg(((p_shown_first - 0.5) * (p_shown_second - 0.5) < 0)::INTEGER) AS disagree,
-    avg((p_shown_first > 0.5 AND p_shown_second < 0.5)::INTEGER) AS both_first,
-    avg((p_shown_first < 0.5 AND p_shown_second > 0.5)::INTEGER) AS both_second,
-    c.run_id
-FROM duels d JOIN completions c USING (completion_id)
-WHERE p_shown_first IS NOT NULL AND p_shown_second IS NOT NULL
-GROUP BY d.judge, c.run_id;
-COMMENT ON VIEW position_bias IS
-'How often, in a run, a judge of pairs names another winner when the answers change places: the answer shown first '
-'both times (both_first), or the one shown second (both_second)';
-
-CREATE OR REPLACE VIEW judge_costs AS
-SELECT
-    k.judge, k.model, count(*) AS calls, count(DISTINCT k.judgement_id) AS questions,
-    count(*) FILTER (k.error <> '') AS failed, sum(k.prompt_tokens) AS prompt_tokens,
-    sum(k.completion_tokens) AS completion_tokens, sum(k.cost) AS cost, sum(k.seconds) AS seconds, c.run_id
-FROM judge_calls k
-LEFT JOIN judgements j USING (judgement_id)
-LEFT JOIN completions c USING (completion_id)
-GROUP BY k.judge, k.model, c.run_id;
-COMMENT ON VIEW judge_costs IS
-'Calls, tokens and cost of each judge that asks a model, by the run whose answers it judged; cost is NULL where no '
-'price was given';
-
-CREATE OR REPLACE VIEW judge_agreement AS
-WITH answered AS (
-    SELECT DISTINCT run_id, round, prompt_id, policy_id FROM completions
-),
-drawn AS (  -- all prompts of a round, or 100 of each split
-    SELECT a.*, row_number() OVER () AS number
-    FROM answered a JOIN prompts p USING (prompt_id)
-    QUALIFY row_number() OVER (PARTITION BY a.run_id, a.round, p.split ORDER BY md5(a.prompt_id), a.policy_id) <= 100
-),
-picked AS MATERIALIZED (
-    SELECT d.number, c.run_id, c.completion_id, c.rowid AS row
-    FROM completions c JOIN drawn d USING (run_id, round, prompt_id, policy_id)
-),
-scored AS MATERIALIZED (
-    SELECT p.number, p.run_id, p.row, j.judge, avg(j.value) AS score
-    FROM judgements j JOIN picked p USING (completion_id)
-    WHERE j.rival_id IS NULL AND j.value IS NOT NULL
-    GROUP BY p.number, p.run_id, p.row, j.judge
-),
-compared AS MATERIALIZED (  -- one direction for each two answers, whichever way a judge was asked
-    SELECT c.run_id, d.judge, least(c.row, r.row) AS one, greatest(c.row, r.row) AS other,
-           sign(avg(CASE WHEN c.row < r.row THEN d.p_wins ELSE 1 - d.p_wins END) - 0.5)::TINYINT AS verdict
-    FROM duels d JOIN picked c USING (completion_id) JOIN picked r ON r.completion_id = d.rival_id
-    WHERE d.p_wins IS NOT NULL
-    GROUP BY ALL
-),
-verdicts AS MATERIALIZED (
-    FROM compared
-    UNION ALL
-    SELECT a.run_id, a.judge, a.row, b.row, sign(a.score - b.score)::TINYINT
-    FROM scored a JOIN scored b ON a.number = b.number AND a.judge = b.judge AND a.row < b.row
-    ANTI JOIN compared d ON d.judge = a.judge AND d.one = a.row AND d.other = b.row
-)
-SELECT
-    a.judge, b.judge AS other_judge, count(*) AS duels, avg((a.verdict = b.verdict)::INTEGER) AS agreement,
-    avg((a.verdict = -b.verdict AND a.verdict <> 0)::INTEGER) AS opposed, a.run_id
-FROM verdicts a JOIN verdicts b ON a.one = b.one AND a.other = b.other AND a.judge < b.judge
-GROUP BY a.run_id, a.judge, b.judge;
-COMMENT ON VIEW judge_agreement IS
-'How often two judges name the same winner (or both a tie) of the same two answers of a run, and how often opposite '
-'ones. Of each round up to 100 train prompts and 100 held-out ones are compared, drawn by the md5 of their id';
-
-CREATE OR REPLACE VIEW pair_texts AS
+CREATE VIEW pair_texts AS
 WITH scored AS (
     SELECT run_id, pair_id, avg(score) FILTER (chosen) AS chosen_score, avg(score) FILTER (NOT chosen) AS rejected_score
     FROM (
@@ -466,72 +771,106 @@ COMMENT ON VIEW hacking_signs IS
 'noise, and the other judge falls beyond noise or answers grow by over 10 %; NULL where the score cannot be '
 'compared';
 
-CREATE OR REPLACE VIEW round_summary AS
-WITH played AS (
-    SELECT run_id, round, policy_id, len(prompt_ids) AS prompts FROM rounds
+CREATE VIEW position_bias AS
+SELECT
+    d.judge, count(*) AS duels,
+    avg(((p_shown_first - 0.5) * (p_shown_second - 0.5) < 0)::INTEGER) AS disagree,
+    avg((p_shown_first > 0.5 AND p_shown_second < 0.5)::INTEGER) AS both_first,
+    avg((p_shown_first < 0.5 AND p_shown_second > 0.5)::INTEGER) AS both_second,
+    c.run_id
+FROM duels d JOIN completions c USING (completion_id)
+WHERE p_shown_first IS NOT NULL AND p_shown_second IS NOT NULL
+GROUP BY d.judge, c.run_id;
+COMMENT ON VIEW position_bias IS
+'How often, in a run, a judge of pairs names another winner when the answers change places: the answer shown first '
+'both times (both_first), or the one shown second (both_second)';
+
+CREATE VIEW judge_agreement AS
+WITH answered AS (
+    SELECT DISTINCT run_id, round, prompt_id, policy_id FROM completions
+),
+drawn AS (  -- all prompts of a round, or 100 of each split
+    SELECT a.*, row_number() OVER () AS number
+    FROM answered a JOIN prompts p USING (prompt_id)
+    QUALIFY row_number() OVER (PARTITION BY a.run_id, a.round, p.split ORDER BY md5(a.prompt_id), a.policy_id) <= 100
+),
+picked AS MATERIALIZED (
+    SELECT d.number, c.run_id, c.completion_id, c.rowid AS row
+    FROM completions c JOIN drawn d USING (run_id, round, prompt_id, policy_id)
+),
+scored AS MATERIALIZED (
+    SELECT p.number, p.run_id, p.row, j.judge, avg(j.value) AS score
+    FROM judgements j JOIN picked p USING (completion_id)
+    WHERE j.rival_id IS NULL AND j.value IS NOT NULL
+    GROUP BY p.number, p.run_id, p.row, j.judge
+),
+compared AS MATERIALIZED (  -- one direction for each two answers, whichever way a judge was asked
+    SELECT c.run_id, d.judge, least(c.row, r.row) AS one, greatest(c.row, r.row) AS other,
+           sign(avg(CASE WHEN c.row < r.row THEN d.p_wins ELSE 1 - d.p_wins END) - 0.5)::TINYINT AS verdict
+    FROM duels d JOIN picked c USING (completion_id) JOIN picked r ON r.completion_id = d.rival_id
+    WHERE d.p_wins IS NOT NULL
+    GROUP BY ALL
+),
+verdicts AS MATERIALIZED (
+    FROM compared
     UNION ALL
-    SELECT DISTINCT run_id, 0, candidate_id, 0 FROM evaluations WHERE round = 0
-),
-said AS (
-    SELECT completion_id, CASE WHEN rival_id IS NULL THEN value END AS score FROM judgements WHERE value IS NOT NULL
-    UNION ALL SELECT rival_id, NULL FROM judgements WHERE value IS NOT NULL AND rival_id IS NOT NULL
-),
-answers AS (  -- full ones: the partial ones of a tree, from which another goes on, are not judged
-    SELECT c.completion_id, c.rowid AS row, c.run_id, c.round, len(c.token_ids) AS tokens,
-           (c.finish_reason = 'length')::INTEGER AS truncated
-    FROM completions c
-    SEMI JOIN (FROM prompts WHERE split = 'train') p ON p.prompt_id = c.prompt_id
-    ANTI JOIN (FROM completions WHERE parent_id IS NOT NULL) k ON k.parent_id = c.completion_id
-),
-judged AS (  -- a completion once, however many judges, members and orders it was put to
-    SELECT a.run_id, a.round, a.row, avg(s.score) AS score FROM said s JOIN answers a USING (completion_id)
-    GROUP BY a.run_id, a.round, a.row
-),
-scored AS (
-    SELECT run_id, round, count(*) AS judged, avg(score) AS mean_score FROM judged GROUP BY run_id, round
-),
-sampled AS (
-    SELECT run_id, round, count(*) AS completions, coalesce(any_value(s.judged), 0) AS judged,
-           any_value(s.mean_score) AS mean_score, avg(tokens) AS mean_tokens, avg(truncated) AS truncated
-    FROM answers LEFT JOIN scored s USING (run_id, round) GROUP BY run_id, round
-),
-paired AS (
-    SELECT run_id, round, count(*) AS pairs FROM pairs GROUP BY ALL
-),
-grouped AS (
-    SELECT run_id, round, count(*) AS examples FROM examples GROUP BY ALL
-),
-yield AS (
-    SELECT run_id, round, count(*) FILTER (outcome = 'paired') AS paired, count(*) FILTER (outcome = 'tie') AS ties,
-           count(*) FILTER (outcome = 'identical') AS identical, count(*) FILTER (outcome = 'abstained') AS abstained,
-           count(*) FILTER (outcome = 'filtered') AS filtered, count(*) FILTER (outcome = 'failed') AS failed
-    FROM outcomes GROUP BY ALL
-),
-measured AS (
-    SELECT run_id, round, any_value(candidate_id) AS candidate_id,
-           max(value) FILTER (metric = 'pass_rate') AS pass_rate,
-           max(low) FILTER (metric = 'pass_rate') AS pass_low, max(high) FILTER (metric = 'pass_rate') AS pass_high,
-           max(value) FILTER (metric = 'win_rate') AS win_rate,
-           max(low) FILTER (metric = 'win_rate') AS win_low, max(high) FILTER (metric = 'win_rate') AS win_high,
-           max(value) FILTER (metric = 'kl') AS kl, max(value) FILTER (metric = 'mean_tokens') AS eval_tokens,
-           max(value) FILTER (metric = 'accepted') = 1 AS accepted
-    FROM evaluations GROUP BY ALL
+    SELECT a.run_id, a.judge, a.row, b.row, sign(a.score - b.score)::TINYINT
+    FROM scored a JOIN scored b ON a.number = b.number AND a.judge = b.judge AND a.row < b.row
+    ANTI JOIN compared d ON d.judge = a.judge AND d.one = a.row AND d.other = b.row
 )
 SELECT
-    a.run_id, a.round, a.policy_id, m.candidate_id, m.accepted, a.prompts, s.completions, s.judged, q.pairs,
-    y.paired, y.ties, y.identical, y.abstained, y.failed, s.mean_score, s.mean_tokens, s.truncated,
-    (u.metrics ->> 'loss')::DOUBLE AS loss, (u.metrics ->> 'accuracy')::DOUBLE AS accuracy,
-    m.pass_rate, m.pass_low, m.pass_high, m.win_rate, m.win_low, m.win_high, m.kl, m.eval_tokens,
-    y.filtered, g.examples
-FROM played a
-LEFT JOIN sampled s USING (run_id, round)
-LEFT JOIN paired q USING (run_id, round)
-LEFT JOIN grouped g USING (run_id, round)
-LEFT JOIN yield y USING (run_id, round)
-LEFT JOIN measured m USING (run_id, round)
-LEFT JOIN updates u USING (run_id, round)
-ORDER BY a.run_id, a.round;
-COMMENT ON VIEW round_summary IS
-'One row a round: what was sampled (full answers), judged and paired (prompts = paired + ties + identical + '
-'abstained + filtered + failed), what learning did, and how the candidate did on held-out prompts. Round 0 is the '
-'initial policy';
+    a.judge, b.judge AS other_judge, count(*) AS duels, avg((a.verdict = b.verdict)::INTEGER) AS agreement,
+    avg((a.verdict = -b.verdict AND a.verdict <> 0)::INTEGER) AS opposed, a.run_id
+FROM verdicts a JOIN verdicts b ON a.one = b.one AND a.other = b.other AND a.judge < b.judge
+GROUP BY a.run_id, a.judge, b.judge;
+COMMENT ON VIEW judge_agreement IS
+'How often two judges name the same winner (or both a tie) of the same two answers of a run, and how often opposite '
+'ones. Of each round up to 100 train prompts and 100 held-out ones are compared, drawn by the md5 of their id';
+
+CREATE VIEW judge_costs AS
+SELECT
+    k.judge, k.model, count(*) AS calls, count(DISTINCT k.judgement_id) AS questions,
+    count(*) FILTER (k.error <> '') AS failed, sum(k.prompt_tokens) AS prompt_tokens,
+    sum(k.completion_tokens) AS completion_tokens, sum(k.cost) AS cost, sum(k.seconds) AS seconds, c.run_id
+FROM judge_calls k
+LEFT JOIN judgements j USING (judgement_id)
+LEFT JOIN completions c USING (completion_id)
+GROUP BY k.judge, k.model, c.run_id;
+COMMENT ON VIEW judge_costs IS
+'Calls, tokens and cost of each judge that asks a model, by the run whose answers it judged; cost is NULL where no '
+'price was given';
+
+CREATE VIEW lineage AS
+WITH learned AS (  -- what an update learned from, and the answers in it
+    SELECT pair_id AS id, 'pair' AS kind, run_id, round, unnest([chosen_id, rejected_id]) AS completion_id FROM pairs
+    UNION ALL SELECT example_id, 'example', run_id, round, completion_id FROM examples
+)
+SELECT completion_id AS id, 'completion' AS kind, prompt_id AS cause_id, 'prompt' AS cause_kind FROM completions
+UNION ALL SELECT completion_id, 'completion', policy_id, 'checkpoint' FROM completions WHERE policy_id <> ''
+UNION ALL SELECT completion_id, 'completion', parent_id, 'completion' FROM completions WHERE parent_id IS NOT NULL
+UNION ALL SELECT judgement_id, 'judgement', completion_id, 'completion' FROM judgements
+UNION ALL SELECT judgement_id, 'judgement', rival_id, 'completion' FROM judgements WHERE rival_id IS NOT NULL
+UNION ALL SELECT j.judgement_id, 'judgement', j.judge, 'judge' FROM judgements j SEMI JOIN judges USING (judge)
+UNION ALL SELECT j.judgement_id, 'judgement', k.checkpoint_id, 'checkpoint'  -- a policy that judged
+    FROM judgements j JOIN checkpoints k ON k.checkpoint_id = split_part(j.member, '|', -1)
+UNION ALL SELECT w.judge, 'judge', k.checkpoint_id, 'checkpoint'
+    FROM (SELECT judge, unnest(weights_sha256) AS weights_sha256 FROM judges) w
+    JOIN checkpoints k USING (weights_sha256)
+UNION ALL SELECT pair_id, 'pair', chosen_id, 'completion' FROM pairs
+UNION ALL SELECT pair_id, 'pair', rejected_id, 'completion' FROM pairs
+UNION ALL SELECT pair_id, 'pair', reference_sample_id, 'completion' FROM pairs
+    WHERE reference_sample_id NOT IN (chosen_id, rejected_id)
+UNION ALL SELECT example_id, 'example', completion_id, 'completion' FROM examples
+UNION ALL SELECT l.id, l.kind, j.judgement_id, 'judgement'
+    FROM learned l JOIN rounds r USING (run_id, round) JOIN judgements j USING (completion_id, judge)
+UNION ALL SELECT update_id, 'update', before_id, 'checkpoint' FROM updates
+UNION ALL SELECT update_id, 'update', reference_id, 'checkpoint'
+    FROM (SELECT update_id, before_id, unnest(reference_ids) AS reference_id FROM updates)
+    WHERE reference_id <> before_id
+UNION ALL SELECT u.update_id, 'update', x.example_id, 'example' FROM updates u JOIN examples x USING (run_id, round)
+UNION ALL SELECT u.update_id, 'update', x.pair_id, 'pair' FROM updates u JOIN pairs x USING (run_id, round)
+UNION ALL SELECT update_id, 'update', pair_id, 'pair' FROM update_pairs
+UNION ALL SELECT after_id, 'checkpoint', update_id, 'update' FROM updates
+UNION ALL SELECT evaluation_id, 'evaluation', candidate_id, 'checkpoint' FROM evaluations
+UNION ALL SELECT decision_id, 'decision', policy_id, 'checkpoint' FROM decisions;
+COMMENT ON VIEW lineage IS 'Edges from every row to the rows that caused it, both named by id and kind';
