@@ -165,7 +165,7 @@ def test_a_malformed_reply_is_asked_again_and_is_never_a_number(body: bytes) -> 
     with ScoreServer(always(Reply(body))) as server:
         judgements, calls = ask(server, groups(2))
     assert [j.value for j in judgements.values()] == [None, None]
-    assert all(j.rationale and not j.status == "unreached" for j in judgements.values())
+    assert all(j.rationale and j.status != "unreached" for j in judgements.values())
     assert [call.attempt for call in calls] == [1, 2, 3] and all(call.error for call in calls)
     assert all(call.reply is not None for call in calls)
     with ScoreServer(first(Reply(body))) as server:
