@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import chdir
@@ -16,7 +15,9 @@ from sparring.cli import app
 from sparring.flows.run.trackers import LOGGED, MAKERS, PROJECT
 from sparring.loop.errors import SparError
 from sparring.templates import TEMPLATES
-from tests.helpers.spar import ROOT, project, python, spar_many
+from tests.helpers.pages import blocks
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import project, python, spar_many
 
 PAGE = (ROOT / "docs" / "command-line.md").read_text()
 TRACKERS = (ROOT / "docs" / "trackers.md").read_text()
@@ -49,13 +50,6 @@ def test_every_command_is_named_and_every_named_one_exists() -> None:
 @pytest.mark.parametrize("name", sorted(REAL))
 def test_a_command_has_the_options_that_the_page_gives_it(name: str) -> None:
     assert documented()[name] == REAL[name]
-
-
-def blocks(page: str) -> list[list[str]]:
-    """The command words of each line in a fenced block without a language."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    lines = [line for language, block in fenced if not language for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("spar ")]
 
 
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import shlex
 from contextlib import chdir
 from pathlib import Path
 
-from tests.flows.run.test_evaluate import BETTER, RIVAL, Scripted, measured
-from tests.helpers.spar import ROOT, project, spar_many
+from tests.helpers.measured import BETTER, RIVAL, Scripted, measured
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import project, spar_many
 
 PAGE = ROOT / "docs" / "evaluate.md"
 

@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 from sparring.flows.run.rounds import operate
+from tests.helpers.paths import ROOT
 from tests.helpers.scripted_loop import make_loop
-from tests.helpers.spar import ROOT, spar_many
+from tests.helpers.spar import spar_many
 
 PAGE = (ROOT / "docs/operate.md").read_text()
 

@@ -15,7 +15,7 @@ from sparring.loop.pairing import Candidates, Unpaired, best_worst
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Experience, Group, JudgeCall, Judgement, Prompt
 from tests.helpers.scouts import Scouts
-from tests.judges.test_panel import Decider, Scorer
+from tests.helpers.scripted_judges import Decider, Scorer
 
 PROMPT = Prompt.make([{"role": "user", "content": "Say something."}], "train", "test", {})
 

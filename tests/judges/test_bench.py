@@ -1,8 +1,6 @@
 """Benches of judges whose verdicts are known, and on the shared pairs."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +10,9 @@ from sparring.loop.errors import StepError
 from sparring.loop.judgements import NO_REPLY, PATIENCE
 from sparring.loop.labelled_pairs import Preference, read_preferences
 from sparring.loop.types import Completion, JudgeCall, Judgement, Prompt, Record
+from tests.helpers.paths import DATA
 from tests.helpers.scripted_judges import DuelJudge, ScoreJudge
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_pandalm_human.parquet"
 
 

@@ -36,8 +36,8 @@ from tests.helpers.flaky_server import (
     merit,
     seeded,
 )
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 VERDICT = verdict_schema(("A", "B"))
 KEY = "sk-test-0123456789abcdef"
 

@@ -19,6 +19,7 @@ from sparring.judges.reward_model import RewardModelJudge
 from sparring.loop.errors import ConfigError, NotANumber
 from sparring.loop.types import Group, Judgement, Prompt
 from tests.helpers.experience import completion
+from tests.helpers.paths import ROOT
 from tests.helpers.reward_backbones import build_foreign, build_tiny_encoder
 
 TEXTS = ["yes", "no, never, not in a hundred years!", "what?", "it is so"]
@@ -237,6 +238,5 @@ def test_nothing_to_judge_loads_nothing(folders: dict[str, Path]) -> None:
         "assert list(RewardModelJudge(model='nowhere').judge([])) == []\n"
         "print(*sys.modules)"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"torch", "transformers", "vllm", "peft"} & set(done.stdout.split()) == set()

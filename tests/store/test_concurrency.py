@@ -12,9 +12,9 @@ from benchmarks import store_kills
 from sparring.loop.errors import StoreBusy
 from sparring.store.reader import Reader
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import prompt
 
-ROOT = Path(__file__).parents[2]
 WRITERS, CHUNKS = 4, 5
 
 # Another program, such as a person's SQL shell: it holds DuckDB's own lock and knows nothing of ours.

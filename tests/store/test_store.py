@@ -10,6 +10,7 @@ from sparring.loop.errors import StoreError, StoreTooNew
 from sparring.loop.types import Prompt, PromptOutcome
 from sparring.store.db import Database, migrations
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import (
     JUDGE,
     RUN,
@@ -40,7 +41,7 @@ def prompt_ids(prompts: list[Prompt]) -> list[str]:
 
 
 def test_migrations_are_applied_once_and_recorded(tmp_path: Path) -> None:
-    folder = Path(__file__).parents[2] / "store" / "migrations"
+    folder = ROOT / "store" / "migrations"
     files = sorted(folder.glob("*.sql"))
     for _ in range(2):  # the second store object opens a file that is migrated already
         DuckStore(tmp_path / "a.duckdb").add([[prompt("Hello?")]])
@@ -49,7 +50,7 @@ def test_migrations_are_applied_once_and_recorded(tmp_path: Path) -> None:
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date_by_a_reader(tmp_path: Path) -> None:
-    path, folder = tmp_path / "old.duckdb", Path(__file__).parents[2] / "store" / "migrations"
+    path, folder = tmp_path / "old.duckdb", ROOT / "store" / "migrations"
     with duckdb.connect(str(path), config={"storage_compatibility_version": "v1.5.0"}) as con:
         con.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, "
                     "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())")  # fmt: skip

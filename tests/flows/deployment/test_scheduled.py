@@ -24,10 +24,11 @@ from sparring.flows.run.prefect_server import free_port
 from sparring.loop.round import play
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.fake_loop import contents
+from tests.helpers.paths import ROOT
 from tests.helpers.prefect_server import Prefect, is_alive, prefect_at, until
 from tests.helpers.scripted_deployment import config, make
-from tests.helpers.spar import MANY, ROOT, project, python
-from tests.test_kill import contents
+from tests.helpers.spar import MANY, project, python
 
 pytestmark = pytest.mark.timeout(400)
 SOON = 20  # seconds until the two runs that the schedule of `nightly` starts

@@ -17,8 +17,8 @@ from sparring.loop.round import play, round_zero
 from sparring.loop.types import RunInfo
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
-from tests.flows.run.test_judged import parts_of
 from tests.helpers.flaky_server import FlakyServer, never
+from tests.helpers.merit_loop import parts_of
 from tests.helpers.records import HELD_OUT, INFO, RUN, TRAIN, checkpoint, completion, filled_store, round_of
 from tests.helpers.spar import spar_many
 

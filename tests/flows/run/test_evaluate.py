@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sparring.flows.compose.families import FamilySampler, same_tokens
-from sparring.flows.config import Config, JudgeConfig, read_config
-from sparring.flows.run.evaluate import Measurement, evaluate_checkpoint, measure, parts_of, play_measurement, prepared
+from sparring.flows.config import JudgeConfig, read_config
+from sparring.flows.run.evaluate import evaluate_checkpoint, measure, play_measurement, prepared
 from sparring.loop.errors import ConfigError, DataError, StoreError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
@@ -21,49 +21,16 @@ from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero
 from sparring.loop.types import (
     Checkpoint,
-    Completion,
     Decision,
-    Evaluation,
-    Prompt,
-    PromptOutcome,
     Removal,
-    Round,
     RunInfo,
 )
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.measured import BETTER, RIVAL, Answers, Scripted, config, measured, parts
 from tests.helpers.records import Filled, checkpoint, filled_store, prompt
 from tests.helpers.scripted_judges import DuelJudge
 from tests.helpers.spar import project, spar_many
-
-Answers = Mapping[str, Mapping[str, Sequence[str]]]  # policy id -> the question -> its answers
-
-FISH, NO = "Name a fish.", "Say no."
-# The judge of the project: at most three words for FISH, and "no" for NO.
-RIVAL = {FISH: ("cod", "it is a cod"), NO: ("yes", "maybe")}  # scores 1, 0 and 0, 0
-BETTER = {FISH: ("eel", "cod"), NO: ("no", "yes")}  # scores 1, 1 and 1, 0
-
-
-class Scripted(FakeSampler):
-    """Says what the script has; a byte a token and the end, each at -0.5 nats. Remembers what it was asked."""
-
-    def __init__(self, script: Answers, *, die_after: int | None = None) -> None:
-        super().__init__({"train": 2, "eval": 2})
-        self.script, self.die_after = script, die_after
-        self.asked: list[tuple[str, str]] = []
-
-    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
-        for each in prompts:
-            if len(self.asked) == self.die_after:
-                raise KeyboardInterrupt
-            self.asked.append((rnd.policy.id, each.messages[-1]["content"]))
-            yield [self._said(rnd, each, k) for k in (0, 1)]
-
-    def _said(self, rnd: Round, prompt: Prompt, sample: int) -> Completion:
-        text = self.script[rnd.policy.id][prompt.messages[-1]["content"]][sample]
-        tokens = [*text.encode(), 0]
-        made = self._completion(rnd, prompt, sample)
-        return replace(made, text=text, token_ids=tokens, logprobs=[-0.5] * len(tokens))
 
 
 @pytest.fixture
@@ -72,23 +39,6 @@ def filled(tmp_path: Path) -> Iterator[Filled]:
     found = project(tmp_path)
     with chdir(tmp_path):
         yield found
-
-
-def config(*changes: str) -> Config:
-    return read_config("loop.yaml", ["evaluate.n=2", *changes])
-
-
-def parts(ready: Measurement, sampler: FakeSampler) -> Parts:
-    return replace(parts_of(ready, sampler, lambda step, total, chunks: chunks), learner=FakeLearner())
-
-
-def measured(
-    sampler: FakeSampler, *changes: str, candidate: str | None = None, rival: str | None = None, kl: bool = True
-) -> list[Evaluation]:
-    with prepared(config(*changes), candidate, rival) as ready:
-        play_measurement(ready, parts(ready, sampler), kl=kl)
-        assert ready.done
-        return ready.found()
 
 
 def script(filled: Filled) -> Answers:

@@ -1,6 +1,5 @@
 """A reward model's training as a run of its own: what is stored, that it resumes, and that its labels can be mended."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,13 @@ from sparring.store.db import rows
 from sparring.store.lineage import walk
 from sparring.store.store import DuckStore
 from tests.helpers.records import completion, filled_store, prompt, round_of
+from tests.helpers.reward_pairs import write_pairs
 from tests.helpers.tiny import build_tiny_model
-
-GOOD, BAD = "zzzz yes zzzz", "aaaa no aaaa"
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-def write_pairs(path: Path, n: int, *, start: int = 0) -> Path:
-    """Answers of z win over answers of a; which comes first alternates."""
-    with path.open("w") as file:
-        for i in range(start, start + n):
-            good, bad = f"{GOOD} {i}", f"{BAD} {i}"
-            a, b = (good, bad) if i % 2 else (bad, good)
-            row = {"prompt": f"question {i}", "response_a": a, "response_b": b, "label": "a" if i % 2 else "b"}
-            file.write(json.dumps(row) + "\n")
-    return path
 
 
 def config_of(folder: Path, tiny: Path, **changes: Any) -> RewardConfig:

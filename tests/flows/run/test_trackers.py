@@ -16,6 +16,7 @@ import pytest
 from sparring.flows.run.trackers import MAKERS, Point, check_trackers, read_points
 from sparring.loop.errors import ConfigError
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import RUN, filled_store
 from tests.helpers.spar import python
 
@@ -185,10 +186,9 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_way_to_get_it(tmp_p
             if not entry.name.startswith("tensorboard") and not (tmp_path / entry.name).exists():
                 (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / "tensorboard").mkdir()  # a folder of that name, such as W&B makes, is no package
-    root = Path(__file__).parents[3]
     script = f"""
 import sys
-sys.path[:] = [{str(root)!r}, {str(tmp_path)!r}, *(p for p in sys.path if "site-packages" not in p)]
+sys.path[:] = [{str(ROOT)!r}, {str(tmp_path)!r}, *(p for p in sys.path if "site-packages" not in p)]
 from sparring.flows.run.trackers import check_trackers
 from sparring.loop.errors import EnvironmentProblem
 try:

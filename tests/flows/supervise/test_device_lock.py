@@ -10,7 +10,8 @@ import pytest
 from sparring.flows.supervise.device_lock import lock_devices, lock_path
 from sparring.flows.supervise.processes import openers
 from sparring.loop.errors import EnvironmentProblem
-from tests.helpers.spar import ROOT, environment
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import environment
 
 HOLD = """
 import sys, time

@@ -31,9 +31,10 @@ from sparring.loop.errors import EnvironmentProblem, StepTimeout
 from sparring.loop.parts import passthrough
 from sparring.loop.round import play
 from tests.helpers import hanging
+from tests.helpers.fake_loop import contents
 from tests.helpers.hanging import GRACE, STEPS, TIMEOUT
-from tests.helpers.spar import ROOT, environment
-from tests.test_kill import contents
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="guards need POSIX signals")
 BOUND = 60.0  # seconds within which everything must be over, on a very busy machine

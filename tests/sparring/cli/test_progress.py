@@ -24,9 +24,8 @@ from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero
 from sparring.loop.types import Group, JudgeCall, Judgement, LogProb, Prompt, Round, RunInfo
 from sparring.store.store import DuckStore
-from tests.test_kill import INITIAL, RUN, prompts
-
-ROOT = Path(__file__).parents[3]
+from tests.helpers.fake_loop import INITIAL, RUN, prompts
+from tests.helpers.paths import ROOT
 
 
 def test_rates_and_what_is_left_are_known_or_none() -> None:

@@ -18,8 +18,9 @@ import psutil
 
 from sparring.doctor import Finding, machine, places, running
 from sparring.flows.supervise.processes import guarded_by, is_living, orphans
+from tests.helpers.paths import ROOT
 from tests.helpers.records import filled_store
-from tests.helpers.spar import ROOT, environment, spar_many
+from tests.helpers.spar import environment, spar_many
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:

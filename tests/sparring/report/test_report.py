@@ -19,6 +19,7 @@ from sparring.report.svg import look, panels, styled, svg
 from sparring.report.text import interval, number, visible
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import INFO, filled_store
 from tests.helpers.report_store import (
     ALPHA,
@@ -36,7 +37,7 @@ from tests.helpers.report_store import (
     report_store,
     win_rate,
 )
-from tests.helpers.spar import ROOT, spar_many
+from tests.helpers.spar import spar_many
 
 pytestmark = pytest.mark.timeout(120)
 PLOTS = {

@@ -19,8 +19,7 @@ from sparring.store.maintenance.rebuild import rebuild
 from sparring.store.parts import parts_folder
 from sparring.store.store import DuckStore
 from tests.helpers.records import checkpoint, completion, judgement, prompt, round_of
-from tests.store.maintenance.test_copies import Rows, contents
-from tests.store.maintenance.test_forget import found_in
+from tests.helpers.store_files import Rows, files_with, rows_of
 
 STEPS = ("os.rename", "os.remove", "os.link", "shutil.rmtree", "subprocess.Popen")
 SECRET = "Vantongerloo-Quist"
@@ -85,11 +84,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
     rnd = round_of(1, initial, initial, [GONE, STAYS])
     answers = [completion(rnd, GONE, 0, text=SECRET), completion(rnd, STAYS)]
     store.add([[GONE, answers[0], judgement(answers[0], 1.0)], [STAYS, answers[1]], [initial]])
-    return folder, contents(store.db.path)
+    return folder, rows_of(store.db.path)
 
 
 def same(path: Path, rows: Rows) -> bool:
-    found = contents(path)
+    found = rows_of(path)
     return {k: v for k, v in found.items() if k != "schema_version"} == {
         k: v for k, v in rows.items() if k != "schema_version"
     }
@@ -136,10 +135,10 @@ def test_rebuild(whole: tuple[Path, Rows], tmp_path: Path, how: str) -> None:
 def test_forget(whole: tuple[Path, Rows], tmp_path: Path) -> None:
     states = set()
     for path in killed(forget_it, whole[0], tmp_path):
-        found = contents(path)
+        found = rows_of(path)
         counts = tuple(len(found[name]) for name in ("prompts", "completions", "judgements", "forgotten"))
         assert counts in ((2, 2, 1, 0), (1, 1, 0, 1))
         states.add(counts)
         forget_it(path)
-        assert found_in(path.parent, (SECRET,)) == set()
+        assert files_with(path.parent, (SECRET,)) == set()
     assert len(states) == 2
