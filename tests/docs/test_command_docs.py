@@ -52,6 +52,7 @@ def test_a_command_has_the_options_that_the_page_gives_it(name: str) -> None:
     assert documented()[name] == REAL[name]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     commands = [words for words in blocks(PAGE) if words != ["--install-completion"]]
     assert len(commands) == len(blocks(PAGE)) - 1 == 6
@@ -61,6 +62,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     assert all(f"`{name}`" in PAGE for name in TEMPLATES)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_trackers_work(tmp_path: Path) -> None:
     project(tmp_path)
     for words in blocks(TRACKERS):
@@ -90,6 +92,7 @@ def _subclasses(error: type[SparError]) -> Iterator[type[SparError]]:
         yield from _subclasses(each)
 
 
+@pytest.mark.slow
 def test_completion_installs_itself_for_bash(tmp_path: Path) -> None:
     script = f"""
 import subprocess, sys

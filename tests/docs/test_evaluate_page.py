@@ -4,9 +4,13 @@ import shlex
 from contextlib import chdir
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.measured import BETTER, RIVAL, Scripted, measured
 from tests.helpers.paths import ROOT
 from tests.helpers.spar import project, spar_many
+
+pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs" / "evaluate.md"
 

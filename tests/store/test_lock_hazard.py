@@ -23,6 +23,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.records import RUN, prompt
 from tests.helpers.spar import environment, project
 
+pytestmark = pytest.mark.slow
+
 # Everything a person can do to a store, in one process that tells each time Python opens its file, by whatever name.
 WATCHED = """
 import json, os, sys

@@ -30,7 +30,7 @@ from tests.helpers.prefect_server import Prefect, is_alive, prefect_at, until
 from tests.helpers.scripted_deployment import config, make
 from tests.helpers.spar import MANY, project, python
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SOON = 20  # seconds until the two runs that the schedule of `nightly` starts
 DEPLOYED: list[tuple[str, str, int | None]] = [
     ("one", "shared", None),

@@ -114,6 +114,7 @@ def second(server: FlakyServer, **options: Any) -> JudgeConfig:
     return JudgeConfig(kind="llm", model="second", endpoint=endpoint, **{"canaries": "skip", **options})
 
 
+@pytest.mark.slow
 def test_a_judge_that_compares_gets_groups_and_held_out_answers_beside_the_rivals(
     duelled: tuple[DuckStore, FlakyServer],
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_judge_that_goes_away_is_asked_again_only_for_what_is_open(duelled: tu
     assert ask(store, "SELECT count(*) AS n FROM judgements j JOIN judges USING (judge)") == [{"n": 26}]
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_its_canaries_labels_nothing(duelled: tuple[DuckStore, FlakyServer]) -> None:
     store, server = duelled
     before = ask(
@@ -180,6 +182,7 @@ def test_two_at_once_do_not_pay_twice(tmp_path: Path) -> None:
     assert sum(each.made for each in label_backlog(ARTICLE, str(tmp_path / "s.duckdb"))) == 16
 
 
+@pytest.mark.slow
 def test_the_command_prints_counts(tmp_path: Path) -> None:
     filled_store(tmp_path / "preferences.duckdb")
     (tmp_path / "judge.yaml").write_text('kind: rules\nregex: "^a "\n')

@@ -89,6 +89,7 @@ def test_nothing_of_it_is_the_loops_and_its_lineage_leads_to_the_loop(filled: Fi
     assert last is not None and (last.policy, last.initial) == (filled.initial, filled.initial)
 
 
+@pytest.mark.slow
 def test_it_finds_what_the_loop_found_of_the_same_checkpoint(tmp_path: Path) -> None:
     """The loop's own round is the independent measurement: the same seeds, the same step, the same numbers."""
     store, initial = DuckStore(tmp_path / "preferences.duckdb"), checkpoint("initial", run="tiny-1")
@@ -127,6 +128,7 @@ def test_a_second_call_makes_nothing_and_needs_no_weights(filled: Filled) -> Non
     assert evaluate_checkpoint(config(), filled.learned[0].id, filled.initial.id) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2])
 def test_killed_and_called_again_it_samples_only_what_is_missing(filled: Filled, after: int) -> None:
     dying = Scripted(script(filled), die_after=after)
@@ -217,6 +219,7 @@ def test_a_checkpoint_that_cannot_be_measured_is_refused(filled: Filled, tiny: P
     assert ask(filled.store, "SELECT count(*) AS n FROM runs") == [{"n": 1}]
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_its_canaries_measures_nothing(filled: Filled, tiny: Path) -> None:
     judge = DuelJudge(lambda first, second: 0.9)  # whatever is shown first
     with prepared(config(), str(tiny), str(tiny)) as ready:
@@ -287,6 +290,7 @@ def test_tokens_are_the_same_where_the_vocabulary_is(tiny: Path, tmp_path: Path)
     assert not same_tokens(here, swapped)
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_is_stored(filled: Filled) -> None:
     found = {(e.round, e.metric): e for e in measured(Scripted(script(filled)))}
     command = ("evaluate", "loop.yaml", "--set", "evaluate.n=2")

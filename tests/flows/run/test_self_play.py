@@ -20,7 +20,7 @@ from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.helpers.fake_loop import INITIAL, RUN, contents, prompts
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CONFIG = {"name": "flow", "rounds": 2, "policy": {"model": "none"}, "prompts": {"train": "none", "eval": "none"}}
 
 

@@ -93,6 +93,7 @@ def expected(logged: Logged) -> dict[tuple[int, str], float]:
     return {(p.step, name): value for p in points for name, value in p.values.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("tensorboard" not in HERE, reason="tensorboard is not installed")
 def test_tensorboard_shows_the_numbers_of_the_store_once(logged: Logged) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -179,6 +180,7 @@ def test_an_unknown_tracker_is_refused() -> None:
     check_trackers([])
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_not_installed_is_refused_with_the_way_to_get_it(tmp_path: Path) -> None:
     """In a Python that has every package of this one, but not tensorboard."""
     for place in map(Path, sys.path):

@@ -109,6 +109,7 @@ def hung(stores: dict[str, Path]) -> dict[str, Started]:
     return {how: start("-m", "tests.helpers.hanging", stores[how], how) for how in ("soft", "native")}
 
 
+@pytest.mark.slow
 def test_every_step_that_hangs_is_ended_with_its_children(hung: dict[str, Started], stores: dict[str, Path]) -> None:
     """Where signals are handled the step raises, and the same process can go on."""
     out, err = hung["soft"].process.communicate(timeout=120)
@@ -331,6 +332,7 @@ def test_a_run_that_a_person_stopped_does_not_lose_its_time(tmp_path: Path) -> N
     assert (out, err, run.process.returncode) == ("done\n", "", 0)
 
 
+@pytest.mark.slow
 def test_closing_leaves_nothing(tmp_path: Path) -> None:
     """As often as a nightly run of three weeks: no handle, no process, no handler, no mark."""
     handler, before = signal.getsignal(signal.SIGALRM), set(os.listdir("/proc/self/fd"))

@@ -20,6 +20,8 @@ from sparring.loop.learning.policy_options import ALGORITHMS, algorithm
 from sparring.loop.types import Checkpoint
 from tests.helpers.learner_pairs import N, initial, round_of, unscored
 
+pytestmark = pytest.mark.slow
+
 REALS = pa.list_(pa.float64())
 
 

@@ -51,6 +51,7 @@ def alone(folder: Path, rows: list[Row]) -> torch.Tensor:
         return torch.stack([completion_logprobs(model, collate([row])) for row in rows])
 
 
+@pytest.mark.slow
 def test_kto_compares_with_answers_to_other_prompts(tiny: Path, other: Path, tmp_path: Path) -> None:
     """z0 = max(0, mean log-ratio of the next row's answers), over the whole batch however it is cut."""
     pairs = unscored(tiny)

@@ -9,6 +9,8 @@ from tests.helpers.pages import blocks
 from tests.helpers.paths import ROOT
 from tests.helpers.spar import Said, contents, project, spar_many
 
+pytestmark = pytest.mark.slow
+
 # The exports of the page, of the run that is here.
 TEXT = (ROOT / "docs" / "exchange.md").read_text()
 PAGE = [["tiny" if word == "my-loop" else word for word in words] for words in blocks(TEXT)]

@@ -9,6 +9,8 @@ from tests.helpers.reward_pairs import write_pairs
 from tests.helpers.spar import spar, spar_many
 from tests.helpers.tiny import build_tiny_model
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """\
 name: rm
 model: ./tiny

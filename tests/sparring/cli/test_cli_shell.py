@@ -14,6 +14,8 @@ from sparring.store.store import DuckStore
 from tests.helpers.records import prompt
 from tests.helpers.spar import Said, environment, project, python
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """\
 SELECT 1 AS a; SELECT ';' AS b;
 

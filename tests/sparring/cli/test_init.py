@@ -53,6 +53,7 @@ def test_every_folder_is_a_template() -> None:
     assert {folder.name for folder in FOLDER.iterdir() if folder.is_dir()} == set(TEMPLATES) == set(PROMPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_is_copied_and_runs_dry(written: Written, name: str) -> None:
     init, dry = written.init[name], written.dry[name]

@@ -270,6 +270,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_round_gone_on_with_does_not_stand_for_a_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "store.duckdb"
     killed = Session(DuckStore(path))
@@ -347,6 +348,7 @@ def terminal(**environment: str) -> tuple[str, str]:
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 
 
+@pytest.mark.slow
 def test_in_a_real_terminal_lines_change_in_place_and_data_stays_apart() -> None:
     seen, out = terminal()
     assert out == "data\n"
@@ -359,18 +361,21 @@ def test_in_a_real_terminal_lines_change_in_place_and_data_stays_apart() -> None
     assert COLOR.search(seen)
 
 
+@pytest.mark.slow
 def test_no_color_is_respected() -> None:
     seen, _ = terminal(NO_COLOR="1")
     assert "training" in seen
     assert not COLOR.search(seen)
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_lines() -> None:
     seen, _ = terminal(TERM="dumb")
     assert "\x1b" not in seen
     assert "at 8" in seen
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_ends_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)

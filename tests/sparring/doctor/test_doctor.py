@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 import psutil
+import pytest
 
 from sparring.doctor import Finding, machine, places, running
 from sparring.flows.supervise.processes import guarded_by, is_living, orphans
@@ -182,6 +183,7 @@ def test_vllm_that_crashes_is_a_finding() -> None:
     assert not found.ok and "code -6" in found.found and "sparring[cpu]" in found.remedy
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_are_real(tmp_path: Path) -> None:
     page = (ROOT / "docs/limits.md").read_text()
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("spar ")]

@@ -22,6 +22,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.people import MARKUP, answered_store, number, said, session_of
 from tests.helpers.spar import environment
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 

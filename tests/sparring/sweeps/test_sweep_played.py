@@ -30,6 +30,8 @@ from tests.helpers.kept_store import KeptStore
 from tests.helpers.spar import environment
 from tests.helpers.sweeps import NAMES, planned, write
 
+pytestmark = pytest.mark.slow
+
 TABLES = {"runs", "rounds", "completions", "judgements", "pairs", "examples", "updates", "update_steps", "evaluations"}
 
 

@@ -1,6 +1,5 @@
 """Killed before any step on the file system, care leaves the old state or the new one; the same call finishes it."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,15 +17,16 @@ from sparring.store.maintenance.parts import complete_rest, merge
 from sparring.store.maintenance.rebuild import rebuild
 from sparring.store.parts import parts_folder
 from sparring.store.store import DuckStore
+from tests.helpers.forks import FORKS
 from tests.helpers.records import checkpoint, completion, judgement, prompt, round_of
 from tests.helpers.store_files import Rows, files_with, rows_of
+
+pytestmark = pytest.mark.slow
 
 STEPS = ("os.rename", "os.remove", "os.link", "shutil.rmtree", "subprocess.Popen")
 SECRET = "Vantongerloo-Quist"
 GONE, STAYS = prompt(SECRET), prompt("Name a bird.")
 EACH = 8  # one step in so many; 1 for all of them takes a minute or two
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])  # so that a process to kill is there at once
 
 
 def compact_all(path: Path) -> None:

@@ -44,6 +44,7 @@ def test_a_lost_file_comes_back_row_for_row(tmp_path: Path) -> None:
     assert [f for f in [*check(store.db)[1], *check_parts(store.db)] if not f.ok] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
 def test_a_damaged_file_comes_back_row_for_row(tmp_path: Path, share: float) -> None:
     store = filled_store(tmp_path / "a.duckdb").store
@@ -85,6 +86,7 @@ def test_rows_that_no_part_has_are_saved_from_the_old_file(tmp_path: Path) -> No
     assert rows_of(store.db.path)["completions"] == before["completions"]
 
 
+@pytest.mark.slow
 def test_of_a_table_that_is_damaged_the_readable_stretches_are_saved(tmp_path: Path) -> None:
     store = DuckStore(tmp_path / "a.duckdb")
     store.add([[prompt("Hello?")]])
