@@ -1,4 +1,4 @@
-"""Every command on docs/evaluate.md is run, in a store where what it measures was measured before."""
+"""Runs every command on docs/evaluate.md, in a store that already holds the measurements."""
 
 import shlex
 from contextlib import chdir

@@ -8,7 +8,7 @@ from sparring.loop.types import Completion, Group, JudgeCall, Judgement
 
 
 class DuelJudge(Pairwise):
-    """`told(first, second)`: P(the answer shown first wins), or None with the reason `why`. A group a chunk."""
+    """`told(first, second)`: P(the answer shown first wins), or None with the reason `why`. One group per chunk."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class DuelJudge(Pairwise):
 
 
 class ScoreJudge(Pointwise):
-    """`told(prompt, answer)`: its score, or None with the reason `why`. A group a chunk, no calls."""
+    """`told(prompt, answer)`: its score, or None with the reason `why`. One group per chunk, no calls."""
 
     def __init__(self, told: Callable[[str, str], float | None], *, why: str = "", name: str = "scores") -> None:
         self.told, self.why, self.name = told, why, name

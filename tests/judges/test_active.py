@@ -93,7 +93,7 @@ def test_rows_of_both_are_kept_apart_and_calls_are_counted() -> None:
 
 
 @pytest.mark.parametrize("oracle", ["pairs", "scores"])
-def test_it_goes_on_wherever_it_was_stopped(oracle: str) -> None:
+def test_it_resumes_wherever_it_stopped(oracle: str) -> None:
     """Cut after every chunk: what is stored and what is made then are the rows of one undisturbed run, none twice."""
     other = Prompt.make([{"role": "user", "content": "And now?"}], "train", "test", {})
     groups = [AABC, group("ab", "aab", "abb", "b", prompt=other)]

@@ -132,7 +132,7 @@ def test_rows_are_those_of_a_loop_and_come_in_order() -> None:
 
 
 @pytest.mark.parametrize("kind", [DuelJudge, ScoreJudge])
-def test_a_bench_that_died_goes_on_where_it_stopped(kind: type[DuelJudge] | type[ScoreJudge]) -> None:
+def test_a_bench_that_died_resumes_where_it_stopped(kind: type[DuelJudge] | type[ScoreJudge]) -> None:
     def make() -> DuelJudge | ScoreJudge:
         return DuelJudge(duel) if kind is DuelJudge else ScoreJudge(count)
 

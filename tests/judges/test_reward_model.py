@@ -157,7 +157,7 @@ def test_an_ensemble_of_which_one_cannot_read_an_answer_has_no_score_for_it(fold
 
 
 def test_what_is_judged_is_not_judged_again_and_the_rest_scores_to_the_same_bit(folders: dict[str, Path]) -> None:
-    """Stopped after its first chunk of three, a judge goes on to the very same rows."""
+    """Stopped after its first chunk of three, a judge resumes to exactly the same rows."""
     words = ["no", "yes", "well", "it may be", "who is to say?"]
     groups = [group([f"{words[(i + k) % 5]} " * (1 + i % 3) + str(k) for k in range(5)], f"q {i}") for i in range(28)]
     one = judge(folders["one"], token_budget=256)

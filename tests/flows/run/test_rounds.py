@@ -89,7 +89,7 @@ def test_collapse_of_the_chosen_stops_the_run(tmp_path: Path) -> None:
         operate(make_loop(tmp_path, learner=learner, stop={"chosen_fall": 5}), 3)
 
 
-def test_a_round_waits_for_a_person_and_goes_on_as_decided(tmp_path: Path) -> None:
+def test_a_round_waits_for_a_person_and_resumes_as_decided(tmp_path: Path) -> None:
     first = operate(make_loop(tmp_path, approve=True), 3)
     assert first.waiting == f"round 1 of {RUN} awaits a decision: spar approve {RUN}, or spar reject {RUN}"
     again = operate(make_loop(tmp_path, approve=True), 3)  # nobody has decided: nothing is played

@@ -118,7 +118,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_killed_training_goes_on_to_the_same_bits(name: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_bits(name: str, tiny: Path, tmp_path: Path) -> None:
     options = RESUMED[name] | {"batch_size": 4, "save_seconds": 0.0, "warmup": 0.3, "seed": 5}
     given, unlabelled = pairs(24), pairs(6, seed=7)
     model, asked = make(tiny, **options)
@@ -371,7 +371,7 @@ def deltas(model: RewardModel, given: Sequence[Preference]) -> Tensor:
 
 
 @pytest.mark.slow
-def test_members_on_a_frozen_backbone_are_so_many_single_trainings(tiny: Path, tmp_path: Path) -> None:
+def test_members_on_a_frozen_backbone_train_as_single_models_do(tiny: Path, tmp_path: Path) -> None:
     options = FROZEN | {"epochs": 2, "batch_size": 8, "max_grad_norm": 1e9}  # the norm is taken over all members
     ensemble, asked = make(tiny, **options | {"members": 3})
     single, alone = make(tiny, **options)

@@ -36,7 +36,7 @@ def told(learner: TorchLearner, policy: Checkpoint, pairs: Any) -> dict[str, lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 5, STEPS])
-def test_a_killed_update_goes_on_where_it_was(step: int, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_update_resumes_where_it_stopped(step: int, tiny: Path, tmp_path: Path) -> None:
     policy = initial(tiny)
     # Warm-up and decay, so that a schedule begun anew would show.
     options: dict[str, Any] = {"batch_size": 2, "epochs": 2, "save_seconds": 0.0, "warmup": 0.4, "schedule": "linear"}

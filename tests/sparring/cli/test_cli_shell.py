@@ -66,7 +66,7 @@ def test_the_first_error_in_a_pipe_ends_it(folder: Path, given: str, message: st
     assert not (folder / "stolen").exists()
 
 
-def test_a_terminal_has_a_prompt_and_goes_on_after_errors(folder: Path) -> None:
+def test_a_terminal_has_a_prompt_and_continues_after_errors(folder: Path) -> None:
     with Terminal(folder) as terminal:
         terminal.type("SELECT 1 +\n", "..> ")
         terminal.type("41 AS answer;\n", "spar> ")

@@ -271,7 +271,7 @@ class Killed(Exception):
 
 
 @pytest.mark.slow
-def test_a_round_gone_on_with_does_not_stand_for_a_whole_one(tmp_path: Path) -> None:
+def test_a_resumed_round_does_not_count_as_a_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "store.duckdb"
     killed = Session(DuckStore(path))
     killed.dies_in_learning = True
