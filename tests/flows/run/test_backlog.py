@@ -132,6 +132,7 @@ def test_a_judge_that_compares_gets_groups_and_held_out_answers_beside_the_rival
     assert calls == [{"n": 26}]
 
 
+@pytest.mark.slow
 def test_a_judge_that_goes_away_is_asked_again_only_for_what_is_open(duelled: tuple[DuckStore, FlakyServer]) -> None:
     store, server = duelled
     path = str(store.db.path)

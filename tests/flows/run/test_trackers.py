@@ -164,6 +164,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
             record = b""
 
 
+@pytest.mark.slow
 def test_trackers_write_nothing_to_stdout(logged: Logged) -> None:
     assert [out for out, _ in logged.said] == ["", ""]
     assert [err for _, err in logged.said if "Traceback" in err] == []

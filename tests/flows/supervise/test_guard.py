@@ -124,6 +124,7 @@ def test_every_step_that_hangs_is_ended_with_its_children(hung: dict[str, Starte
     assert contents(stores["soft"]) == contents(stores["undisturbed"])
 
 
+@pytest.mark.slow
 def test_every_step_that_hangs_in_native_code_is_killed_with_its_children(
     hung: dict[str, Started], stores: dict[str, Path]
 ) -> None:
@@ -379,6 +380,7 @@ def test_a_companion_that_is_gone_is_reported_by_the_next_limit() -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_the_companion_imports_nothing_heavy() -> None:
     script = "import sys, sparring.flows.supervise.companion\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

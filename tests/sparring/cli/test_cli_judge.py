@@ -13,6 +13,8 @@ from sparring.store.store import DuckStore
 from tests.helpers.flaky_server import FlakyServer
 from tests.helpers.spar import Said, spar_many
 
+pytestmark = pytest.mark.slow
+
 PAIRS = 24
 
 
@@ -86,7 +88,6 @@ def told(session: Session, name: str) -> Any:
     return json.loads(said.out)
 
 
-@pytest.mark.slow
 def test_bench_measures_and_counts(session: Session) -> None:
     report = told(session, "bench")
     everything, _, small = report["rows"]
@@ -182,7 +183,6 @@ def test_canaries_of_rules(session: Session) -> None:
     assert found["failures"][0].startswith("constant: wins")  # four words are easily written
 
 
-@pytest.mark.slow
 def test_the_judge_that_always_says_a_fails_its_canaries(tmp_path: Path) -> None:
     with FlakyServer(always="A") as server:
         write_judges(tmp_path, server.url)
@@ -199,7 +199,6 @@ def test_the_judge_that_always_says_a_fails_its_canaries(tmp_path: Path) -> None
     assert {row["strategy"] for row in report["rows"]} == {"constant", "empty", "identical", "injecting"}
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_goes_away_loses_no_verdict(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     command = ("judge", "bench", "llm.yaml", "pairs.jsonl", "--json", "--store", "b.duckdb")

@@ -9,6 +9,8 @@ from sparring.store.db import migrations
 from tests.helpers.records import Filled
 from tests.helpers.spar import CONFIG, TRAIN, Said, contents, project, python, spar_many
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Session:
@@ -60,7 +62,6 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     return Session(filled, top, dict(zip(COMMANDS, said, strict=True)), before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["resume", "resume by name", "run when done", "resume elsewhere"])
 def test_a_finished_run_is_said_to_be_complete(session: Session, how: str) -> None:
     said = session.said[how]
@@ -136,7 +137,6 @@ def test_none_of_these_changed_a_file(session: Session) -> None:
     assert set(after) - set(session.before) == {"new/loop.yaml", "new/train.jsonl", "new/eval.jsonl"}
 
 
-@pytest.mark.slow
 def test_resuming_a_finished_run_loads_no_model_library(session: Session) -> None:
     said = python("-X", "importtime", "-m", "sparring.cli", "resume", cwd=session.folder / "done")
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in said.err.splitlines()}

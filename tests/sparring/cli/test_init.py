@@ -66,6 +66,7 @@ def test_a_template_is_copied_and_runs_dry(written: Written, name: str) -> None:
     assert f"measured on {held_out} held-out prompts" in dry.err
 
 
+@pytest.mark.slow
 def test_templates_are_listed_and_a_wrong_name_too(written: Written) -> None:
     listed, unknown, taken = written.others
     assert [line.split()[0] for line in listed.out.splitlines()] == list(TEMPLATES)
