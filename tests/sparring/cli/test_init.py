@@ -50,7 +50,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 def test_every_folder_is_a_template() -> None:
-    assert {folder.name for folder in FOLDER.iterdir() if folder.is_dir()} == set(TEMPLATES) == set(PROMPTS)
+    folders = {folder.name for folder in FOLDER.iterdir() if folder.is_dir()} - {"__pycache__"}
+    assert folders == set(TEMPLATES) == set(PROMPTS)
 
 
 @pytest.mark.slow
