@@ -18,7 +18,8 @@ install = $(INSTALL) -e '.[$(1)]' 2>$(VENV)/install.log || $(INSTALL) $(TORCH_CP
 	{ cat $(VENV)/install.log; exit 1; }
 
 # Files go to test processes whole and in order; more processes than cores, since many tests wait.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# Tests start Python some hundred times: it must keep the bytecode of what it imports, whatever the environment says.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast check newest constraints bench clean
 quickstart: $(VENV)/installed
@@ -26,9 +27,9 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(PYTEST) -m "not engine" -n 4
-	$(PYTEST) -m engine -n 2
+	$(PYTEST) tests/engine -n 2
 
-# Whatever takes no model, no server and no second process: for after every change. CI runs all.
+# The tests that are not marked slow, for after every change. CI runs all.
 test-fast: $(VENV)/installed-dev
 	$(PYTEST) -m "not engine and not slow" -n 2
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 ROOMS = ("loop", "judges", "store", "flows", "sparring")
 
 # What a room may import of the others: a room, or single modules of it. `sparring` is what is in the folder itself.
@@ -63,6 +64,16 @@ def test_rooms_import_only_inwards(room: str) -> None:
     assert len(files) > 20
     wrong = {str(path.relative_to(ROOT)): upward(room, path.read_text(encoding="utf-8")) for path in files}
     assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_tests_share_code_through_helpers_only() -> None:
+    wrong = {
+        str(path.relative_to(ROOT)): name
+        for path in modules("tests")
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        if is_within(name, {"tests"}) and not is_within(name, {"tests.helpers"})
+    }
+    assert wrong == {}
 
 
 def test_a_wrong_import_would_be_found() -> None:

@@ -19,14 +19,13 @@ from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
 from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero
-from sparring.loop.types import Checkpoint, Prompt, Record, Round
+from sparring.loop.types import Record, Round
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.fake_loop import INITIAL, RUN, contents, prompts
 from tests.helpers.kept_store import KeptStore
 
-RUN, ROUNDS = "run", 2
-TABLES = ("rounds", "prompts", "completions", "judgements", "outcomes", "pairs", "logprobs", "updates", "update_steps")
-INITIAL = Checkpoint("checkpoint_0", RUN, "/nowhere", None, "0" * 64)
+ROUNDS = 2
 
 
 class Camera:
@@ -57,10 +56,6 @@ class WatchedStore(DuckStore):
         return added
 
 
-def prompts(split: Any, n: int) -> list[Prompt]:
-    return [Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
-
-
 def play_all(path: Path, camera: Camera | None = None, until: int = ROUNDS) -> None:
     """Start or go on with the loop, as `spar run` does."""
     camera = camera or Camera(path)
@@ -85,11 +80,6 @@ def _play(store: DuckStore, camera: Camera, until: int) -> None:
     rnd: Round = store.last_round(RUN) or round_zero(RUN, INITIAL)
     while rnd.index <= until:
         rnd = play(rnd, parts)
-
-
-def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
-    with DuckStore(path).db.read() as con:
-        return {t: rows(con, f"SELECT * FROM {t} ORDER BY ALL") for t in (*TABLES, "checkpoints", "evaluations")}
 
 
 def test_killed_at_every_moment_and_resumed(tmp_path: Path) -> None:

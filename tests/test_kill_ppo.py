@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from benchmarks.kill_and_resume import contents, finish, prepare, trial
 from sparring.store.db import Database, rows
 
+pytestmark = pytest.mark.slow
+
 KEPT = (
     "critic/model.safetensors",
     "critic/value_head.safetensors",

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import chdir
@@ -16,7 +15,9 @@ from sparring.cli import app
 from sparring.flows.run.trackers import LOGGED, MAKERS, PROJECT
 from sparring.loop.errors import SparError
 from sparring.templates import TEMPLATES
-from tests.helpers.spar import ROOT, project, python, spar_many
+from tests.helpers.pages import blocks
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import project, python, spar_many
 
 PAGE = (ROOT / "docs" / "command-line.md").read_text()
 TRACKERS = (ROOT / "docs" / "trackers.md").read_text()
@@ -51,13 +52,7 @@ def test_a_command_has_the_options_that_the_page_gives_it(name: str) -> None:
     assert documented()[name] == REAL[name]
 
 
-def blocks(page: str) -> list[list[str]]:
-    """The command words of each line in a fenced block without a language."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    lines = [line for language, block in fenced if not language for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("spar ")]
-
-
+@pytest.mark.slow
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     commands = [words for words in blocks(PAGE) if words != ["--install-completion"]]
     assert len(commands) == len(blocks(PAGE)) - 1 == 6
@@ -67,6 +62,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     assert all(f"`{name}`" in PAGE for name in TEMPLATES)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_trackers_work(tmp_path: Path) -> None:
     project(tmp_path)
     for words in blocks(TRACKERS):
@@ -96,6 +92,7 @@ def _subclasses(error: type[SparError]) -> Iterator[type[SparError]]:
         yield from _subclasses(each)
 
 
+@pytest.mark.slow
 def test_completion_installs_itself_for_bash(tmp_path: Path) -> None:
     script = f"""
 import subprocess, sys

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
 from typing import get_args, get_origin
 
 import yaml
@@ -18,8 +17,7 @@ from sparring.flows.run.relabel import LABELS, check_labelling
 from sparring.judges import JUDGES
 from sparring.judges.reward.options import RewardTraining
 from sparring.loop.options import check_options
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:

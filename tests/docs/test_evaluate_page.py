@@ -1,11 +1,16 @@
-"""Every command on docs/evaluate.md is run, in a store where what it measures was measured before."""
+"""Runs every command on docs/evaluate.md, in a store that already holds the measurements."""
 
 import shlex
 from contextlib import chdir
 from pathlib import Path
 
-from tests.flows.run.test_evaluate import BETTER, RIVAL, Scripted, measured
-from tests.helpers.spar import ROOT, project, spar_many
+import pytest
+
+from tests.helpers.measured import BETTER, RIVAL, Scripted, measured
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import project, spar_many
+
+pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs" / "evaluate.md"
 

@@ -10,8 +10,9 @@ import pytest
 
 from sparring.judges.rules import check_prompt
 from sparring.loop.types import Prompt
+from tests.helpers.paths import ROOT
 
-QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+QUICKSTART = ROOT / "examples" / "quickstart"
 
 
 def rows(split: str) -> list[dict[str, Any]]:

@@ -4,9 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from sparring.flows.run.rounds import operate
+from tests.helpers.paths import ROOT
 from tests.helpers.scripted_loop import make_loop
-from tests.helpers.spar import ROOT, spar_many
+from tests.helpers.spar import spar_many
+
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs/operate.md").read_text()
 

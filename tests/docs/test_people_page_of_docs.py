@@ -11,9 +11,9 @@ import pytest
 from sparring.cli import app
 from sparring.loop.errors import ConfigError, StoreError
 from sparring.loop.labelled_pairs import read_preferences
+from tests.helpers.paths import ROOT
 from tests.helpers.people import answered_store, said, session_of
 from tests.helpers.records import RUN
-from tests.helpers.spar import ROOT
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -23,7 +23,6 @@ from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, R
 from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
-pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 
 def checkpoint(folder: Path) -> Checkpoint:

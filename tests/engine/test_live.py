@@ -17,7 +17,6 @@ from tests.helpers.cores import CORES, one_core
 from tests.helpers.prefect_server import prefect_at, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
-pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 
 def spar(*arguments: str, core: int | None = None) -> "subprocess.Popen[str]":

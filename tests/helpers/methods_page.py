@@ -3,12 +3,13 @@
 import re
 from dataclasses import MISSING
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-PAGE = (Path(__file__).parents[2] / "docs/methods.md").read_text(encoding="utf-8")
+from tests.helpers.paths import ROOT
+
+PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
 Values = dict[str, Any]
 
 

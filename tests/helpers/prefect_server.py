@@ -18,7 +18,8 @@ import psutil
 
 from sparring.flows.run.prefect_server import free_port, server_process
 from sparring.flows.supervise.processes import end, is_living
-from tests.helpers.spar import MANY, ROOT
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import MANY
 
 PATIENCE = 120.0  # a run starts in five seconds on an idle machine
 

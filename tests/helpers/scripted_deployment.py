@@ -22,7 +22,7 @@ from sparring.loop.parts import Parts
 from sparring.loop.round import round_zero
 from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, RunInfo
 from sparring.store.store import DuckStore
-from tests.test_kill import prompts
+from tests.helpers.fake_loop import prompts
 
 
 class ScriptedSampler(FakeSampler):

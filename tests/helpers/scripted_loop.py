@@ -14,6 +14,7 @@ from sparring.loop.parts import Parts
 from sparring.loop.round import round_zero
 from sparring.loop.types import Checkpoint, Completion, Group, Prompt, Round, RunInfo, Update, UpdateStep
 from sparring.store.store import DuckStore
+from tests.helpers.fake_loop import prompts
 
 CONFIG = {"name": "night", "rounds": 3, "policy": {"model": "none"}, "prompts": {"train": "none", "eval": "none"}}
 RUN = "night-00000000"
@@ -72,10 +73,6 @@ class WritingLearner(FakeLearner):
         (path / "model.safetensors").write_bytes(candidate.weights_sha256.encode() * (self.size // 64))
         metrics = {"loss": 0.5, "accuracy": 1.0, "chosen_ratio": -self.fall}
         return replace(candidate, path=str(path)), update, [replace(s, metrics=metrics) for s in steps]
-
-
-def prompts(split: Any, n: int) -> list[Prompt]:
-    return [Prompt.make([{"role": "user", "content": f"{split} {i}"}], split, "", {}) for i in range(n)]
 
 
 def config(**changes: Any) -> Config:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from sparring.flows.compose.build import describe, read_all_prompts
 from sparring.flows.config import read_config
+from tests.helpers.paths import ROOT
 from tests.helpers.records import Filled, filled_store
-
-ROOT = Path(__file__).parents[2]
 
 CONFIG = """\
 name: tiny

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sparring.flows.deployment.scheduled import scheduled_flow
 from sparring.report import write_report
+from tests.helpers.paths import ROOT
 from tests.helpers.scripted_deployment import config, make
-from tests.helpers.spar import ROOT
 
 self_play = scheduled_flow(make, write_report)
 

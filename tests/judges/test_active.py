@@ -16,7 +16,7 @@ from sparring.loop.pairing.builders.ranking import best_worst
 from sparring.loop.parts import Judge
 from sparring.loop.types import Completion, Experience, Group, JudgeCall, Judgement, Prompt
 from tests.helpers.scouts import Scouts
-from tests.judges.test_panel import Decider, Scorer
+from tests.helpers.scripted_judges import Decider, Scorer
 
 PROMPT = Prompt.make([{"role": "user", "content": "Say something."}], "train", "test", {})
 
@@ -94,7 +94,7 @@ def test_rows_of_both_are_kept_apart_and_calls_are_counted() -> None:
 
 
 @pytest.mark.parametrize("oracle", ["pairs", "scores"])
-def test_it_goes_on_wherever_it_was_stopped(oracle: str) -> None:
+def test_it_resumes_wherever_it_stopped(oracle: str) -> None:
     """Cut after every chunk: what is stored and what is made then are the rows of one undisturbed run, none twice."""
     other = Prompt.make([{"role": "user", "content": "And now?"}], "train", "test", {})
     groups = [AABC, group("ab", "aab", "abb", "b", prompt=other)]

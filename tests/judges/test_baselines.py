@@ -1,9 +1,7 @@
 """The baselines: against autograd at the optimum, by hand on one word, and on the shared pairs."""
 
-import os
 from collections import Counter
 from math import log
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,8 @@ from sparring.judges.baselines import BagOfWords, fit_words, longer_by, words
 from sparring.judges.measure import accuracy
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
+from tests.helpers.paths import DATA
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_hh_harmless_human.parquet"
 
 

@@ -1,9 +1,7 @@
 """Benches of judges whose verdicts are known, and on the shared pairs."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,9 @@ from sparring.loop.errors import StepError
 from sparring.loop.judgements import PATIENCE
 from sparring.loop.labelled_pairs import Preference, read_preferences
 from sparring.loop.types import Completion, JudgeCall, Judgement, Prompt, Record
+from tests.helpers.paths import DATA
 from tests.helpers.scripted_judges import DuelJudge, ScoreJudge
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_pandalm_human.parquet"
 
 
@@ -135,7 +133,7 @@ def test_rows_are_those_of_a_loop_and_come_in_order() -> None:
 
 
 @pytest.mark.parametrize("kind", [DuelJudge, ScoreJudge])
-def test_a_bench_that_died_goes_on_where_it_stopped(kind: type[DuelJudge] | type[ScoreJudge]) -> None:
+def test_a_bench_that_died_resumes_where_it_stopped(kind: type[DuelJudge] | type[ScoreJudge]) -> None:
     def make() -> DuelJudge | ScoreJudge:
         return DuelJudge(duel) if kind is DuelJudge else ScoreJudge(count)
 

@@ -37,8 +37,8 @@ from tests.helpers.flaky_server import (
     merit,
     seeded,
 )
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 VERDICT = verdict_schema(("A", "B"))
 KEY = "sk-test-0123456789abcdef"
 
@@ -122,6 +122,7 @@ def test_an_endpoint_that_spoils_a_third_of_its_calls_invents_no_verdict(options
     assert [c.judgement_id for c in calls if not c.error] == [j.id for j in judgements if j.value is not None]
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_repeats_no_stored_verdict(tmp_path: Path) -> None:
     count = 24
     ids = asked_by_text(count, verdict="json")

@@ -1,8 +1,6 @@
 """IFEval's rows are taken as they are: a train file by its path, every row with a verdict of the rules judge."""
 
-import os
 from contextlib import chdir
-from pathlib import Path
 
 import pytest
 
@@ -10,10 +8,9 @@ from sparring.flows.compose.build import read_all_prompts
 from sparring.flows.config import read_config
 from sparring.judges.rules import RulesJudge
 from sparring.loop.types import Group
+from tests.helpers.paths import DATA, ROOT
 from tests.helpers.records import checkpoint, completion, round_of
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", ROOT.parent / "shared" / "data"))
 ROWS = DATA / "tasks_ifeval_train.jsonl"
 
 

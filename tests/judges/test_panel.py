@@ -1,56 +1,14 @@
 """Panels of judges that are small enough to work out by hand: each is a function of the texts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from sparring.judges.panel import Panel
 from sparring.loop.errors import ConfigError, StepError
-from sparring.loop.judgements import Pairwise, Pointwise, Scores, duel_id, duels, score_id, unjudged
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Prompt
-
-
-class Scorer(Pointwise):
-    """Scores a text by a function of it, one completion a chunk; fails when it has scored `dies_after`."""
-
-    def __init__(self, name: str, score: Callable[[str], float | None], dies_after: int | None = None) -> None:
-        self.name, self.score, self.dies_after = name, score, dies_after
-        self.asked: list[str] = []
-
-    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
-        for completion in (c for g in groups for c in unjudged(g)):
-            if len(self.asked) == self.dies_after:
-                raise StepError("the endpoint is gone; start it again")
-            self.asked.append(completion.text)
-            row_id = score_id(self.name, completion)
-            value = self.score(completion.text)
-            yield [Judgement(row_id, self.name, completion.id, None, "", "", 0, value)]
-
-    def read(self, judgements: Sequence[Judgement]) -> Scores:
-        """Trusts that what it is given is its own."""
-        return Scores({j.completion_id: j.value for j in judgements if j.value is not None})
-
-
-class Decider(Pairwise):
-    """Says P(a beats b) by a function of both texts, the same in both orders; each answer costs a call."""
-
-    def __init__(self, name: str, p: Callable[[str, str], float | None], member: str = "") -> None:
-        self.name, self.p, self.member = name, p, member
-        self.asked: list[tuple[str, str, int]] = []
-
-    def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
-        known = {(j.completion_id, j.rival_id, j.order) for g in groups for j in g.judged}
-        for a, b in (duel for g in groups for duel in duels(g)):
-            for order in (0, 1):
-                if (a.id, b.id, order) not in known:
-                    yield self._answer(a, b, order)
-
-    def _answer(self, a: Completion, b: Completion, order: int) -> list[Judgement | JudgeCall]:
-        self.asked.append((a.text, b.text, order))
-        row_id = duel_id(self.name, a, b, order, self.member)
-        row = Judgement(row_id, self.name, a.id, b.id, self.member, "", order, self.p(a.text, b.text))
-        return [row, JudgeCall(f"call/{row_id}", self.name, row_id, 1, "model", "A", "", 9, 1, None, 0.0)]
+from tests.helpers.scripted_judges import Decider, Scorer
 
 
 def by(table: Mapping[tuple[str, str], float | None]) -> Callable[[str, str], float | None]:

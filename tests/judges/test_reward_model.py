@@ -19,6 +19,7 @@ from sparring.judges.reward_model import RewardModelJudge
 from sparring.loop.errors import ConfigError, NotANumber
 from sparring.loop.types import Group, Judgement, Prompt
 from tests.helpers.experience import completion
+from tests.helpers.paths import ROOT
 from tests.helpers.reward_backbones import build_foreign, build_tiny_encoder
 
 TEXTS = ["yes", "no, never, not in a hundred years!", "what?", "it is so"]
@@ -156,7 +157,7 @@ def test_an_ensemble_of_which_one_cannot_read_an_answer_has_no_score_for_it(fold
 
 
 def test_what_is_judged_is_not_judged_again_and_the_rest_scores_to_the_same_bit(folders: dict[str, Path]) -> None:
-    """Stopped after its first chunk of three, a judge goes on to the very same rows."""
+    """Stopped after its first chunk of three, a judge resumes to exactly the same rows."""
     words = ["no", "yes", "well", "it may be", "who is to say?"]
     groups = [group([f"{words[(i + k) % 5]} " * (1 + i % 3) + str(k) for k in range(5)], f"q {i}") for i in range(28)]
     one = judge(folders["one"], token_budget=256)
@@ -237,6 +238,5 @@ def test_nothing_to_judge_loads_nothing(folders: dict[str, Path]) -> None:
         "assert list(RewardModelJudge(model='nowhere').judge([])) == []\n"
         "print(*sys.modules)"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"torch", "transformers", "vllm", "peft"} & set(done.stdout.split()) == set()

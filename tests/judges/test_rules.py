@@ -1,7 +1,5 @@
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -10,8 +8,8 @@ from sparring.judges.ifeval import check_of
 from sparring.judges.rules import CHUNK, RulesJudge, check_prompt
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.types import Completion, Group, Judgement, Prompt
+from tests.helpers.paths import DATA
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 GOLDEN = DATA / "verifier_ifeval_gpt4_verdicts.jsonl"
 
 

@@ -1,8 +1,6 @@
 """Rules of thumb one by one, the label model by hand, and both on pairs with known labels."""
 
-import os
 from math import log
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +9,8 @@ from sparring.judges.measure import accuracy, calibration
 from sparring.judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
+from tests.helpers.paths import DATA
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = DATA / "prefs_pandalm_human.parquet"
 
 

@@ -1,5 +1,4 @@
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from pyarrow import csv, parquet
 from sparring.judges.rules import check_prompt
 from sparring.loop.errors import DataError
 from sparring.loop.prompts import normalised, read_prompts, refuse_overlap
+from tests.helpers.paths import DATA
 from tests.helpers.records import prompt
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 IFEVAL = DATA / "tasks_ifeval_train.jsonl"
 
 # What a file format may bend: a number as a prompt, lines and quotes in a text, words that look like no value.

@@ -1,4 +1,3 @@
-import multiprocessing
 import re
 import subprocess
 import sys
@@ -12,9 +11,12 @@ from benchmarks import store_kills
 from sparring.loop.errors import StoreBusy
 from sparring.store.reader import Reader
 from sparring.store.store import DuckStore
+from tests.helpers.forks import FORKS
+from tests.helpers.paths import ROOT
 from tests.helpers.records import prompt
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
 WRITERS, CHUNKS = 4, 5
 
 # Another program, such as a person's SQL shell: it holds DuckDB's own lock and knows nothing of ours.
@@ -77,11 +79,11 @@ def read_all_the_while(path: Path, done: Event) -> None:
 
 
 def test_processes_write_and_read_side_by_side(tmp_path: Path) -> None:
-    path, spawn = tmp_path / "a.duckdb", multiprocessing.get_context("spawn")
+    path = tmp_path / "a.duckdb"
     DuckStore(path).add([[prompt(f"first {k}?") for k in range(3)]])
-    done = spawn.Event()
-    readers = [spawn.Process(target=read_all_the_while, args=(path, done)) for _ in range(2)]
-    writers = [spawn.Process(target=write_chunks, args=(path, n)) for n in range(WRITERS)]
+    done = FORKS.Event()
+    readers = [FORKS.Process(target=read_all_the_while, args=(path, done)) for _ in range(2)]
+    writers = [FORKS.Process(target=write_chunks, args=(path, n)) for n in range(WRITERS)]
     for process in (*readers, *writers):
         process.start()
     for process in writers:

@@ -19,8 +19,11 @@ from sparring.store.maintenance.check import check
 from sparring.store.maintenance.copies import backup, compact
 from sparring.store.publish import publish, read_copy
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import RUN, prompt
-from tests.helpers.spar import ROOT, environment, project
+from tests.helpers.spar import environment, project
+
+pytestmark = pytest.mark.slow
 
 # Everything a person can do to a store, in one process that tells each time Python opens its file, by whatever name.
 WATCHED = """

@@ -15,9 +15,10 @@ from sparring.loop.types import Experience, Pair, PromptOutcome, Round
 from sparring.store.plug_points import PAIRS, PROMPTS, STOP, Plug, check_query
 from sparring.store.store import DuckStore
 from tests.helpers.experience import ROUND, experience
+from tests.helpers.paths import ROOT
 from tests.helpers.records import completion, evaluations, filled_store, judgement
 
-SHIPPED = Path(__file__).parents[2] / "examples" / "queries"
+SHIPPED = ROOT / "examples" / "queries"
 PLUGS = {"best_worst": PAIRS, "all_margin": PAIRS, "disputed_prompts": PROMPTS, "stop_when_longer": STOP}
 REFUSED: list[tuple[Plug, str, str]] = [
     (PAIRS, "SELEKT 1", "pair.query: the query failed"),

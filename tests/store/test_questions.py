@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -18,6 +17,7 @@ from sparring.loop.types import (
 from sparring.store.questions import QUESTIONS, answer
 from sparring.store.store import DuckStore
 from tests.helpers.kept_store import KeptStore
+from tests.helpers.paths import ROOT
 from tests.helpers.questions import asked, begin, measured, prompts
 from tests.helpers.records import (
     RUN,
@@ -191,7 +191,7 @@ def test_rows_of_all_runs_come_where_no_run_is_named(store: DuckStore) -> None:
         assert answer(con, "results", limit=2).num_rows == 2
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "questions.md").read_text()
+PAGE = (ROOT / "docs" / "questions.md").read_text()
 
 
 @pytest.mark.parametrize("name", QUESTIONS)

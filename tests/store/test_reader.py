@@ -16,8 +16,8 @@ from sparring.loop.errors import ConfigError, EnvironmentProblem, StoreError
 from sparring.store.db import Database
 from sparring.store.reader import Reader, answer, distinct
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import RUN, filled_store, prompt
-from tests.helpers.spar import ROOT
 
 
 @pytest.fixture(scope="module")

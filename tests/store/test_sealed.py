@@ -17,8 +17,8 @@ from sparring.store.db import Database
 from sparring.store.reader import answer
 from sparring.store.sealed import check_question, seal, statements
 from tests.helpers.attacks import ANSWERED, FILES, NETWORK, OWN_FILES, PASSWORD, REFUSED, SECRET, WRITES
+from tests.helpers.paths import ROOT
 from tests.helpers.records import filled_store
-from tests.helpers.spar import ROOT
 
 # A writer that dies between its commit and the end: what it wrote is in the write-ahead log alone.
 DIES = """

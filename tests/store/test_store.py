@@ -10,6 +10,7 @@ from sparring.loop.errors import StoreError, StoreTooNew
 from sparring.loop.types import Prompt
 from sparring.store.db import Database, migrations
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import (
     JUDGE,
     RUN,
@@ -40,7 +41,7 @@ def prompt_ids(prompts: list[Prompt]) -> list[str]:
 
 
 def test_migrations_are_applied_once_and_recorded(tmp_path: Path) -> None:
-    folder = Path(__file__).parents[2] / "store" / "migrations"
+    folder = ROOT / "store" / "migrations"
     files = sorted(folder.glob("*.sql"))
     for _ in range(2):  # the second store object opens a file that is migrated already
         DuckStore(tmp_path / "a.duckdb").add([[prompt("Hello?")]])

@@ -80,6 +80,7 @@ def started(config: Config, folder: Path) -> Iterator[tuple[Loop, KeptStore]]:
         store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_example_plays_two_rounds(world: World, tmp_path: Path, name: str) -> None:
     config = parse_config(world.config(name, tmp_path), name)

@@ -10,8 +10,9 @@ from sparring.flows.compose.build import check_labels, describe, read_all_prompt
 from sparring.flows.compose.learner import check_learner
 from sparring.flows.config import Config, parse_config, read_config, sha256
 from sparring.loop.errors import ConfigError
+from tests.helpers.paths import ROOT
 
-SCHEMA = Path(__file__).parents[3] / "flows" / "config" / "schema.json"
+SCHEMA = ROOT / "flows" / "config" / "schema.json"
 WRITE_SCHEMA = (
     "python -c 'import json; from sparring.flows.config import Config; "
     'print(json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))\' > flows/config/schema.json'

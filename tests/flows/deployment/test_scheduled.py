@@ -24,12 +24,13 @@ from sparring.flows.run.prefect_server import free_port
 from sparring.loop.round import play
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.fake_loop import contents
+from tests.helpers.paths import ROOT
 from tests.helpers.prefect_server import Prefect, is_alive, prefect_at, until
 from tests.helpers.scripted_deployment import config, make
-from tests.helpers.spar import MANY, ROOT, project, python
-from tests.test_kill import contents
+from tests.helpers.spar import MANY, project, python
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SOON = 20  # seconds until the two runs that the schedule of `nightly` starts
 DEPLOYED: list[tuple[str, str, int | None]] = [
     ("one", "shared", None),
@@ -126,7 +127,7 @@ def test_artifacts_of_each_round_have_a_history(prefect: Prefect) -> None:
     assert (prefect.folder / "runs" / "nightly-00000000" / "report.html").is_file()
 
 
-def test_a_failed_run_that_prefect_retries_goes_on_from_the_same_place(prefect: Prefect) -> None:
+def test_a_failed_run_that_prefect_retries_resumes_where_it_stopped(prefect: Prefect) -> None:
     id = prefect.started["failed"]
     failed = prefect.ended(id)
     assert failed["state_type"] == "FAILED"
@@ -139,7 +140,7 @@ def test_a_failed_run_that_prefect_retries_goes_on_from_the_same_place(prefect: 
     assert contents(play_bare(prefect, "failed", 2)) == undisturbed(prefect, "failed", 2)  # and so does spar resume
 
 
-def test_a_killed_worker_is_found_and_the_next_run_goes_on(prefect: Prefect) -> None:
+def test_a_killed_worker_is_detected_and_the_next_run_resumes(prefect: Prefect) -> None:
     (prefect.folder / "killed" / "wait").touch()
     first = prefect.start("killed")
     child = held(prefect, "killed")
@@ -230,7 +231,7 @@ WRONG = [
 ]
 
 
-def test_spar_deploy_makes_deployments_and_makes_them_anew(prefect: Prefect, tmp_path: Path) -> None:
+def test_spar_deploy_makes_deployments_and_updates_them(prefect: Prefect, tmp_path: Path) -> None:
     project(tmp_path)
     nightly = ["deploy", "loop.yaml", "--cron", "0 2 * * *", "--timezone", "Europe/Paris"]
     gated = ["deploy", "loop.yaml", "--interval", "12h", "--active", "--rounds", "2", "--set", "approve=true"]

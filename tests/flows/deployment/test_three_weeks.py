@@ -18,6 +18,8 @@ from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.helpers.scripted_loop import MEBIBYTE, RUN, Scripted, WritingLearner, make_loop
 
+pytestmark = pytest.mark.slow
+
 NIGHTS, KEPT = 21, 3
 BERLIN = ZoneInfo("Europe/Berlin")
 SUNDAY = datetime(2026, 10, 11, 12, tzinfo=BERLIN)  # the clocks go back in the second week

@@ -17,8 +17,8 @@ from sparring.loop.round import play, round_zero
 from sparring.loop.types import RunInfo, RunKind
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
-from tests.flows.run.test_judged import parts_of
 from tests.helpers.flaky_server import FlakyServer, never
+from tests.helpers.merit_loop import parts_of
 from tests.helpers.records import HELD_OUT, INFO, RUN, TRAIN, checkpoint, completion, filled_store, round_of
 from tests.helpers.spar import spar_many
 
@@ -114,6 +114,7 @@ def second(server: FlakyServer, **options: Any) -> JudgeConfig:
     return JudgeConfig(kind="llm", model="second", endpoint=endpoint, **{"canaries": "skip", **options})
 
 
+@pytest.mark.slow
 def test_a_judge_that_compares_gets_groups_and_held_out_answers_beside_the_rivals(
     duelled: tuple[DuckStore, FlakyServer],
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_judge_that_compares_gets_groups_and_held_out_answers_beside_the_rival
     assert calls == [{"n": 26}]
 
 
+@pytest.mark.slow
 def test_a_judge_that_goes_away_is_asked_again_only_for_what_is_open(duelled: tuple[DuckStore, FlakyServer]) -> None:
     store, server = duelled
     path = str(store.db.path)
@@ -146,6 +148,7 @@ def test_a_judge_that_goes_away_is_asked_again_only_for_what_is_open(duelled: tu
     assert ask(store, "SELECT count(*) AS n FROM judgements j JOIN judges USING (judge)") == [{"n": 26}]
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_its_canaries_labels_nothing(duelled: tuple[DuckStore, FlakyServer]) -> None:
     store, server = duelled
     before = ask(
@@ -180,6 +183,7 @@ def test_two_at_once_do_not_pay_twice(tmp_path: Path) -> None:
     assert sum(each.made for each in label_backlog(ARTICLE, str(tmp_path / "s.duckdb"))) == 16
 
 
+@pytest.mark.slow
 def test_the_command_prints_counts(tmp_path: Path) -> None:
     filled_store(tmp_path / "preferences.duckdb")
     (tmp_path / "judge.yaml").write_text('kind: rules\nregex: "^a "\n')

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sparring.flows.compose.families import FamilySampler, same_tokens
-from sparring.flows.config import Config, JudgeConfig, read_config
-from sparring.flows.run.evaluate import Measurement, evaluate_checkpoint, measure, parts_of, play_measurement, prepared
+from sparring.flows.config import JudgeConfig, read_config
+from sparring.flows.run.evaluate import evaluate_checkpoint, measure, play_measurement, prepared
 from sparring.loop.errors import ConfigError, DataError, StoreError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
@@ -21,49 +21,16 @@ from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero
 from sparring.loop.types import (
     Checkpoint,
-    Completion,
     Decision,
-    Evaluation,
-    Prompt,
-    PromptOutcome,
     Removal,
-    Round,
     RunInfo,
 )
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.measured import BETTER, RIVAL, Answers, Scripted, config, measured, parts
 from tests.helpers.records import Filled, checkpoint, filled_store, prompt
 from tests.helpers.scripted_judges import DuelJudge
 from tests.helpers.spar import project, spar_many
-
-Answers = Mapping[str, Mapping[str, Sequence[str]]]  # policy id -> the question -> its answers
-
-FISH, NO = "Name a fish.", "Say no."
-# The judge of the project: at most three words for FISH, and "no" for NO.
-RIVAL = {FISH: ("cod", "it is a cod"), NO: ("yes", "maybe")}  # scores 1, 0 and 0, 0
-BETTER = {FISH: ("eel", "cod"), NO: ("no", "yes")}  # scores 1, 1 and 1, 0
-
-
-class Scripted(FakeSampler):
-    """Says what the script has; a byte a token and the end, each at -0.5 nats. Remembers what it was asked."""
-
-    def __init__(self, script: Answers, *, die_after: int | None = None) -> None:
-        super().__init__({"train": 2, "eval": 2})
-        self.script, self.die_after = script, die_after
-        self.asked: list[tuple[str, str]] = []
-
-    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
-        for each in prompts:
-            if len(self.asked) == self.die_after:
-                raise KeyboardInterrupt
-            self.asked.append((rnd.policy.id, each.messages[-1]["content"]))
-            yield [self._said(rnd, each, k) for k in (0, 1)]
-
-    def _said(self, rnd: Round, prompt: Prompt, sample: int) -> Completion:
-        text = self.script[rnd.policy.id][prompt.messages[-1]["content"]][sample]
-        tokens = [*text.encode(), 0]
-        made = self._completion(rnd, prompt, sample)
-        return replace(made, text=text, token_ids=tokens, logprobs=[-0.5] * len(tokens))
 
 
 @pytest.fixture
@@ -72,23 +39,6 @@ def filled(tmp_path: Path) -> Iterator[Filled]:
     found = project(tmp_path)
     with chdir(tmp_path):
         yield found
-
-
-def config(*changes: str) -> Config:
-    return read_config("loop.yaml", ["evaluate.n=2", *changes])
-
-
-def parts(ready: Measurement, sampler: FakeSampler) -> Parts:
-    return replace(parts_of(ready, sampler, lambda step, total, chunks: chunks), learner=FakeLearner())
-
-
-def measured(
-    sampler: FakeSampler, *changes: str, candidate: str | None = None, rival: str | None = None, kl: bool = True
-) -> list[Evaluation]:
-    with prepared(config(*changes), candidate, rival) as ready:
-        play_measurement(ready, parts(ready, sampler), kl=kl)
-        assert ready.done
-        return ready.found()
 
 
 def script(filled: Filled) -> Answers:
@@ -139,6 +89,7 @@ def test_nothing_of_it_is_the_loops_and_its_lineage_leads_to_the_loop(filled: Fi
     assert last is not None and (last.policy, last.initial) == (filled.initial, filled.initial)
 
 
+@pytest.mark.slow
 def test_it_finds_what_the_loop_found_of_the_same_checkpoint(tmp_path: Path) -> None:
     """The loop's own round is the independent measurement: the same seeds, the same step, the same numbers."""
     store, initial = DuckStore(tmp_path / "preferences.duckdb"), checkpoint("initial", run="tiny-1")
@@ -177,6 +128,7 @@ def test_a_second_call_makes_nothing_and_needs_no_weights(filled: Filled) -> Non
     assert evaluate_checkpoint(config(), filled.learned[0].id, filled.initial.id) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2])
 def test_killed_and_called_again_it_samples_only_what_is_missing(filled: Filled, after: int) -> None:
     dying = Scripted(script(filled), die_after=after)
@@ -267,6 +219,7 @@ def test_a_checkpoint_that_cannot_be_measured_is_refused(filled: Filled, tiny: P
     assert ask(filled.store, "SELECT count(*) AS n FROM runs") == [{"n": 1}]
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_its_canaries_measures_nothing(filled: Filled, tiny: Path) -> None:
     judge = DuelJudge(lambda first, second: 0.9)  # whatever is shown first
     with prepared(config(), str(tiny), str(tiny)) as ready:
@@ -337,6 +290,7 @@ def test_tokens_are_the_same_where_the_vocabulary_is(tiny: Path, tmp_path: Path)
     assert not same_tokens(here, swapped)
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_is_stored(filled: Filled) -> None:
     found = {(e.round, e.metric): e for e in measured(Scripted(script(filled)))}
     command = ("evaluate", "loop.yaml", "--set", "evaluate.n=2")

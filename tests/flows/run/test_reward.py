@@ -1,6 +1,5 @@
 """A reward model's training as a run of its own: what is stored, that it resumes, and that its labels can be mended."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,7 @@ from sparring.store.db import rows
 from sparring.store.lineage import walk
 from sparring.store.store import DuckStore
 from tests.helpers.records import completion, filled_store, prompt, round_of
-from tests.helpers.tiny import build_tiny_model
-
-GOOD, BAD = "zzzz yes zzzz", "aaaa no aaaa"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-def write_pairs(path: Path, n: int, *, start: int = 0) -> Path:
-    """Answers of z win over answers of a; which comes first alternates."""
-    with path.open("w") as file:
-        for i in range(start, start + n):
-            good, bad = f"{GOOD} {i}", f"{BAD} {i}"
-            a, b = (good, bad) if i % 2 else (bad, good)
-            row = {"prompt": f"question {i}", "response_a": a, "response_b": b, "label": "a" if i % 2 else "b"}
-            file.write(json.dumps(row) + "\n")
-    return path
+from tests.helpers.reward_pairs import write_pairs
 
 
 def config_of(folder: Path, tiny: Path, **changes: Any) -> RewardConfig:
@@ -76,6 +57,7 @@ def test_a_reward_model_is_a_checkpoint_with_lineage(tmp_path: Path, tiny: Path)
     assert train_reward(ready) == made  # done: nothing is trained or stored again
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_ends_with_the_same_weights(tmp_path: Path, tiny: Path) -> None:
     class Stop(Exception):
         pass
@@ -124,6 +106,7 @@ def test_it_learns_from_the_pairs_of_a_run(tmp_path: Path, tiny: Path) -> None:
     assert made.id in {r["checkpoint_id"] for r in ask(ready.store, "SELECT checkpoint_id FROM checkpoints")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "builder"),
     [
@@ -166,6 +149,7 @@ def test_flipped_labels_are_the_share_that_was_asked_for(tmp_path: Path, tiny: P
     assert noisy.held_out == plain.held_out  # who measures is told the truth
 
 
+@pytest.mark.slow
 def test_a_trained_model_judges_and_its_verdicts_lead_back_to_it(tmp_path: Path, tiny: Path) -> None:
     ready = prepare_reward(config_of(tmp_path, tiny))
     made = train_reward(ready)

@@ -41,6 +41,7 @@ def ask(loop: Loop, sql: str) -> list[dict[str, Any]]:
         return rows(con, sql)
 
 
+@pytest.mark.slow
 def test_a_falling_win_rate_stops_the_run_and_names_number_and_bound(tmp_path: Path) -> None:
     sampler = Scripted(
         lambda rnd, i: (6, 7, 5, 1)[rnd.index]
@@ -88,7 +89,7 @@ def test_collapse_of_the_chosen_stops_the_run(tmp_path: Path) -> None:
         operate(make_loop(tmp_path, learner=learner, stop={"chosen_fall": 5}), 3)
 
 
-def test_a_round_waits_for_a_person_and_goes_on_as_decided(tmp_path: Path) -> None:
+def test_a_round_waits_for_a_person_and_resumes_as_decided(tmp_path: Path) -> None:
     first = operate(make_loop(tmp_path, approve=True), 3)
     assert first.waiting == f"round 1 of {RUN} awaits a decision: spar approve {RUN}, or spar reject {RUN}"
     again = operate(make_loop(tmp_path, approve=True), 3)  # nobody has decided: nothing is played
@@ -115,6 +116,7 @@ def test_a_decision_may_be_revised_until_the_next_round_starts(tmp_path: Path) -
     assert ask(loop, "SELECT policy_id FROM rounds WHERE round = 2") == [{"policy_id": revised.policy_id}]
 
 
+@pytest.mark.slow
 def test_a_rollback_keeps_both_branches_and_the_lineage_right(tmp_path: Path) -> None:
     loop = make_loop(tmp_path)
     operate(loop, 3)
@@ -154,6 +156,7 @@ class Failing(FakeSampler):
                 raise StepError("the lights went out")
 
 
+@pytest.mark.slow
 def test_a_round_that_was_given_up_half_way_is_left_as_it_is(tmp_path: Path) -> None:
     loop = make_loop(tmp_path, sampler=Failing(3))
     with pytest.raises(StepError):
@@ -168,6 +171,7 @@ def test_a_round_that_was_given_up_half_way_is_left_as_it_is(tmp_path: Path) -> 
     assert ask(loop, "SELECT count(*) AS n FROM updates WHERE round = 3") == [{"n": 0}]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_decided_is_refused(tmp_path: Path) -> None:
     loop = make_loop(tmp_path, keep={"checkpoints": 1})
     with pytest.raises(ConfigError, match="has played no round yet"):
@@ -186,6 +190,7 @@ def test_what_cannot_be_decided_is_refused(tmp_path: Path) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_retention_keeps_what_is_needed_the_best_and_the_newest(tmp_path: Path) -> None:
     # Longer answers win: round 2 is the best. Its win rate over the initial policy is 1, of the later ones a half.
     sampler = Scripted(lambda rnd, i: (3, 3, 5, 3, 3, 3, 3)[rnd.index])

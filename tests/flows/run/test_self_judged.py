@@ -111,6 +111,7 @@ def test_a_policy_that_cannot_judge_stops_the_round(folder: Path) -> None:
         assert calls == [{"model": loop.start.policy.id, "ours": True}]
 
 
+@pytest.mark.slow
 def test_each_round_is_judged_by_its_own_policy(folder: Path) -> None:
     """Over two rounds with a fake of each policy: scores are read, pairs made, and the lineage is right."""
     judge = SelfJudge(lambda policy: FakeClient(points, model=policy), prompt=str(folder / "short.jinja"), max_tokens=4)
@@ -148,6 +149,7 @@ def test_the_policy_that_a_run_starts_from_must_pass_the_canaries(folder: Path) 
         build(prepare(tried))
 
 
+@pytest.mark.slow
 def test_only_the_duel_that_was_chosen_is_put_to_the_oracle(folder: Path) -> None:
     with opened(folder, "active", ACTIVE) as loop:
         rnd = two_rounds(loop)

@@ -18,9 +18,9 @@ from sparring.loop.round import round_zero
 from sparring.loop.types import Completion, Prompt, PromptOutcome, Round, RunInfo
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
-from tests.test_kill import INITIAL, RUN, contents, prompts
+from tests.helpers.fake_loop import INITIAL, RUN, contents, prompts
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CONFIG = {"name": "flow", "rounds": 2, "policy": {"model": "none"}, "prompts": {"train": "none", "eval": "none"}}
 
 

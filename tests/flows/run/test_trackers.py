@@ -16,6 +16,7 @@ import pytest
 from sparring.flows.run.trackers import MAKERS, Point, check_trackers, read_points
 from sparring.loop.errors import ConfigError
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import RUN, filled_store
 from tests.helpers.spar import python
 
@@ -92,6 +93,7 @@ def expected(logged: Logged) -> dict[tuple[int, str], float]:
     return {(p.step, name): value for p in points for name, value in p.values.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("tensorboard" not in HERE, reason="tensorboard is not installed")
 def test_tensorboard_shows_the_numbers_of_the_store_once(logged: Logged) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -162,6 +164,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
             record = b""
 
 
+@pytest.mark.slow
 def test_trackers_write_nothing_to_stdout(logged: Logged) -> None:
     assert [out for out, _ in logged.said] == ["", ""]
     assert [err for _, err in logged.said if "Traceback" in err] == []
@@ -178,6 +181,7 @@ def test_an_unknown_tracker_is_refused() -> None:
     check_trackers([])
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_not_installed_is_refused_with_the_way_to_get_it(tmp_path: Path) -> None:
     """In a Python that has every package of this one, but not tensorboard."""
     for place in map(Path, sys.path):
@@ -185,10 +189,9 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_way_to_get_it(tmp_p
             if not entry.name.startswith("tensorboard") and not (tmp_path / entry.name).exists():
                 (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / "tensorboard").mkdir()  # a folder of that name, such as W&B makes, is no package
-    root = Path(__file__).parents[3]
     script = f"""
 import sys
-sys.path[:] = [{str(root)!r}, {str(tmp_path)!r}, *(p for p in sys.path if "site-packages" not in p)]
+sys.path[:] = [{str(ROOT)!r}, {str(tmp_path)!r}, *(p for p in sys.path if "site-packages" not in p)]
 from sparring.flows.run.trackers import check_trackers
 from sparring.loop.errors import EnvironmentProblem
 try:

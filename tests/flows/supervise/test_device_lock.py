@@ -10,13 +10,16 @@ import pytest
 from sparring.flows.supervise.device_lock import lock_devices, lock_path
 from sparring.flows.supervise.processes import openers
 from sparring.loop.errors import EnvironmentProblem
-from tests.helpers.spar import ROOT, environment
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import environment
+
+pytestmark = pytest.mark.slow
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from sparring.flows.supervise.device_lock import hold_devices
-held = hold_devices(sys.argv[2:], folder=Path(sys.argv[1]), say=lambda text: print(text, flush=True))
+from sparring.flows.supervise.device_lock import lock_devices
+held = lock_devices(sys.argv[2:], folder=Path(sys.argv[1]), say=lambda text: print(text, flush=True))
 print("held", flush=True)
 time.sleep(1000)
 """

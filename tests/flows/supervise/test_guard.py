@@ -31,9 +31,10 @@ from sparring.loop.errors import EnvironmentProblem, StepTimeout
 from sparring.loop.parts import passthrough
 from sparring.loop.round import play
 from tests.helpers import hanging
+from tests.helpers.fake_loop import contents
 from tests.helpers.hanging import GRACE, STEPS, TIMEOUT
-from tests.helpers.spar import ROOT, environment
-from tests.test_kill import contents
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="guards need POSIX signals")
 BOUND = 60.0  # seconds within which everything must be over, on a very busy machine
@@ -108,6 +109,7 @@ def hung(stores: dict[str, Path]) -> dict[str, Started]:
     return {how: start("-m", "tests.helpers.hanging", stores[how], how) for how in ("soft", "native")}
 
 
+@pytest.mark.slow
 def test_every_step_that_hangs_is_ended_with_its_children(hung: dict[str, Started], stores: dict[str, Path]) -> None:
     """Where signals are handled the step raises, and the same process can go on."""
     out, err = hung["soft"].process.communicate(timeout=120)
@@ -122,6 +124,7 @@ def test_every_step_that_hangs_is_ended_with_its_children(hung: dict[str, Starte
     assert contents(stores["soft"]) == contents(stores["undisturbed"])
 
 
+@pytest.mark.slow
 def test_every_step_that_hangs_in_native_code_is_killed_with_its_children(
     hung: dict[str, Started], stores: dict[str, Path]
 ) -> None:
@@ -330,6 +333,7 @@ def test_a_run_that_a_person_stopped_does_not_lose_its_time(tmp_path: Path) -> N
     assert (out, err, run.process.returncode) == ("done\n", "", 0)
 
 
+@pytest.mark.slow
 def test_closing_leaves_nothing(tmp_path: Path) -> None:
     """As often as a nightly run of three weeks: no handle, no process, no handler, no mark."""
     handler, before = signal.getsignal(signal.SIGALRM), set(os.listdir("/proc/self/fd"))
@@ -376,6 +380,7 @@ def test_a_companion_that_is_gone_is_reported_by_the_next_limit() -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_the_companion_imports_nothing_heavy() -> None:
     script = "import sys, sparring.flows.supervise.companion\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

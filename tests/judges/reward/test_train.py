@@ -50,6 +50,7 @@ def state_of(model: RewardModel) -> str:
     return tensors_key([*model.parameters(), *model.head.buffers()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -76,6 +77,7 @@ def test_it_learns_what_labels_say(options: dict[str, Any], tiny: Path, tmp_path
         assert history[-1][f"accuracy_{i}"] > 0.85
 
 
+@pytest.mark.slow
 def test_labels_that_mean_nothing_teach_nothing(tiny: Path, tmp_path: Path) -> None:
     # The winner by z: half of the labels say so, half the contrary.
     model, asked = make(tiny, **FROZEN | {"epochs": 5})
@@ -84,6 +86,7 @@ def test_labels_that_mean_nothing_teach_nothing(tiny: Path, tmp_path: Path) -> N
     assert 0.4 < accuracy(model, pairs(300, seed=1, shuffled=True)) < 0.6
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_stays_and_its_features_are_shared(tiny: Path, tmp_path: Path) -> None:
     seen: list[str] = []
 
@@ -113,8 +116,9 @@ RESUMED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_killed_training_goes_on_to_the_same_bits(name: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_bits(name: str, tiny: Path, tmp_path: Path) -> None:
     options = RESUMED[name] | {"batch_size": 4, "save_seconds": 0.0, "warmup": 0.3, "seed": 5}
     given, unlabelled = pairs(24), pairs(6, seed=7)
     model, asked = make(tiny, **options)
@@ -162,6 +166,7 @@ def test_prototypes_start_from_training_pairs_once(tiny: Path, tmp_path: Path) -
     torch.testing.assert_close(model.head.prototypes.detach(), found, atol=1e-5, rtol=1e-4)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_first_stage_that_is_done_is_not_done_again(tiny: Path, tmp_path: Path) -> None:
     options = RESUMED["lora"] | {"batch_size": 8}
     seen: list[str] = []
@@ -365,7 +370,8 @@ def deltas(model: RewardModel, given: Sequence[Preference]) -> Tensor:
     return chosen - rejected
 
 
-def test_members_on_a_frozen_backbone_are_so_many_single_trainings(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_members_on_a_frozen_backbone_train_as_single_models_do(tiny: Path, tmp_path: Path) -> None:
     options = FROZEN | {"epochs": 2, "batch_size": 8, "max_grad_norm": 1e9}  # the norm is taken over all members
     ensemble, asked = make(tiny, **options | {"members": 3})
     single, alone = make(tiny, **options)
@@ -390,6 +396,7 @@ def test_members_on_a_frozen_backbone_have_their_own_orders(tiny: Path, tmp_path
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_lora_ensemble_learns_in_two_stages(tiny: Path, tmp_path: Path) -> None:
     model, asked = make(tiny, **WHOLE | {"freeze": "lora", "members": 2, "lr": 3e-3, "first_lr": 1e-3, "epochs": 2})
     original = {name: p.detach().clone() for name, p in model.backbone.named_parameters()}
@@ -418,6 +425,7 @@ def test_a_lora_ensemble_learns_in_two_stages(tiny: Path, tmp_path: Path) -> Non
     torch.testing.assert_close(deltas(RewardModel.load(tmp_path / "saved"), pairs(9)), deltas(model, pairs(9)))
 
 
+@pytest.mark.slow
 def test_grm_trains_the_language_model_too(tiny: Path, tmp_path: Path) -> None:
     found = []
     for share in (0.0, 0.5):

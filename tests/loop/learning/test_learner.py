@@ -69,6 +69,7 @@ def test_it_learns_what_was_chosen(tiny: Path, tmp_path: Path) -> None:
     assert {step.update_id for step in steps} == {update.id}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge"])
 def test_any_split_into_micro_batches_gives_the_same_weights(loss: str, tiny: Path, tmp_path: Path) -> None:
     policy, found = initial(tiny), []
@@ -89,6 +90,7 @@ def test_any_split_into_micro_batches_gives_the_same_weights(loss: str, tiny: Pa
             assert other_step == pytest.approx(step, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_one_seed_one_result(tiny: Path, tmp_path: Path) -> None:
     policy, found = initial(tiny), []
     for run, seed in enumerate((5, 5, 6)):
@@ -98,6 +100,7 @@ def test_one_seed_one_result(tiny: Path, tmp_path: Path) -> None:
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_p_chosen_reaches_the_loss(tiny: Path, tmp_path: Path) -> None:
     policy, learner = initial(tiny), make_learner(tmp_path)
     pairs = scored(learner, policy, unscored(tiny))
@@ -109,6 +112,7 @@ def test_p_chosen_reaches_the_loss(tiny: Path, tmp_path: Path) -> None:
         learner.learn(round_of(policy), with_column(pairs, "p_chosen", [0.5] * N))
 
 
+@pytest.mark.slow
 def test_a_pair_of_weight_0_teaches_nothing(tiny: Path, tmp_path: Path) -> None:
     policy, learner = initial(tiny), make_learner(tmp_path, token_budget=1)
     pairs = scored(learner, policy, unscored(tiny))
@@ -149,6 +153,7 @@ def test_an_update_without_effect_is_refused(tiny: Path, tmp_path: Path) -> None
         learner.learn(round_of(initial(tiny)), with_column(pairs, "reference", under([[-10.0, -10.0]] * N, pairs)))
 
 
+@pytest.mark.slow
 def test_a_saved_model_comes_back_the_same(tiny: Path, tmp_path: Path) -> None:
     policy, learner = initial(tiny), make_learner(tmp_path)
     candidate, _, _ = learner.learn(round_of(policy), scored(learner, policy, unscored(tiny)))

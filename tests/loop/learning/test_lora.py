@@ -17,6 +17,8 @@ from sparring.loop.learning.preference_method import Preference
 from sparring.loop.learning.preference_terms import Terms
 from tests.helpers.learner_pairs import N, gaps, initial, round_of, scored, unscored
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

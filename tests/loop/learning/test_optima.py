@@ -149,6 +149,7 @@ def play(seed: int, optimism: float, source: str, rounds: int = 30, n: int = 8, 
     return float(logits.detach().softmax(0)[RARE])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "optimism"), [("selm", 0.05), ("xpo", 0.1)])
 def test_optimism_finds_an_arm_that_passive_learning_misses(source: str, optimism: float) -> None:
     """Of 16 seeds: SELM 16 at weights from 0.02 to 0.1, XPO 10 to 13; passive learning 2 and 0."""

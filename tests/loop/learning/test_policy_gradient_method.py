@@ -20,6 +20,8 @@ from sparring.loop.learning.policy_options import ALGORITHMS, algorithm
 from sparring.loop.types import Checkpoint
 from tests.helpers.learner_pairs import N, initial, round_of, unscored
 
+pytestmark = pytest.mark.slow
+
 REALS = pa.list_(pa.float64())
 
 
@@ -107,7 +109,7 @@ def test_the_critic_and_both_optimizers_are_in_the_checkpoint(tiny: Path, tmp_pa
         assert steps == [3.0, 6.0]  # of 7 prompts, 3 a step
 
 
-def test_a_reward_average_goes_on_from_round_to_round(tiny: Path, tmp_path: Path) -> None:
+def test_a_reward_average_continues_across_rounds(tiny: Path, tmp_path: Path) -> None:
     learner = learner_of(tmp_path, "reinforce", kl_coef=0.0)
     one, first, _ = learner.learn(round_of(initial(tiny)), rollout(learner, tiny))
     assert (first.metrics["baseline"], first.metrics["baseline_count"]) == (0.5, 14.0)
@@ -118,7 +120,7 @@ def test_a_reward_average_goes_on_from_round_to_round(tiny: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("killed_in", ["policy", "critic", "both"])
-def test_a_killed_ppo_update_goes_on_to_the_same_bits(killed_in: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_ppo_update_resumes_to_the_same_bits(killed_in: str, tiny: Path, tmp_path: Path) -> None:
     """Six steps of the policy, then six of the critic; a kill in either."""
     policy = round_of(initial(tiny))
     whole = learner_of(tmp_path / "whole", epochs=2)
@@ -156,7 +158,7 @@ def test_n_plus_takes_four_epochs_with_its_own_eps(tiny: Path, tmp_path: Path) -
     assert len(steps) == 4 and all("critic_value_loss" in step.metrics for step in steps)
 
 
-def test_adapters_are_learned_too_and_begin_anew(tiny: Path, tmp_path: Path) -> None:
+def test_adapters_are_trained_and_start_fresh_in_each_update(tiny: Path, tmp_path: Path) -> None:
     learner = learner_of(tmp_path, lora=Lora(r=4, alpha=8))
     one, _, _ = learner.learn(round_of(initial(tiny)), rollout(learner, tiny))
     assert not (
@@ -176,7 +178,7 @@ def test_answers_of_a_dataset_are_refused(tiny: Path, tmp_path: Path) -> None:
         learner.learn(round_of(initial(tiny)), table)
 
 
-def test_one_answer_to_a_prompt_has_nothing_to_be_compared_with(tiny: Path, tmp_path: Path) -> None:
+def test_one_answer_per_prompt_has_nothing_to_compare_with(tiny: Path, tmp_path: Path) -> None:
     learner = learner_of(tmp_path, "rloo")
     table = rollout(learner, tiny)
     first = table.slice(0, 1).to_pylist()[0]

@@ -51,6 +51,7 @@ def alone(folder: Path, rows: list[Row]) -> torch.Tensor:
         return torch.stack([completion_logprobs(model, collate([row])) for row in rows])
 
 
+@pytest.mark.slow
 def test_kto_compares_with_answers_to_other_prompts(tiny: Path, other: Path, tmp_path: Path) -> None:
     """z0 = max(0, mean log-ratio of the next row's answers), over the whole batch however it is cut."""
     pairs = unscored(tiny)
@@ -73,7 +74,7 @@ def test_kto_compares_with_answers_to_other_prompts(tiny: Path, other: Path, tmp
     assert z0 > 0.01  # or the test could not tell
 
 
-def test_bco_goes_on_from_earlier_steps(tiny: Path, tmp_path: Path) -> None:
+def test_bco_continues_from_earlier_steps(tiny: Path, tmp_path: Path) -> None:
     policy = initial(tiny)
     learner = learner_of(tmp_path, Terms(bind("bco", beta=1.0), beta=1.0), baseline="running", epochs=3)
     _, _, steps = learner.learn(round_of(policy), scored(learner, policy, unscored(tiny)))
@@ -171,7 +172,7 @@ def test_optimism_looks_at_the_reference_sample(tiny: Path, other: Path, tmp_pat
 
 
 def test_rationales_are_learned_where_there_are_any(tiny: Path, tmp_path: Path) -> None:
-    """RDPO (arXiv:2407.14477): their mean negative log-prob a token is added; a pair without one adds nothing."""
+    """RDPO (arXiv:2407.14477): their mean negative log-prob per token is added; a pair without one adds nothing."""
     policy = initial(tiny)
     terms = Terms(
         bind("sigmoid"),
@@ -277,7 +278,7 @@ def test_what_is_learned_from_must_be_what_the_loss_takes(tiny: Path, tmp_path: 
         learner_of(tmp_path, GroupTerms(bind_group("sft"))).learn(round_of(initial(tiny)), unscored(tiny))
 
 
-def test_kl_is_measured_a_token_at_a_time(tiny: Path, other: Path, tmp_path: Path) -> None:
+def test_kl_is_measured_per_token(tiny: Path, other: Path, tmp_path: Path) -> None:
     table = scored(make_learner(tmp_path / "x"), initial(other), unscored(tiny))
     rows = TrainingRows.read(table, str(tiny)).rows
     one, two = (load_model(f, CPU) for f in (tiny, other))

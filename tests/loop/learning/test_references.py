@@ -60,6 +60,7 @@ def test_an_average_over_rounds(tiny: Path, other: Path, tmp_path: Path) -> None
     assert learner.anchor(round_of(rnd.initial)) == rnd.initial
 
 
+@pytest.mark.slow
 def test_a_synced_reference_is_where_the_policy_was(tiny: Path, tmp_path: Path) -> None:
     """With alpha 1 and a sync at every step, each step starts at the reference: margin 0 and loss ln 2, always."""
     pairs = unscored(tiny)
@@ -78,6 +79,7 @@ def test_a_synced_reference_is_where_the_policy_was(tiny: Path, tmp_path: Path) 
     assert update.reference_ids == [policy.id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_killed_update_has_its_synced_reference_back(every: int, tiny: Path, tmp_path: Path) -> None:
     policy, pairs = initial(tiny), unscored(tiny)

@@ -34,8 +34,9 @@ def told(learner: TorchLearner, policy: Checkpoint, pairs: Any) -> dict[str, lis
     return {each.completion_id: list(each.token_logprobs) for chunk in learner.score(policy, pairs) for each in chunk}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 5, STEPS])
-def test_a_killed_update_goes_on_where_it_was(step: int, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_update_resumes_where_it_stopped(step: int, tiny: Path, tmp_path: Path) -> None:
     policy = initial(tiny)
     # Warm-up and decay, so that a schedule begun anew would show.
     options: dict[str, Any] = {"batch_size": 2, "epochs": 2, "save_seconds": 0.0, "warmup": 0.4, "schedule": "linear"}
@@ -76,6 +77,7 @@ def full_disk(room: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["state", "checkpoint"])
 def test_a_full_disk_is_said_leaves_nothing_half_and_costs_no_step(
     save_seconds: float, tiny: Path, tmp_path: Path
@@ -92,6 +94,7 @@ def test_a_full_disk_is_said_leaves_nothing_half_and_costs_no_step(
     assert found.weights_sha256 == expected.weights_sha256
 
 
+@pytest.mark.slow
 def test_killed_twice_by_the_same_learner(tiny: Path, tmp_path: Path) -> None:
     policy, kill_at = initial(tiny), [2, 3]
 
@@ -112,6 +115,7 @@ def test_killed_twice_by_the_same_learner(tiny: Path, tmp_path: Path) -> None:
     assert (candidate.weights_sha256, steps) == (expected.weights_sha256, expected_steps)
 
 
+@pytest.mark.slow
 def test_learned_but_not_told(tiny: Path, tmp_path: Path) -> None:
     # Dead between the checkpoint's rename and the store's commit: the same update is made again over it.
     policy, learner = initial(tiny), make_learner(tmp_path)

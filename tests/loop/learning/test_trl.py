@@ -71,6 +71,7 @@ def ours(tiny: Path, other: Path) -> Logps:
     return Logps(policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1], tokens[:, 0], tokens[:, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "beta", "name", "options"),
     [("sigmoid", 0.1, "sigmoid", {}), ("ipo", 0.3, "ipo", {"length_norm": True}), ("hinge", 0.02, "hinge", {})],
@@ -87,6 +88,7 @@ def test_dpo_trainer(
     assert found["loss"] == pytest.approx(bind(name, beta=beta, **options)(ours).mean().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_whole_update_is_that_of_dpo_trainer(tiny: Path, tmp_path: Path) -> None:
     both: dict[str, Any] = {"beta": 0.3, "max_grad_norm": 0.5, "weight_decay": 0.1}
     trainer = peer(tiny, tiny, tmp_path, **both, max_steps=4, learning_rate=1e-4, lr_scheduler_type="linear")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from sparring.loop.pairing.pipeline import Ask, pairing
 from sparring.loop.types import Example, Experience, Pair, PromptOutcome, derive_seed
 from tests.helpers.candidates import Answer, gathered
 from tests.helpers.experience import ROUND
+from tests.helpers.paths import ROOT
 
 OPTIONS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "best_worst": {"per_prompt": st.integers(1, 3), "min_margin": st.floats(0, 1)},
@@ -177,10 +177,9 @@ for kind, options in (("best_random", {"seed": 7}), ("contrast", {"mode": "mixed
 
 
 def test_another_process_chooses_the_same() -> None:
-    root = Path(__file__).parents[3]
     said = [
         subprocess.run(
-            [sys.executable, "-c", SCRIPT], cwd=root, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", SCRIPT], cwd=ROOT, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
         )
         for seed in ("1", "2")
     ]

@@ -73,6 +73,7 @@ def played(values: Mapping[str, Any], rounds: int) -> Iterator[Ask]:
         store.close()
 
 
+@pytest.mark.slow
 def test_two_rounds_learn_from_steps(world: Path, tmp_path: Path) -> None:
     with played(config(world, tmp_path), 2) as ask:
         refuse_wrong(ask)
@@ -109,6 +110,7 @@ def refuse_wrong(ask: Ask) -> None:
     assert tokens["mean"] < whole["mean"] - 0.3  # what the siblings share is not learned from
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_is_that_of_the_whole_answers(world: Path, tmp_path: Path) -> None:
     """The tokens that siblings share add the same to both log-ratios. After the first step the loss is not log 2."""
     losses, learn = [], {"lr": 1e-4, "epochs": 4, "batch_size": 64}  # one batch: they are made of rows of like length

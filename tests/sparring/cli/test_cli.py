@@ -11,6 +11,8 @@ from sparring.store.store import DuckStore
 from tests.helpers.records import Filled, prompt
 from tests.helpers.spar import Said, contents, project, python, spar, spar_many
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {"torch", "vllm", "prefect", "transformers"}
 COMMANDS = {"run", "resume", "status", "sql", "show", "lineage", "export", "init", "doctor"}
 

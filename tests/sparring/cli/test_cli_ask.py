@@ -9,6 +9,8 @@ from sparring.store.questions import QUESTIONS
 from tests.helpers.records import filled_store
 from tests.helpers.spar import Said, spar_many
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "list": ("ask", "--format", "json"),
     "list for people": ("ask",),

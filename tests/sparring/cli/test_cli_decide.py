@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.spar import project, spar_many
+
+pytestmark = pytest.mark.slow
 
 
 def test_decisions_from_the_command_line(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_command_docs import blocks
-from tests.helpers.spar import ROOT, Said, contents, project, spar_many
+from tests.helpers.pages import blocks
+from tests.helpers.paths import ROOT
+from tests.helpers.spar import Said, contents, project, spar_many
+
+pytestmark = pytest.mark.slow
 
 # The exports of the page, of the run that is here.
 TEXT = (ROOT / "docs" / "exchange.md").read_text()

@@ -13,6 +13,8 @@ from sparring.store.store import DuckStore
 from tests.helpers.flaky_server import FlakyServer
 from tests.helpers.spar import Said, spar_many
 
+pytestmark = pytest.mark.slow
+
 PAIRS = 24
 
 

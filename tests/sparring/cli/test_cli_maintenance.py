@@ -13,6 +13,8 @@ from sparring.loop.types import Checkpoint
 from tests.helpers.records import evaluations, filled_store, round_of, update
 from tests.helpers.spar import project, spar_many
 
+pytestmark = pytest.mark.slow
+
 
 def test_care_from_the_command_line(tmp_path: Path) -> None:
     filled = project(tmp_path)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.run.test_reward import write_pairs
+from tests.helpers.reward_pairs import write_pairs
 from tests.helpers.spar import spar, spar_many
 from tests.helpers.tiny import build_tiny_model
+
+pytestmark = pytest.mark.slow
 
 CONFIG = """\
 name: rm

@@ -9,6 +9,8 @@ from sparring.store.db import migrations
 from tests.helpers.records import Filled
 from tests.helpers.spar import CONFIG, TRAIN, Said, contents, project, python, spar_many
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Session:

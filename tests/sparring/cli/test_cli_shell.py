@@ -14,6 +14,8 @@ from sparring.store.store import DuckStore
 from tests.helpers.records import prompt
 from tests.helpers.spar import Said, environment, project, python
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """\
 SELECT 1 AS a; SELECT ';' AS b;
 
@@ -64,7 +66,7 @@ def test_the_first_error_in_a_pipe_ends_it(folder: Path, given: str, message: st
     assert not (folder / "stolen").exists()
 
 
-def test_a_terminal_has_a_prompt_and_goes_on_after_errors(folder: Path) -> None:
+def test_a_terminal_has_a_prompt_and_continues_after_errors(folder: Path) -> None:
     with Terminal(folder) as terminal:
         terminal.type("SELECT 1 +\n", "..> ")
         terminal.type("41 AS answer;\n", "spar> ")

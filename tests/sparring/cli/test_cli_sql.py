@@ -17,6 +17,8 @@ from pyarrow import parquet
 
 from tests.helpers.spar import Said, contents, environment, project, python, spar_many
 
+pytestmark = pytest.mark.slow
+
 QUERY = "SELECT pair_id, prompt, margin, round FROM pair_texts ORDER BY round"
 VALUES = """SELECT sum(n)::HUGEINT AS total, sum(round) AS rounds, 1.5::DECIMAL(3, 1) AS part, NULL AS none,
     DATE '2026-01-02' AS day, [1, 2] AS list, 'a "b", c' AS text, true AS flag

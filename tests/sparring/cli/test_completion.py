@@ -14,6 +14,8 @@ import pytest
 from tests.helpers.records import Filled
 from tests.helpers.spar import contents, environment, project, python
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {"torch", "vllm", "prefect", "transformers", "accelerate"}
 # `spar` as a console script: its name is in what bash is told, and in the variable that it sets.
 SPAR = """#!{python}

@@ -50,9 +50,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 def test_every_folder_is_a_template() -> None:
-    assert {folder.name for folder in FOLDER.iterdir() if folder.is_dir()} == set(TEMPLATES) == set(PROMPTS)
+    folders = {folder.name for folder in FOLDER.iterdir() if folder.is_dir()} - {"__pycache__"}
+    assert folders == set(TEMPLATES) == set(PROMPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_is_copied_and_runs_dry(written: Written, name: str) -> None:
     init, dry = written.init[name], written.dry[name]
@@ -65,6 +67,7 @@ def test_a_template_is_copied_and_runs_dry(written: Written, name: str) -> None:
     assert f"measured on {held_out} held-out prompts" in dry.err
 
 
+@pytest.mark.slow
 def test_templates_are_listed_and_a_wrong_name_too(written: Written) -> None:
     listed, unknown, taken = written.others
     assert [line.split()[0] for line in listed.out.splitlines()] == list(TEMPLATES)

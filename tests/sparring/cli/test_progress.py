@@ -24,9 +24,8 @@ from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero
 from sparring.loop.types import Group, JudgeCall, Judgement, LogProb, Prompt, Round, RunInfo
 from sparring.store.store import DuckStore
-from tests.test_kill import INITIAL, RUN, prompts
-
-ROOT = Path(__file__).parents[3]
+from tests.helpers.fake_loop import INITIAL, RUN, prompts
+from tests.helpers.paths import ROOT
 
 
 def test_rates_and_what_is_left_are_known_or_none() -> None:
@@ -271,7 +270,8 @@ class Killed(Exception):
     pass
 
 
-def test_a_round_gone_on_with_does_not_stand_for_a_whole_one(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_resumed_round_does_not_count_as_a_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "store.duckdb"
     killed = Session(DuckStore(path))
     killed.dies_in_learning = True
@@ -348,6 +348,7 @@ def terminal(**environment: str) -> tuple[str, str]:
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 
 
+@pytest.mark.slow
 def test_in_a_real_terminal_lines_change_in_place_and_data_stays_apart() -> None:
     seen, out = terminal()
     assert out == "data\n"
@@ -360,18 +361,21 @@ def test_in_a_real_terminal_lines_change_in_place_and_data_stays_apart() -> None
     assert COLOR.search(seen)
 
 
+@pytest.mark.slow
 def test_no_color_is_respected() -> None:
     seen, _ = terminal(NO_COLOR="1")
     assert "training" in seen
     assert not COLOR.search(seen)
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_lines() -> None:
     seen, _ = terminal(TERM="dumb")
     assert "\x1b" not in seen
     assert "at 8" in seen
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_ends_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)

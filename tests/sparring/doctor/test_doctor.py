@@ -15,11 +15,13 @@ from threading import Thread
 from typing import Any
 
 import psutil
+import pytest
 
 from sparring.doctor import Finding, machine, places, running
 from sparring.flows.supervise.processes import guarded_by, is_living, orphans
+from tests.helpers.paths import ROOT
 from tests.helpers.records import filled_store
-from tests.helpers.spar import ROOT, environment, spar_many
+from tests.helpers.spar import environment, spar_many
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -181,6 +183,7 @@ def test_vllm_that_crashes_is_a_finding() -> None:
     assert not found.ok and "code -6" in found.found and "sparring[cpu]" in found.remedy
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_are_real(tmp_path: Path) -> None:
     page = (ROOT / "docs/limits.md").read_text()
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("spar ")]

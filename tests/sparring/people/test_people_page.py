@@ -18,8 +18,11 @@ from filelock import FileLock
 from sparring.people.server import listen, people_server
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.people import MARKUP, answered_store, number, said, session_of
-from tests.helpers.spar import ROOT, environment
+from tests.helpers.spar import environment
+
+pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -19,6 +19,7 @@ from sparring.report.svg import look, panels, styled, svg
 from sparring.report.text import interval, number, visible
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import INFO, filled_store
 from tests.helpers.report_store import (
     ALPHA,
@@ -36,7 +37,7 @@ from tests.helpers.report_store import (
     report_store,
     win_rate,
 )
-from tests.helpers.spar import ROOT, spar_many
+from tests.helpers.spar import spar_many
 
 pytestmark = pytest.mark.timeout(120)
 PLOTS = {
@@ -216,6 +217,7 @@ def test_numbers_in_words() -> None:
     assert visible("a\r\nb\tc\x1b\x85") == "a\nb\tc⟨U+001B⟩⟨U+0085⟩"
 
 
+@pytest.mark.slow
 def test_the_page_is_the_same_twice_and_asks_for_nothing(store: DuckStore, page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert write_report(store, ["alpha"], tmp_path / "deep" / "again.html").read_text(encoding="utf-8") == text
@@ -246,6 +248,7 @@ def test_a_run_of_one_step_and_a_reward_model(tmp_path: Path) -> None:
     assert "measured" in text and "<td>win_rate</td>" in text and "<svg" not in text
 
 
+@pytest.mark.slow
 def test_the_command(store: DuckStore, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
@@ -269,6 +272,7 @@ def test_the_command(store: DuckStore, tmp_path: Path) -> None:
     assert sorted(file.name for file in folder.iterdir()) == [f"report-{NEW}.html", "x"]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_reports_work(tmp_path: Path) -> None:
     DuckStore(tmp_path / "preferences.duckdb").add([[INFO]])  # a run without a round: nothing to draw, so it is quick
     text = (ROOT / "docs/report.md").read_text()

@@ -1,4 +1,4 @@
-"""A small sweep that is really played: it fails in part, is killed twice, and goes on, here and by commands."""
+"""A small sweep that is really played: it fails in part, is killed twice, and resumes, in-process and by commands."""
 
 import json
 import os
@@ -29,6 +29,8 @@ from sparring.sweeps.play import play_points
 from tests.helpers.kept_store import KeptStore
 from tests.helpers.spar import environment
 from tests.helpers.sweeps import NAMES, planned, write
+
+pytestmark = pytest.mark.slow
 
 TABLES = {"runs", "rounds", "completions", "judgements", "pairs", "examples", "updates", "update_steps", "evaluations"}
 
@@ -109,7 +111,7 @@ def swept(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swep
         yield Swept(folder, plan, played, failed, before)
 
 
-def test_a_point_that_fails_is_reported_and_the_others_go_on(swept: Swept) -> None:
+def test_a_point_that_fails_is_reported_and_the_others_continue(swept: Swept) -> None:
     assert swept.played[0] == NAMES
     assert list(swept.failed[0]) == ["tiny-copied-dpo", "tiny-copied-kto"]
     assert "copied holds no model" in swept.failed[0]["tiny-copied-dpo"]

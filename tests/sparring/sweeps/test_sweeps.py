@@ -13,8 +13,8 @@ from sparring.store.store import DuckStore
 from sparring.sweeps.comparison import COLUMNS, results
 from sparring.sweeps.plan import changed_by, plan_sweep
 from sparring.sweeps.sweep_file import read_sweep
+from tests.helpers.paths import ROOT
 from tests.helpers.report_store import ALPHA, BETA, NEW, checkpoint_id, pass_rate, report_store, win_rate
-from tests.helpers.spar import ROOT
 from tests.helpers.sweeps import CONFIG, NAMES, planned, write
 
 SHIPPED = sorted((ROOT / "examples" / "sweeps").glob("*.yaml"))

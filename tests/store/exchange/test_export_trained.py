@@ -12,6 +12,8 @@ from sparring.store.exchange import Asked, Wanted, export, import_rows
 from tests.helpers.kept_store import KeptStore
 from tests.helpers.tiny import build_tiny_model
 
+pytestmark = pytest.mark.slow
+
 REASON = "TRL is the peer of these exports; it comes with the dev extra"
 
 

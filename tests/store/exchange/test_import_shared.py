@@ -1,7 +1,6 @@
 """Public preference data, imported and exported again: the same rows, with ties, votes and every further column."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from pyarrow import parquet
 from sparring.loop.labelled_pairs import read_preferences
 from sparring.store.exchange import Asked, Wanted, export, import_rows
 from tests.helpers.kept_store import KeptStore
+from tests.helpers.paths import DATA
 
-DATA = Path(os.environ.get("SPARRING_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 NAMES = ("alpacaeval_derived", "alpacaeval_direct", "hh_harmless", "mtbench_llmeval2_faireval", "pandalm", "qafeedback")
 ROWS = 150
 

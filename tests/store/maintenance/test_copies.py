@@ -10,12 +10,13 @@ import pytest
 
 from sparring.loop.errors import StoreBusy, StoreError
 from sparring.store.db import Database
-from sparring.store.maintenance.check import tables
 from sparring.store.maintenance.copies import backup, compact
 from sparring.store.maintenance.parts import check_parts, merge, parts_of
 from sparring.store.parts import parts_folder
 from sparring.store.store import DuckStore
+from tests.helpers.paths import ROOT
 from tests.helpers.records import completion, filled_store, judgement, prompt
+from tests.helpers.store_files import rows_of
 
 HOLD = "import sys, duckdb; con = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.readline()"
 FULL = """
@@ -32,13 +33,6 @@ for step in (compact, lambda db: backup(db, Path(sys.argv[1] + ".kept"))):
     except StoreError as error:
         print(str(error).replace(chr(10), " "))
 """
-ROOT = Path(__file__).parents[3]
-Rows = dict[str, list[tuple[Any, ...]]]
-
-
-def contents(path: Path) -> Rows:
-    with Database(path).read() as con:
-        return {name: sorted(con.execute(f"FROM {name}").fetchall(), key=repr) for name in tables(con)}
 
 
 def schema(path: Path) -> list[tuple[Any, ...]]:
@@ -58,7 +52,7 @@ def test_a_backup_is_the_store_and_writes_over_nothing(tmp_path: Path) -> None:
     to.parent.mkdir()
     counts = backup(store.db, to)
     assert counts["completions"] == 16
-    assert contents(to) == contents(store.db.path)
+    assert rows_of(to) == rows_of(store.db.path)
     assert schema(to) == schema(store.db.path)
     assert DuckStore(to).add([[prompt("Hello?")]]) == 1  # it is a store
     before = to.read_bytes()
@@ -76,17 +70,17 @@ def test_a_backup_has_what_a_killed_writer_left_in_the_log(tmp_path: Path) -> No
     script = f"import os, duckdb; con = duckdb.connect({str(path)!r}); {late}"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     backup(Database(path), tmp_path / "b.duckdb")
-    assert [row[0] for row in contents(tmp_path / "b.duckdb")["judges"]] == ["late"]
+    assert [row[0] for row in rows_of(tmp_path / "b.duckdb")["judges"]] == ["late"]
 
 
 def test_a_disk_without_room_leaves_the_store_and_no_half_copy(tmp_path: Path) -> None:
     path = filled_store(tmp_path / "a.duckdb").store.db.path
-    before = contents(path)
+    before = rows_of(path)
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], cwd=ROOT, capture_output=True, text=True, check=True)
     said = done.stdout.splitlines()
     assert len(said) == 2
     assert all("could not be copied" in line and "check free space with: df -h" in line for line in said)
-    assert contents(path) == before
+    assert rows_of(path) == before
     assert {each.name for each in tmp_path.iterdir()} == {"a.duckdb", "a.duckdb.lock", "a.parts"}
     with pytest.raises(StoreError, match=r"there is no folder .*; create it"):
         backup(Database(path), tmp_path / "nowhere" / "b.duckdb")
@@ -97,11 +91,11 @@ def test_compacting_gives_the_room_of_deleted_rows_back(tmp_path: Path) -> None:
     store.add([[prompt(f"{k}: {'?' * 100} {k * 7919}") for k in range(20_000)]])
     with store.db.write() as con:
         con.execute("DELETE FROM prompts WHERE messages::VARCHAR LIKE '%???%'")
-    rows, made = contents(store.db.path), schema(store.db.path)
+    rows, made = rows_of(store.db.path), schema(store.db.path)
     before, after = compact(store.db)
     assert before > after + 500_000
     assert after == store.db.path.stat().st_size
-    assert contents(store.db.path) == rows
+    assert rows_of(store.db.path) == rows
     assert schema(store.db.path) == made
     assert not list(tmp_path.glob("*compacting*"))
 

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from sparring.loop.errors import DataError, StoreError
 from sparring.loop.types import Example, JudgeCall, JudgeInfo, Judgement, Update, UpdatePair
-from sparring.store.maintenance.check import check, tables
+from sparring.store.maintenance.check import check
 from sparring.store.maintenance.forget import forget, plan
 from sparring.store.maintenance.parts import check_parts, parts_of
 from sparring.store.maintenance.prompt_rows import holding
@@ -33,6 +31,7 @@ from tests.helpers.records import (
     prompt,
     round_of,
 )
+from tests.helpers.store_files import files_with
 
 SECRET = "Ada Vantongerloo-Quist lives at 7 Zwijnaardse Steenweg"
 MARKS = ("Vantongerloo", "Zwijnaardse", "QuistSays", "QuistJudged", "QuistReplied", "QuistMeant")
@@ -60,34 +59,19 @@ def with_a_secret(path: Path) -> Filled:
     return filled
 
 
-def everything_in(folder: Path) -> Iterator[tuple[str, str]]:
-    """Each file, with its bytes as text and with all that a reader of its format sees."""
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        yield path.name, path.read_bytes().decode("latin-1")
-        if path.suffix == ".parquet":
-            yield path.name, repr(duckdb.execute(f"FROM '{path}'").fetchall())
-        elif path.suffix == ".duckdb":
-            with duckdb.connect(str(path), read_only=True) as con:
-                yield path.name, "".join(repr(con.execute(f"FROM {name}").fetchall()) for name in tables(con))
-
-
-def found_in(folder: Path, words: tuple[str, ...]) -> set[str]:
-    return {name for name, text in everything_in(folder) if any(word in text for word in words)}
-
-
 def test_nothing_of_it_is_left_in_any_file(tmp_path: Path) -> None:
     store = with_a_secret(tmp_path / "a.duckdb").store
     for name in ("a.damaged-1.duckdb", "a.compacting.duckdb"):  # as rebuilds and kills leave them
         shutil.copy(publish(store.db), tmp_path / name)
     (parts_folder(store.db.path) / "prompts" / "1.parquet.partial").write_text(SECRET)
-    before = found_in(tmp_path, MARKS)
+    before = files_with(tmp_path, MARKS)
     assert {"a.duckdb", "a.read.duckdb", "a.damaged-1.duckdb", "a.compacting.duckdb", "1.parquet.partial"} < before
     ids = (GONE.id, completion(round_of(3, checkpoint("two"), checkpoint("initial"), ()), GONE).id)
     done = forget(store.db, [GONE.id], "asked by the person", "me")
-    assert found_in(tmp_path, MARKS) == set()
-    assert found_in(tmp_path, ids[1:]) == set()
+    assert files_with(tmp_path, MARKS) == set()
+    assert files_with(tmp_path, ids[1:]) == set()
     tombstoned = {"a.duckdb", "a.read.duckdb"}
-    assert {name for name in found_in(tmp_path, ids[:1]) if not name.endswith(".parquet")} == tombstoned
+    assert {name for name in files_with(tmp_path, ids[:1]) if not name.endswith(".parquet")} == tombstoned
     assert done.removed == {
         "prompts": 1, "completions": 2, "judgements": 3, "judge_calls": 1, "pairs": 1, "examples": 1, "outcomes": 1,
         "update_pairs": 1,
@@ -122,10 +106,10 @@ def test_forgetting_again_finishes_what_was_cut_off(tmp_path: Path) -> None:
     forget(store.db, [GONE.id], "", "me")
     for path, was in kept.items():  # as a kill before the parts were written anew leaves them
         path.write_bytes(was)
-    assert found_in(tmp_path, MARKS) != set()
+    assert files_with(tmp_path, MARKS) != set()
     again = forget(store.db, [GONE.id], "", "me")
     assert (again.prompt_ids, again.again, again.removed, again.run_ids) == ([], [GONE.id], {}, [RUN, "reward-1"])
-    assert found_in(tmp_path, MARKS) == set()
+    assert files_with(tmp_path, MARKS) == set()
     store.db.path.unlink()
     rebuild(store.db)
     with store.db.read() as con:

@@ -1,6 +1,5 @@
 """Killed before any step on the file system, care leaves the old state or the new one; the same call finishes it."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,16 +17,16 @@ from sparring.store.maintenance.parts import complete_rest, merge
 from sparring.store.maintenance.rebuild import rebuild
 from sparring.store.parts import parts_folder
 from sparring.store.store import DuckStore
+from tests.helpers.forks import FORKS
 from tests.helpers.records import checkpoint, completion, judgement, prompt, round_of
-from tests.store.maintenance.test_copies import Rows, contents
-from tests.store.maintenance.test_forget import found_in
+from tests.helpers.store_files import Rows, files_with, rows_of
+
+pytestmark = pytest.mark.slow
 
 STEPS = ("os.rename", "os.remove", "os.link", "shutil.rmtree", "subprocess.Popen")
 SECRET = "Vantongerloo-Quist"
 GONE, STAYS = prompt(SECRET), prompt("Name a bird.")
 EACH = 8  # one step in so many; 1 for all of them takes a minute or two
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])  # so that a process to kill is there at once
 
 
 def compact_all(path: Path) -> None:
@@ -85,11 +84,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
     rnd = round_of(1, initial, initial, [GONE, STAYS])
     answers = [completion(rnd, GONE, 0, text=SECRET), completion(rnd, STAYS)]
     store.add([[GONE, answers[0], judgement(answers[0], 1.0)], [STAYS, answers[1]], [initial]])
-    return folder, contents(store.db.path)
+    return folder, rows_of(store.db.path)
 
 
 def same(path: Path, rows: Rows) -> bool:
-    found = contents(path)
+    found = rows_of(path)
     return {k: v for k, v in found.items() if k != "schema_version"} == {
         k: v for k, v in rows.items() if k != "schema_version"
     }
@@ -136,10 +135,10 @@ def test_rebuild(whole: tuple[Path, Rows], tmp_path: Path, how: str) -> None:
 def test_forget(whole: tuple[Path, Rows], tmp_path: Path) -> None:
     states = set()
     for path in killed(forget_it, whole[0], tmp_path):
-        found = contents(path)
+        found = rows_of(path)
         counts = tuple(len(found[name]) for name in ("prompts", "completions", "judgements", "forgotten"))
         assert counts in ((2, 2, 1, 0), (1, 1, 0, 1))
         states.add(counts)
         forget_it(path)
-        assert found_in(path.parent, (SECRET,)) == set()
+        assert files_with(path.parent, (SECRET,)) == set()
     assert len(states) == 2

@@ -15,7 +15,7 @@ from sparring.store.parts import parts_folder
 from sparring.store.publish import publish, read_copy
 from sparring.store.store import DuckStore
 from tests.helpers.records import completion, filled_store, judgement, prompt
-from tests.store.maintenance.test_copies import Rows, contents
+from tests.helpers.store_files import Rows, rows_of
 
 
 def without_times(rows: Rows) -> Rows:
@@ -34,24 +34,25 @@ def test_a_lost_file_comes_back_row_for_row(tmp_path: Path) -> None:
     filled = filled_store(tmp_path / "a.duckdb")
     store, answer = filled.store, completion(filled.second, filled.train[0])
     store.add([[judgement(answer, None, "slow")], [judgement(answer, 0.5, "slow")], [judgement(answer, None, "never")]])
-    before = contents(store.db.path)
+    before = rows_of(store.db.path)
     store.db.path.unlink()
     done = rebuild(store.db)
-    assert without_times(contents(store.db.path)) == without_times(before)
+    assert without_times(rows_of(store.db.path)) == without_times(before)
     assert (done.rows["judgements"], done.salvaged, done.kept) == (18, {}, None)
     assert done.unread == [f"{store.db.path} is gone, and with it the rows that no part had"]
     assert store.add([[judgement(answer, 1.0, "never")]]) == 1  # keys and rules are there again
     assert [f for f in [*check(store.db)[1], *check_parts(store.db)] if not f.ok] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
 def test_a_damaged_file_comes_back_row_for_row(tmp_path: Path, share: float) -> None:
     store = filled_store(tmp_path / "a.duckdb").store
-    before = contents(store.db.path)
+    before = rows_of(store.db.path)
     overwrite(store.db.path, share, 300_000)
     damaged = store.db.path.read_bytes()
     done = rebuild(DuckStore(store.db.path).db)
-    assert without_times(contents(store.db.path)) == without_times(before)
+    assert without_times(rows_of(store.db.path)) == without_times(before)
     assert done.kept is not None and Path(done.kept).read_bytes() == damaged
     assert Path(done.kept).name.startswith("a.damaged-")
     assert [f.name for f in check_parts(store.db) if f.remedy] == ["left over"]
@@ -70,21 +71,22 @@ def test_check_finds_a_file_that_was_cut_or_overwritten(tmp_path: Path) -> None:
 
 def test_rows_that_no_part_has_are_saved_from_the_old_file(tmp_path: Path) -> None:
     store = filled_store(tmp_path / "a.duckdb").store
-    before = contents(store.db.path)
+    before = rows_of(store.db.path)
     with store.db.write() as con:
         con.execute("CREATE TABLE notes AS SELECT 'mine' AS note")  # somebody's own
     shutil.rmtree(parts_folder(store.db.path))  # as of a store from before there were parts
     done = rebuild(store.db)
-    after = contents(store.db.path)
+    after = rows_of(store.db.path)
     assert after.pop("notes") == [("mine",)]
     assert without_times(after) == without_times(before)
     assert done.salvaged == {name: len(rows) for name, rows in without_times(before).items() if rows} | {"notes": 1}
     assert done.unread == []
     store.db.path.unlink()  # and now the parts have them
     rebuild(store.db)
-    assert contents(store.db.path)["completions"] == before["completions"]
+    assert rows_of(store.db.path)["completions"] == before["completions"]
 
 
+@pytest.mark.slow
 def test_of_a_table_that_is_damaged_the_readable_stretches_are_saved(tmp_path: Path) -> None:
     store = DuckStore(tmp_path / "a.duckdb")
     store.add([[prompt("Hello?")]])
@@ -116,7 +118,7 @@ def test_a_damaged_part_is_named_and_left_out_only_when_asked(tmp_path: Path) ->
     store = filled_store(tmp_path / "a.duckdb").store
     store.add([[prompt("Hello?")]])
     first, second = parts_of(parts_folder(store.db.path))["prompts"]
-    before = contents(store.db.path)
+    before = rows_of(store.db.path)
     cut = second.read_bytes()[:-9]
     second.write_bytes(cut)
     overwrite(first, 0.3, 40)
@@ -125,7 +127,7 @@ def test_a_damaged_part_is_named_and_left_out_only_when_asked(tmp_path: Path) ->
     assert first.name in str(error.value) and second.name in str(error.value)
     assert not list(tmp_path.glob("a.damaged*"))
     done = rebuild(store.db, skip_damaged=True)  # the file is whole, and gives what they had
-    assert without_times(contents(store.db.path)) == without_times(before)
+    assert without_times(rows_of(store.db.path)) == without_times(before)
     assert (sorted(done.without), done.salvaged) == (sorted([str(first), str(second)]), {"prompts": 6})
     assert second.read_bytes() == cut  # and they are left where they are
 
