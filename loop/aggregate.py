@@ -81,7 +81,7 @@ def standardised(judgements: Iterable[Judgement], scales: Mapping[str, Scale]) -
     for j in judgements:
         if j.rival_id is None:
             if j.member not in scales:
-                raise ConfigError(f"judge {j.judge} has a member {j.member!r}; there are scales of {sorted(scales)}")
+                raise ConfigError(f"judge {j.judge} has a member {j.member!r}; expected one of {sorted(scales)}")
             values[j.completion_id][j.member].append(j.value)
     scaled = {completion: _one_scale(by_member, scales) for completion, by_member in values.items()}
     return {completion: scores for completion, scores in scaled.items() if scores is not None}
