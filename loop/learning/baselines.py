@@ -45,8 +45,7 @@ class Mismatched:
         n = len(data)
         if n < 2:
             raise ConfigError(
-                f"this loss needs answers to another prompt, and the round has {n} training rows; use more prompts per "
-                "round"
+                f"this loss needs answers to another prompt, and the round has {n} rows; use more prompts"
             )
         self.rows = [Row(row.prompt, data.rows[(i + 1) % n].completions) for i, row in enumerate(data.rows)]
         self.dtype = dtype

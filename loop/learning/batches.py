@@ -88,9 +88,7 @@ def _tree_attention(segment: Tensor) -> Tensor:
     """A (B, 1, T, T) mask from (B, T) segments: causal, within a completion or from it to the prompt."""
     query, key = segment[:, :, None], segment[:, None, :]
     causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
-    allowed = causal & (
-        (key == query) | (key == 0)
-    )  # padding attends to padding, so that no row of the mask is empty, which would give NaN
+    allowed = causal & ((key == query) | (key == 0))  # padding attends to padding: an empty mask row would give NaN
     return allowed[:, None]
 
 

@@ -37,7 +37,7 @@ def write_probe(model: Any, folder: Path) -> None:
     (folder / FILE).write_text(json.dumps(trainer_logprobs(model, str(folder))))
 
 
-def wanted_logprobs(folder: Path) -> list[float]:
+def expected_logprobs(folder: Path) -> list[float]:
     """The trainer's log-probs for the weights in `folder`: those that `write_probe` saved, or newly computed."""
     saved = folder / FILE
     if saved.exists():

@@ -20,9 +20,7 @@ def sql(candidates: Candidates, *, query: str) -> Sequence[Choice] | Unpaired:
         raise ConfigError(f"query is {query!r}; expected SQL, or the name of a .sql file")
     if not candidates.named:
         scored = rankable(candidates)
-        return (
-            scored if isinstance(scored, Unpaired) else Unpaired("filtered", "the query names no pair of its answers")
-        )
+        return scored if isinstance(scored, Unpaired) else Unpaired("filtered", "the query names none of its pairs")
     answers = {c.id: c for c in candidates.full}
     return [_choice(named, answers, candidates.reading) for named in candidates.named]
 

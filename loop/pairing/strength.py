@@ -74,10 +74,7 @@ def _by_member(candidates: Candidates, completion_id: str) -> Mapping[str, float
     for j in candidates.judgements:
         if j.completion_id == completion_id and j.rival_id is None:
             values[j.member].append(j.value)
-    scores = {member: [v for v in answers if v is not None] for member, answers in values.items()}
-    return {
-        member: fmean(answers) for member, answers in scores.items() if answers and len(answers) == len(values[member])
-    }
+    return {m: fmean(v for v in answers if v is not None) for m, answers in values.items() if None not in answers}
 
 
 def _common_scale(rows: Sequence[Differences]) -> list[Differences]:

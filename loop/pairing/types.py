@@ -22,11 +22,11 @@ class Choice:
     reference_sample: Completion | None = None  # for losses that explore, see `ranked`
     p: float | None = None
     weight: float = 1.0
-    given_margin: float | None = None  # None stands for the difference of the two scores
+    named_margin: float | None = None  # None stands for the difference of the two scores
 
     @property
     def margin(self) -> float:
-        return self.chosen.score - self.rejected.score if self.given_margin is None else self.given_margin
+        return self.chosen.score - self.rejected.score if self.named_margin is None else self.named_margin
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,42 +16,41 @@ from sparring.loop.types import Checkpoint
 # Mean absolute difference of token log-probs, in nats: about twice the rounding seen (docs/loop.md).
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1}
 ARRIVED = (0.7, 1.3)  # share of the update that the engine must show
-MEASURABLE = (
-    0.1  # largest standard error of that share with which it counts; a larger one means the update is too small to see
-)
+MEASURABLE = 0.1  # largest standard error of that share; above it the update is too small to measure
 
 
-def difference(got: Sequence[float], want: Sequence[float]) -> float:
-    return sum(abs(g - w) for g, w in zip(got, want, strict=True)) / len(got)
+def difference(actual: Sequence[float], expected: Sequence[float]) -> float:
+    return sum(abs(a - e) for a, e in zip(actual, expected, strict=True)) / len(actual)
 
 
-def arrived(got: Sequence[float], want: Sequence[float], before: Sequence[float]) -> float | None:
-    """1 if the engine moved like the trainer from `before` to `want`, 0 if it stayed, None if it is not measurable.
+def arrived(actual: Sequence[float], expected: Sequence[float], before: Sequence[float]) -> float | None:
+    """1 if the engine moved like the trainer from `before` to `expected`, 0 if it stayed, None if it is not measurable.
 
-    This is the least-squares coefficient of (got - before) on (want - before).
+    This is the least-squares coefficient of (actual - before) on (expected - before).
     """
-    move = [w - b for w, b in zip(want, before, strict=True)]
+    move = [e - b for e, b in zip(expected, before, strict=True)]
     size = sum(m * m for m in move)
-    share = sum(m * (g - b) for m, g, b in zip(move, got, before, strict=True)) / size if size else 0.0
-    residual = sum((g - b - share * m) ** 2 for m, g, b in zip(move, got, before, strict=True)) / max(1, len(got) - 1)
+    share = sum(m * (a - b) for m, a, b in zip(move, actual, before, strict=True)) / size if size else 0.0
+    squares = sum((a - b - share * m) ** 2 for m, a, b in zip(move, actual, before, strict=True))
+    residual = squares / max(1, len(actual) - 1)
     return share if size and sqrt(residual / size) < MEASURABLE else None
 
 
 def probe(
     engine: SamplingEngine,
     checkpoint: Checkpoint,
-    want: Sequence[float],
+    expected: Sequence[float],
     sequences: list[list[int]],
     before: Sequence[float] | None,
 ) -> float:
     """The mean absolute difference between engine and trainer, in nats per token.
 
-    `want` has the trainer's log-probs of `sequences`, and `before` those for the engine's previous weights. Raises
+    `expected` has the trainer's log-probs of `sequences`, and `before` those for the engine's previous weights. Raises
     ProbeError if engine and trainer disagree.
     """
-    got = [x for one in engine.prompt_logprobs(sequences) for x in one]
-    apart, limit = difference(got, want), TOLERANCE[engine.dtype]
-    share = arrived(got, want, before) if before is not None else None
+    actual = [x for one in engine.prompt_logprobs(sequences) for x in one]
+    apart, limit = difference(actual, expected), TOLERANCE[engine.dtype]
+    share = arrived(actual, expected, before) if before is not None else None
     if not apart <= limit or (share is not None and not ARRIVED[0] <= share <= ARRIVED[1]):
         shown = "" if share is None else f", and {share:.0%} of the last update shows in the engine"
         raise ProbeError(

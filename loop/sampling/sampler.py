@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparring.loop.learning.probing import sequences, wanted_logprobs
+from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
 from sparring.loop.sampling.probe import probe
 from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
@@ -61,9 +61,9 @@ class EngineSampler:
     def warm(self, policy: Checkpoint) -> None:
         """Load `policy` into the engine, and probe new weights."""
         if self.engine.load(policy):
-            want = wanted_logprobs(Path(policy.path))
-            probe(self.engine, policy, want, sequences(policy.path), self._before)
-            self._before = want
+            expected = expected_logprobs(Path(policy.path))
+            probe(self.engine, policy, expected, sequences(policy.path), self._before)
+            self._before = expected
 
     def sleep(self) -> None:
         self.engine.sleep()
