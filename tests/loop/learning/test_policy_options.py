@@ -71,7 +71,7 @@ def test_reinforce_has_a_choice_of_baseline() -> None:
         ("reinforce", {"baseline": "best"}, "baseline is 'best'; choose one of moving_average"),
         ("ppo", {"clip": 0.0}, "clip is 0.0; expected more than 0 and less than 1"),
         ("ppo", {"clip": 1.5}, "clip is 1.5"),
-        ("reinforce", {"clip_high": 0.3}, "set clip, the lower side, as well"),
+        ("reinforce", {"clip_high": 0.3}, "set clip, the lower bound, as well"),
         ("ppo", {"dual_clip": 1.0}, "dual_clip is 1.0; expected more than 1"),
         ("ppo", {"gamma": 1.1}, "gamma is 1.1; expected at least 0 and at most 1"),
         ("ppo", {"lam": -0.1}, "lam is -0.1"),
