@@ -1,1 +1,4 @@
-"""The domain and the learning: records, parts, the one sequence, sampling, losses. Imports nothing of ours."""
+"""The domain: records, the protocols of the parts, the sequence of a round, sampling, pairing, learning, evaluation.
+
+Imports no other package of the project.
+"""

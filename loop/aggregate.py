@@ -1,7 +1,7 @@
-"""One score from the scores of several reward models, standardised member by member first. Pure.
+"""Aggregators: one score from the scores of several reward models, each standardised first. Pure.
 
-A Bradley-Terry score is free up to a shift of its member, and members differ in scale: without a common scale the worst
-case and the variance only tell which member counts lowest. The raw score of every member stays in the store.
+A Bradley-Terry score is defined up to a shift, and members differ in scale. Without a common scale, the worst case and
+the variance only show which member scores lowest. The raw score of every member stays in the store.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ Scale = tuple[float, float]  # mean and standard deviation of a member's scores 
 
 
 def mean(scores: Sequence[float]) -> float:
-    """The mean over members; under label noise it over-optimises still (arXiv:2310.02743, section 5)."""
+    """The mean over members. It still over-optimises under label noise (arXiv:2310.02743, section 5)."""
     return fmean(scores)
 
 
@@ -49,50 +49,50 @@ AGGREGATORS: Mapping[str, Callable[..., float]] = {
 
 
 def check_aggregator(kind: str, options: Mapping[str, float]) -> None:
-    """Raises ConfigError for an aggregator or an option that does not exist."""
+    """Raise ConfigError for an aggregator or an option that does not exist."""
     if kind not in AGGREGATORS:
-        known = ", ".join(AGGREGATORS)
-        raise ConfigError(f"there is no aggregator {kind!r}{nearest(kind, AGGREGATORS)}; choose one of {known}")
+        names = ", ".join(AGGREGATORS)
+        raise ConfigError(f"there is no aggregator {kind!r}{nearest(kind, AGGREGATORS)}; choose one of {names}")
     check_options("aggregator", kind, AGGREGATORS[kind], options, skip=1)
 
 
 def members(judgements: Iterable[Judgement], kind: str, scales: Mapping[str, Scale], **options: float) -> Scores:
-    """The reading of an ensemble: each member's score v becomes (v - mean) / std, then they are aggregated.
+    """The scores of an ensemble: each member's score v becomes (v - mean) / std, then the members are aggregated.
 
-    `scales` names the members. A completion that lacks an answer of any of them has no score: the lowest, or the
-    spread, of those that did answer would be another, kinder measure. Several judgements of one member (principles)
-    count as their mean. Raises ConfigError for an unknown aggregator, option or member, and for a std of 0.
+    `scales` names the members. A completion without an answer from every member has no score, because the lowest score
+    or the spread of the other members would be a different, milder measure. Several judgements by one member
+    (principles) count as their mean. Raises ConfigError for an unknown aggregator, option or member, or a std of 0.
     """
     check_aggregator(kind, options)
     aggregate = AGGREGATORS[kind]
-    found = standardised(judgements, scales)
-    return Scores({completion: aggregate(scores, **options) for completion, scores in found.items()})
+    by_completion = standardised(judgements, scales)
+    return Scores({completion: aggregate(scores, **options) for completion, scores in by_completion.items()})
 
 
 def standardised(judgements: Iterable[Judgement], scales: Mapping[str, Scale]) -> dict[str, list[float]]:
-    """Of each completion that every member scored: (v - mean) / std of each member's score v, as `scales` orders them.
+    """(v - mean) / std of each member's score v, in the order of `scales`, per completion that every member scored.
 
-    Raises ConfigError for an unknown member, or a std of 0.
+    Raises ConfigError for an unknown member or a std of 0.
     """
     for member, (_, std) in scales.items():
         if not std > 0:
-            raise ConfigError(f"member {member!r} has standard deviation {std!r}; wanted one above 0 to divide by")
-    said: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+            raise ConfigError(f"member {member!r} has standard deviation {std!r}; expected a number above 0")
+    values: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for j in judgements:
         if j.rival_id is None:
             if j.member not in scales:
-                raise ConfigError(f"judge {j.judge} has a member {j.member!r}; there are scales of {sorted(scales)}")
-            said[j.completion_id][j.member].append(j.value)
-    found = {completion: _one_scale(told, scales) for completion, told in said.items()}
-    return {completion: scores for completion, scores in found.items() if scores is not None}
+                raise ConfigError(f"judge {j.judge} has a member {j.member!r}; expected one of {sorted(scales)}")
+            values[j.completion_id][j.member].append(j.value)
+    scaled = {completion: _one_scale(by_member, scales) for completion, by_member in values.items()}
+    return {completion: scores for completion, scores in scaled.items() if scores is not None}
 
 
-def _one_scale(said: Mapping[str, Sequence[float | None]], scales: Mapping[str, Scale]) -> list[float] | None:
-    """One number a member, in the order of `scales`; None when a member gave no answer."""
-    found = []
+def _one_scale(values: Mapping[str, Sequence[float | None]], scales: Mapping[str, Scale]) -> list[float] | None:
+    """One number per member, in the order of `scales`; None if a member gave no answer."""
+    scores = []
     for member, (middle, std) in scales.items():
-        values = [v for v in said.get(member, ()) if v is not None]
-        if not values or len(values) < len(said[member]):
+        answers = [v for v in values.get(member, ()) if v is not None]
+        if not answers or len(answers) < len(values[member]):
             return None
-        found.append((fmean(values) - middle) / std)
-    return found
+        scores.append((fmean(answers) - middle) / std)
+    return scores

@@ -1,4 +1,4 @@
-"""What goes to disk beside the store: under a temporary name first, and a disk that is full is said to be."""
+"""Writing files beside the store, with a clear error when the disk is full."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from sparring.loop.errors import StepError
 
 @contextmanager
 def writing(partial: Path) -> Iterator[None]:
-    """Within, `partial` (a file or a folder) is written. Raises StepError when it cannot be, and removes it."""
+    """A context that writes `partial`, a file or a folder. If that fails, removes it and raises StepError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -21,6 +21,6 @@ def writing(partial: Path) -> Iterator[None]:
             partial.unlink()
         raise StepError(
             f"{partial} could not be written ({error}); check free space with: df -h {partial.parent}, keep fewer "
-            "checkpoints (keep.checkpoints), and go on with the same command (a run also with: spar resume). What was "
-            "done before is safe"
+            "checkpoints (keep.checkpoints), and run the same command again (for a run, also: spar resume). Earlier "
+            "work is safe"
         ) from error

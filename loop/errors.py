@@ -1,14 +1,14 @@
-"""Errors a person can act on: each says what was found, what was wanted and what to change.
+"""Errors that a person can act on. Each says what was found, what was expected and what to change.
 
 SparError                    exit code
   ConfigError                2   the config or the command line
   DataError                  2   prompt files, model folders
   StepError                  1   a step of a round failed
-    StepTimeout              1   it took too long, or stood still
+    StepTimeout              1   it took too long, or made no progress
     NotANumber               1   a loss or a log-prob is NaN or infinite
     ProbeError               1   engine and trainer disagree on the same weights
-  StoreError                 1   the store refuses
-    StoreBusy                3   another process holds it for too long
+  StoreError                 1   the store rejected an operation
+    StoreBusy                3   another process held the store for too long
     StoreTooNew              2   written by a newer version
     StoreTooOld              2   written by a version that is too old
   EnvironmentProblem         4   something is missing on this machine
@@ -16,7 +16,7 @@ SparError                    exit code
 
 
 class SparError(Exception):
-    """Base of all errors with a remedy. `exit_code` is what the command line returns."""
+    """Base of all errors with a remedy. The command line exits with `exit_code`."""
 
     exit_code = 1
 

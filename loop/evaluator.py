@@ -1,4 +1,4 @@
-"""How good is a candidate? Pass rate, win rate over a rival, length and KL on held-out prompts, with intervals."""
+"""Metrics of a candidate on held-out prompts, with intervals: pass rate, win rate against a rival, length and KL."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,15 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def effective_n(groups: Sequence[Sequence[float]]) -> float:
-    """How many independent trials answers to the same prompts are worth: n / (1 + (m - 1) rho), Kish's design effect.
+    """The number of independent trials that the answers are worth: n / (1 + (m - 1) rho), Kish's design effect.
 
-    rho is the one-way ANOVA estimate of the correlation within a prompt, kept in [0, 1]; m the answers a prompt.
-    Answers that always agree count as one a prompt, independent ones each for itself.
+    rho is the one-way ANOVA estimate of the correlation within a prompt, clipped to [0, 1]; m is the number of answers
+    per prompt. Answers that always agree count as one per prompt. Independent answers each count as one.
     """
     n, k = sum(map(len, groups)), len(groups)
     m = n / k if k else 0.0
     if k < 2:
-        return float(k)  # one prompt says nothing of others
+        return float(k)  # one prompt says nothing about others
     if m <= 1:
         return float(n)
     grand = sum(map(sum, groups)) / n
@@ -49,7 +49,7 @@ def win_share(mine: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean with a normal 95 % interval; None where fewer than two values say nothing of their spread."""
+    """The mean and its normal 95 % interval; the ends are None for fewer than two values, whose spread is unknown."""
     mean = fmean(values)
     if len(values) < 2:
         return mean, None, None
@@ -58,10 +58,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 
 class RivalEvaluator:
-    """Compares the candidate with `rival` by the judge's scores, or by its duels where it compares answers.
+    """Compares the candidate with `rival` by the judge's scores, or by its duels if the judge compares answers.
 
-    `read` is the judge's way to read its judgements. A completion passes with a score of `pass_at`; a judge that
-    compares gives no score to pass with.
+    `read` turns the judge's judgements into scores. A completion passes with a score of `pass_at` or more; with a judge
+    that compares answers there is no pass rate.
 
     The gate accepts the candidate when its win rate is at least `gate`; None accepts every candidate.
     """
@@ -144,7 +144,7 @@ def _by_prompt(experience: Experience, reading: Scores) -> dict[str, list[float]
 
 
 def _duels_won(candidate: Experience, rival: Experience, reading: Scores) -> dict[str, float]:
-    """By prompt, the mean P(win) over its duels with the rival's answer of the same number; the same text ties."""
+    """The mean P(win) of each prompt, over its duels with the rival's answer of the same number. Equal texts tie."""
     answers = {(c.prompt_id, c.sample): c for g in rival.groups for c in g.completions}
     won: dict[str, list[float]] = defaultdict(list)
     for c in (c for g in candidate.groups for c in g.completions):

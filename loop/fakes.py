@@ -1,6 +1,6 @@
-"""Parts without a model: real enough to play a whole loop in milliseconds, for tests and for trying a store or flow.
+"""Parts without a model. They play a whole loop in milliseconds, for tests and for trying out a store or a flow.
 
-What they make is a pure function of its causes, as it is for the real parts.
+Their output is a pure function of its causes, as it is for the real parts.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from sparring.loop.types import (
 
 
 class FakeSampler:
-    """Writes `n` answers a prompt, one prompt a chunk; their length is drawn from the seed and the policy."""
+    """Writes `n` answers per prompt, one prompt per chunk. Their length depends on the seed and the policy."""
 
     def __init__(self, n: dict[Split, int], *, seed: int = 0) -> None:
         self.n, self.seed = n, seed
@@ -65,7 +65,7 @@ class FakeSampler:
 
 
 class FakeJudge(Pointwise):
-    """Longer is better, up to 1.0; no answer for texts of length `silent_at`. One prompt a chunk."""
+    """Scores longer answers higher, up to 1.0, and texts of length `silent_at` not at all. One prompt per chunk."""
 
     name = "fake"
 
@@ -82,7 +82,7 @@ class FakeJudge(Pointwise):
 
 
 class FakeLearner:
-    """The new weights are the hash of the old ones and of what was learned from; nothing is written to disk."""
+    """Hashes the old weights and the training rows to new weights, and writes nothing to disk."""
 
     def anchor(self, rnd: Round) -> Checkpoint:
         return rnd.policy
@@ -92,10 +92,10 @@ class FakeLearner:
 
     def score(self, checkpoint: Checkpoint, rows: Any) -> Iterator[list[LogProb]]:
         for row in rows.to_pylist():
-            for completion_id, tokens, known in zip(
+            for completion_id, tokens, logprobs in zip(
                 row["completion_ids"], row["token_ids"], row["reference"][0], strict=True
             ):
-                if known is None:
+                if logprobs is None:
                     cause = {"weights": checkpoint.weights_sha256, "completion": completion_id}
                     yield [
                         LogProb(

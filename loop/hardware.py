@@ -1,4 +1,4 @@
-"""What this machine computes fastest in, and how vLLM is told to use its CPU."""
+"""The devices and the fastest dtype of this machine, and the environment that vLLM needs."""
 
 import os
 from typing import Literal
@@ -21,12 +21,12 @@ def fast_dtype() -> Dtype:
 
 
 def autocast(dtype: str) -> torch.autocast:
-    """Multiply in bfloat16 when `dtype` says so; weights stay as they are."""
+    """A context that multiplies in bfloat16 if that is `dtype`. Weights keep their dtype."""
     return torch.autocast(device().type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def default_token_budget() -> int:
-    """Tokens a forward and backward pass: a GPU needs many to be busy, a CPU is busy with few and short of memory."""
+    """Tokens per forward and backward pass. A GPU needs many to be busy; a CPU needs few and is short of memory."""
     return 16384 if device().type == "cuda" else 1024
 
 
@@ -35,10 +35,10 @@ def cores() -> list[int]:
 
 
 def vllm_environment(cache_gib: int) -> dict[str, str]:
-    """Environment for vLLM inside this process. Must be set before vllm is imported.
+    """Environment variables for vLLM in this process. They must be set before vllm is imported.
 
-    One process: the default start of three, each compiling, takes minutes on a CPU. All cores: vLLM reserves one for
-    the scheduler otherwise, which here is the same thread.
+    One process, because starting the default three, each of which compiles, takes minutes on a CPU. All cores, because
+    vLLM otherwise reserves one for the scheduler, which is the same thread here.
     """
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

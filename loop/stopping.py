@@ -1,7 +1,7 @@
-"""When a run should not go on by itself: one pure rule each, on what a round measured.
+"""The rules that stop a run: pure functions of what a round measured.
 
-A rule says what it found and why, or nothing. It is switched on by its bound in the config (`stop`), and what a person
-decides afterwards (approve, reject, roll back) takes precedence over it.
+A rule returns the measured value and the reason, or None. It is switched on by its bound in the config (`stop`). What
+a person decides afterwards (approve, reject, roll back) takes precedence over it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,24 +18,24 @@ Rule = Callable[[Facts, float], Verdict | None]
 
 
 def win_rate(facts: Facts, bound: float) -> Verdict | None:
-    """The whole 95 % interval of the win rate lies below the bound."""
-    found = facts.measured.get("win_rate")
-    if found is None or found.high is None or found.high >= bound:
+    """The whole 95 % interval of the win rate is below the bound."""
+    rate = facts.measured.get("win_rate")
+    if rate is None or rate.high is None or rate.high >= bound:
         return None
-    low = "" if found.low is None else f"{found.low:.3f}, "
-    return found.value, f"the win rate is {found.value:.3f} [{low}{found.high:.3f}], all of it below {bound:g}"
+    low = "" if rate.low is None else f"{rate.low:.3f}, "
+    return rate.value, f"the win rate is {rate.value:.3f} [{low}{rate.high:.3f}], all of it below {bound:g}"
 
 
 def kl(facts: Facts, bound: float) -> Verdict | None:
-    """KL from the initial policy, in nats an answer."""
-    found = facts.measured.get("kl")
-    if found is None or found.value <= bound:
+    """KL from the initial policy, in nats per answer."""
+    divergence = facts.measured.get("kl")
+    if divergence is None or divergence.value <= bound:
         return None
-    return found.value, f"KL from the initial policy is {found.value:.3g} nats, above {bound:g}"
+    return divergence.value, f"KL from the initial policy is {divergence.value:.3g} nats, above {bound:g}"
 
 
 def length_growth(facts: Facts, bound: float) -> Verdict | None:
-    """Mean tokens of held-out answers over those of the initial policy."""
+    """The mean tokens of held-out answers, divided by those of the initial policy."""
     now, then = facts.measured.get("mean_tokens"), facts.initial.get("mean_tokens")
     if now is None or then is None or then.value == 0 or now.value / then.value <= bound:
         return None
@@ -49,12 +49,10 @@ def length_growth(facts: Facts, bound: float) -> Verdict | None:
 def abstained(facts: Facts, bound: float) -> Verdict | None:
     """The larger share of prompts without an answer, among train and held-out prompts."""
     held_out = facts.measured.get("abstained")
-    found, where = max((facts.abstained, "train"), (held_out.value if held_out else 0.0, "held-out"))
-    return (
-        (found, f"the judge left {found:.1%} of the {where} prompts without an answer, above {bound:.1%}")
-        if (found > bound)
-        else None
-    )
+    share, where = max((facts.abstained, "train"), (held_out.value if held_out else 0.0, "held-out"))
+    if share <= bound:
+        return None
+    return share, f"the judge left {share:.1%} of the {where} prompts without an answer, above {bound:.1%}"
 
 
 def chosen_fall(facts: Facts, bound: float) -> Verdict | None:
@@ -90,7 +88,7 @@ def check_rules(rules: Sequence[Mapping[str, Any]]) -> None:
 def first_broken(
     facts: Facts, bounds: Mapping[str, float | None], rules: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[str, float, Verdict] | None:
-    """The first rule that a round breaks: its name, its bound, and what it says. A bound of None is a rule left out.
+    """The name, bound and verdict of the first rule that a round breaks. A bound of None switches a rule off.
 
     `bounds` are of the shipped rules, `rules` are further ones as {kind, bound, option...}.
     """

@@ -1,4 +1,4 @@
-"""The only place that applies a chat template: sampler and learner see the same prompt tokens."""
+"""The only place that applies a chat template, so that the sampler and the learner see the same prompt tokens."""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class Template:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if self.tokenizer.chat_template is None:
             raise DataError(
-                f"the tokenizer in {folder} has no chat template; wanted an instruction-tuned model, or add a "
-                "chat_template.jinja to the folder"
+                f"the tokenizer in {folder} has no chat template; expected an instruction-tuned model. Use one, or add "
+                "a chat_template.jinja to the folder"
             )
 
     @staticmethod

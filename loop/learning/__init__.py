@@ -1,1 +1,1 @@
-"""Learning from preferences: losses, batches, reference log-probs, the update."""
+"""Learning from pairs, groups or the policy's own answers: training rows, batches, losses, references, the update."""

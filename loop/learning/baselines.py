@@ -1,4 +1,4 @@
-"""What pointwise losses set a log-ratio against: one number a batch, in nats, without a gradient."""
+"""Baselines that pointwise losses subtract from a log-ratio: one number per batch, in nats, without a gradient."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -29,22 +29,24 @@ class Running:
         self.names = names
 
     def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float:
-        found = [sum(step[name] for name in self.names) / len(self.names) for step in history]
-        return sum(found) / len(found) if found else 0.0
+        means = [sum(step[name] for name in self.names) / len(self.names) for step in history]
+        return sum(means) / len(means) if means else 0.0
 
 
 class Mismatched:
     """KTO's z0, section 4.2 of arXiv:2402.01306: max(0, mean log-ratio) of answers to another prompt.
 
-    The answers are those of the next row, whatever batch it is in, so that a batch of one row has some, too. The mean
-    is over the whole optimizer batch, so that it does not hang on how a batch is cut.
+    The answers are those of the next row, whatever batch it is in, so that a batch of one row has some. The mean is
+    over the whole optimizer batch, so it does not depend on how the batch is cut.
     """
 
     def __init__(self, data: TrainingRows, reference: Any, micro_batches: Sequence[Sequence[int]], dtype: str) -> None:
-        """`reference` is the reference model, or None where there is none; it is not kept."""
+        """`reference` is the reference model, or None without one. It is not kept."""
         n = len(data)
         if n < 2:
-            raise ConfigError(f"this loss needs answers to another prompt, and the round has {n} rows; give it more")
+            raise ConfigError(
+                f"this loss needs answers to another prompt, and the round has {n} rows; use more prompts"
+            )
         self.rows = [Row(row.prompt, data.rows[(i + 1) % n].completions) for i, row in enumerate(data.rows)]
         self.dtype = dtype
         self.reference = torch.zeros(n)
@@ -57,7 +59,7 @@ class Mismatched:
         return max(0.0, float(ratios.mean()))
 
     def _means(self, model: Any, rows: Sequence[int]) -> torch.Tensor:
-        """(len(rows),) mean log P of a row's mismatched completions."""
+        """(len(rows),) mean log P of each row's mismatched completions."""
         batch = collate([self.rows[i] for i in rows]).to(device())
         with torch.no_grad(), autocast(self.dtype):
             values = completion_logprobs(model, batch).cpu()

@@ -1,8 +1,8 @@
-"""Rows of token ids to batches: a prompt once with all its completions, logits only where completions are.
+"""Batches of rows of token ids: each prompt once with all its completions, and logits only for the completions.
 
 A row is laid out as [prompt | completion 0 | completion 1 | ...]. Each completion attends to the prompt and to itself,
-and its positions go on from the prompt's, so every log-prob equals that of prompt + completion alone while the prompt
-is computed once.
+and its positions continue the prompt's. So every log-prob equals that of prompt + completion alone, and the prompt is
+computed once.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,10 @@ class Row:
     def __post_init__(self) -> None:
         if not len(self.prompt) or not all(map(len, self.completions)):
             sizes = [len(self.prompt), *map(len, self.completions)]
-            raise DataError(f"a prompt or completion without tokens cannot be learned from (tokens: {sizes})")
+            raise DataError(
+                f"a training row has a prompt or completion without tokens (tokens: {sizes}); expected at least one "
+                "token in each. Remove it from the data"
+            )
 
     @property
     def length(self) -> int:
@@ -37,15 +40,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows padded on the right to T positions; N completion tokens of S completions in all, in row order."""
+    """B rows padded on the right to T positions, with N tokens of S completions in total, in row order."""
 
     input_ids: Tensor  # (B, T)
     position_ids: Tensor  # (B, T)
-    attention: Tensor | None  # (B, 1, T, T) bool, True where a query may look; None: causal is right as it is
+    attention: Tensor | None  # (B, 1, T, T) bool, True where a query may attend; None means plain causal attention
     source: Tensor  # (N,) flat position b * T + t whose output predicts the token
     target: Tensor  # (N,) the token
-    completion: Tensor  # (N,) which of the S completions it belongs to
-    lengths: Tensor  # (S,) tokens a completion
+    completion: Tensor  # (N,) the number of the completion it belongs to
+    lengths: Tensor  # (S,) tokens per completion
 
     def to(self, device: torch.device) -> "Batch":
         moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in vars(self).items()}
@@ -82,10 +85,10 @@ def collate(rows: Sequence[Row]) -> Batch:
 
 
 def _tree_attention(segment: Tensor) -> Tensor:
-    """(B, T) segments to a (B, 1, T, T) mask: causal, within a completion or from it to the prompt."""
+    """A (B, 1, T, T) mask from (B, T) segments: causal, within a completion or from it to the prompt."""
     query, key = segment[:, :, None], segment[:, None, :]
     causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
-    allowed = causal & ((key == query) | (key == 0))  # padding looks at padding: no row is empty, so no NaN
+    allowed = causal & ((key == query) | (key == 0))  # padding attends to padding: an empty mask row would give NaN
     return allowed[:, None]
 
 
@@ -93,10 +96,10 @@ Plan = list[list[list[int]]]  # optimizer batches -> micro-batches -> row number
 
 
 def plan(lengths: Sequence[int], *, batch_size: int, token_budget: int, seed: int, epochs: int = 1) -> Plan:
-    """The order of learning, a pure function of its arguments, so that it can be resumed at any step.
+    """The order of training, a pure function of its arguments, so that an update can be resumed at any step.
 
-    Each epoch is a seeded shuffle, sorted by length inside windows of 16 batches so that batches hold rows of like
-    length, the batches shuffled again. A micro-batch holds at most `token_budget` padded tokens (or one row).
+    Each epoch is a seeded shuffle, sorted by length within windows of 16 batches, so that batches hold rows of similar
+    length. Then the batches are shuffled. A micro-batch holds at most `token_budget` padded tokens, or one row.
     """
     batches: Plan = []
     for epoch in range(epochs):

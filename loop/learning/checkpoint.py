@@ -1,4 +1,4 @@
-"""Model folders: load, hash, and write so that a folder is whole or not there."""
+"""Model folders: loading, hashing, and writing whole or not at all."""
 
 import hashlib
 import os
@@ -16,15 +16,15 @@ COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises DataError when it is no model folder."""
-    found = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").exists() or not found:
+    """The safetensors files of a model folder. Raises DataError if it is not a model folder."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").exists() or not files:
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
         raise DataError(
-            f"{folder} holds no model: found {here or 'an empty folder'}, wanted config.json and *.safetensors; "
+            f"{folder} holds no model: found {here or 'an empty folder'}, expected config.json and *.safetensors; "
             "give a folder written by save_pretrained (pickled weights are not read)"
         )
-    return found
+    return files
 
 
 def weights_sha256(folder: Path) -> str:
@@ -37,7 +37,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def load_model(folder: Path, device: torch.device) -> Any:
-    """The causal language model in float32, dropout off: optimizer steps of 1e-5 vanish in bfloat16 weights."""
+    """The causal language model, dropout off. In float32, because optimizer steps of 1e-5 vanish in bfloat16."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -50,11 +50,10 @@ def load_model(folder: Path, device: torch.device) -> Any:
 
 
 def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], None] = lambda folder: None) -> str:
-    """Write weights and config, with the tokenizer of `like`, to `folder`; returns the weights hash.
+    """Write weights and config, with the tokenizer of `like`, to `folder`, and return the hash of the weights.
 
-    `beside` writes what belongs to the checkpoint and is not the policy, into folders below it.
-
-    Written to a temporary name, flushed to disk, then renamed: a crash leaves no half checkpoint under the final name.
+    `beside` writes what belongs to the checkpoint besides the policy, into folders below it. The folder is written
+    under a temporary name, flushed to disk, then renamed, so a crash leaves no partial checkpoint.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -66,10 +65,10 @@ def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], No
                 shutil.copy2(path, partial / path.name)
         beside(partial)
         for path in (p for p in partial.rglob("*") if p.is_file()):
-            path.chmod(0o644)  # safetensors writes for the owner alone; a team shares a checkpoint
+            path.chmod(0o644)  # safetensors makes files that only the owner can read; a team shares a checkpoint
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     digest = weights_sha256(partial)
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that died before it told the store
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that died before it updated the store
     partial.rename(folder)
     return digest

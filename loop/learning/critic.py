@@ -1,4 +1,4 @@
-"""The value model of PPO: what score an answer will have got, said before each of its tokens."""
+"""The value model of PPO, which predicts the score of an answer before each of its tokens."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.checkpoint import weight_files
 from sparring.loop.learning.logprobs import predicting
 
-FOLDER = "critic"  # below a checkpoint: at its top vLLM would read the weights
+FOLDER = "critic"  # below a checkpoint, because vLLM would read weights at its top
 HEAD = "value_head.safetensors"
 
 
 class Critic(nn.Module):
-    """A causal language model without its vocabulary, and a linear map of its hidden states to a value, in float32."""
+    """A causal language model without its output head, and a linear map of its hidden states to a value, in float32."""
 
     def __init__(self, backbone: Any, head: nn.Linear) -> None:
         super().__init__()
@@ -27,11 +27,11 @@ class Critic(nn.Module):
 
     @classmethod
     def start(cls, folder: Path, policy: Path, *, seed: int) -> "Critic":
-        """From the language model in `folder`, the policy's own or another of its tokens, or from a reward model.
+        """A new critic from the model in `folder`: the policy, another model with its tokenizer, or a reward model.
 
-        Of a reward model that reads its score off the last token by a linear map, this map is the head (2403.17031);
-        any other head begins afresh: normal of std 1 / sqrt(d + 1), bias 0. Raises DataError for a model that is not
-        causal, or reads other tokens than the policy in `policy`.
+        If a reward model computes its score from the last token by a linear map, this map becomes the head
+        (2403.17031). Any other head is initialised: normal with std 1 / sqrt(d + 1), bias 0. Raises DataError for a
+        model that is not causal, or that has other tokens than the policy in `policy`.
         """
         weight_files(folder)
         if folder != policy:
@@ -48,7 +48,7 @@ class Critic(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "Critic":
-        """What `save` wrote. Raises DataError where there is none."""
+        """The critic that `save` wrote to `folder`. Raises DataError if there is none."""
         if not (folder / HEAD).exists():
             raise DataError(f"{folder} holds no critic: {HEAD} is missing; start one from the policy or a reward model")
         backbone = _load_backbone(folder)
@@ -57,13 +57,13 @@ class Critic(nn.Module):
         return cls(backbone, head).eval()
 
     def save(self, folder: Path) -> None:
-        """Weights and config in safetensors to a new `folder`, e.g. FOLDER below a checkpoint being written."""
+        """Write weights (safetensors) and config to a new `folder`, e.g. FOLDER below a checkpoint being written."""
         self.backbone.save_pretrained(folder)
         save_file({name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}, folder / HEAD)
 
 
 def token_values(critic: Critic, batch: Batch) -> Tensor:
-    """(N,) float32: the value of the state before each completion token is chosen, in the score's units."""
+    """(N,) float32: the value of the state before each completion token, in the units of the score."""
     read = predicting(critic.backbone, batch).float()
     with torch.autocast(read.device.type, enabled=False):
         values: Tensor = critic.head(read)
@@ -71,7 +71,7 @@ def token_values(critic: Critic, batch: Batch) -> Tensor:
 
 
 def _load_backbone(folder: Path) -> Any:
-    """In float32, dropout off. Raises DataError where it is not causal, or weights are missing."""
+    """The backbone in float32, dropout off. Raises DataError if it is not causal or if weights are missing."""
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
@@ -80,12 +80,12 @@ def _load_backbone(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in CAUSAL or config.model_type in MASKED:
         raise DataError(
-            f"{folder} holds a {config.model_type}; wanted a causal language model or a reward model on one: a critic "
-            "may not look ahead"
+            f"{folder} holds a {config.model_type}; expected a causal language model or a reward model based on one, "
+            "because a critic must not look ahead. Set learn.critic to one"
         )
     logging.disable_progress_bar()
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of the head that is not used; missing weights are refused below
+    logging.set_verbosity_error()  # no report of the unused head; missing weights raise below
     model, info = AutoModel.from_pretrained(
         folder,
         config=config,
@@ -102,21 +102,21 @@ def _load_backbone(folder: Path) -> Any:
 
 
 def _empty_head(size: int) -> nn.Linear:
-    """To be filled: torch would draw it from the global random state."""
+    """A head without values: torch would draw them from the global random state."""
     head: nn.Linear = nn.utils.skip_init(nn.Linear, size, 1)  # type: ignore[no-untyped-call]
     return head
 
 
 def _score(folder: Path, size: int) -> dict[str, Tensor]:
-    """Weight and bias of a reward model's map (1, size) of the last hidden state to a score; nothing if it has none."""
+    """The weight and bias of a reward model's map (1, size) of the last hidden state to a score; empty without one."""
     facts = folder / "reward.json"
     if facts.exists():
-        found = json.loads(facts.read_text(encoding="utf-8"))
-        if found["adapters"]:
+        reward = json.loads(facts.read_text(encoding="utf-8"))
+        if reward["adapters"]:
             raise DataError(
-                f"{folder} is a reward model with adapters; a critic starts from one without, or the policy"
+                f"{folder} is a reward model with adapters; start the critic from one without adapters, or the policy"
             )
-        if (found["head"], found["pooling"]) != ("linear", "last"):
+        if (reward["head"], reward["pooling"]) != ("linear", "last"):
             return {}
     score: dict[str, Tensor] = {}
     for path in weight_files(folder):
@@ -134,6 +134,6 @@ def _same_tokens(folder: Path, policy: Path) -> None:
     theirs, ours = (AutoTokenizer.from_pretrained(f, trust_remote_code=False).get_vocab() for f in (folder, policy))
     if strange := sorted(token for token, i in ours.items() if theirs.get(token) != i):
         raise DataError(
-            f"{folder} reads other tokens than the policy in {policy} ({len(strange)} differ, such as {strange[0]!r}); "
+            f"{folder} has other tokens than the policy in {policy} ({len(strange)} differ, such as {strange[0]!r}); "
             "start the critic from a model with the policy's tokenizer"
         )

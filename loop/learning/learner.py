@@ -1,4 +1,4 @@
-"""The learner: it improves the policy in this process, on accelerate, by any method of learning."""
+"""The learner: improves the policy in this process with accelerate, by any learning method."""
 
 import shutil
 import time
@@ -23,24 +23,24 @@ from sparring.loop.learning.references import Reference, average
 from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
 
-CHUNK = 64  # log-probs that are stored at once
+CHUNK = 64  # log-probs per stored chunk
 
 
 @dataclass(frozen=True)
 class UpdateContext:
-    """What a method is given to improve a policy with."""
+    """What a method needs to improve a policy."""
 
     rnd: Round
-    model: Any  # the policy's, changed in place
+    model: Any  # the policy's model, changed in place
     data: TrainingRows
     optimization: Optimization
     dtype: str
     seed: int
-    state: Path  # where a long update keeps its own state
+    state: Path  # the file where a long update saves its state
     progress: Progress
-    load: Callable[[Checkpoint], Any]  # another model, held by whoever asked for it
+    load: Callable[[Checkpoint], Any]  # loads another model, which the learner does not keep
     reference: Reference
-    carries: bool  # whether the weights that are learned are the same ones from round to round
+    carries: bool  # whether the update trains the same weights in every round (false with adapters)
 
     def batches(self, epochs: int | None = None) -> Plan:
         return _plan(self.data, self.optimization, self.seed, self.optimization.epochs if epochs is None else epochs)
@@ -48,9 +48,9 @@ class UpdateContext:
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """Each optimizer step's metrics, and those of the whole update.
+    """The metrics of each optimizer step and of the whole update.
 
-    `keep` writes what goes into the checkpoint's folder beside the policy.
+    `keep` writes files into the checkpoint's folder beside the policy.
     """
 
     history: list[dict[str, float]]
@@ -59,7 +59,7 @@ class UpdateResult:
 
 
 class Method(Protocol):
-    """A way to learn, e.g. from pairs by a preference loss, or by a policy gradient."""
+    """A learning method, e.g. a preference loss on pairs, or a policy gradient."""
 
     algorithm: str
     from_divergence: bool
@@ -70,7 +70,7 @@ class Method(Protocol):
 class TorchLearner:
     """Learns by any method (see loop.learning.preference_method, loop.learning.policy_gradient_method).
 
-    Checkpoints go to `folder`/round-NNNN. `progress(done, total, loss)` is called each step.
+    Checkpoints go to `folder`/round-NNNN. `progress(done, total, loss)` is called after each step.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class TorchLearner:
     ) -> None:
         self.folder, self.method, self.opt, self.seed, self.lora = folder, method, optimization, seed, lora
         self.reference, self.dtype, self.progress = reference or Reference(), dtype or fast_dtype(), progress
-        self._held: tuple[str, Any] | None = None  # the model last loaded, as long as its weights are as loaded
+        self._held: tuple[str, Any] | None = None  # the last loaded model, until its weights change
 
     def anchor(self, rnd: Round) -> Checkpoint:
         if self.reference.kind == "initial":
@@ -105,24 +105,25 @@ class TorchLearner:
         return self.reference.of_round(rnd)
 
     def score(self, checkpoint: Checkpoint, rows: pa.Table) -> Iterator[list[LogProb]]:
-        """log P of the completions that have none. Rows are scored in the micro-batches that learning will use:
+        """log P of the completions that have none, in chunks.
 
-        the same shapes give the same rounding, so a policy that equals its reference has margin 0 exactly.
+        Rows are scored in the micro-batches that the update will use. The same shapes give the same rounding, so a
+        policy that equals its reference has a margin of exactly 0.
         """
-        known = [None not in (references[0] if references else [None]) for references in rows["reference"].to_pylist()]
-        if all(known):
+        scored = [None not in (references[0] if references else [None]) for references in rows["reference"].to_pylist()]
+        if all(scored):
             return
         data, ids = TrainingRows.read(rows, checkpoint.path), rows["completion_ids"].to_pylist()
         model = self._model(checkpoint)
         chunk: list[LogProb] = []
         for micro in self._scoring_plan(data):
-            if all(known[i] for i in micro):
+            if all(scored[i] for i in micro):
                 continue
             batch = collate([data.rows[i] for i in micro]).to(device())
             with torch.no_grad(), autocast(self.dtype):
                 values = torch.split(token_logprobs(model, batch).cpu(), batch.lengths.tolist())
-            named = [completion_id for i in micro for completion_id in ids[i]]
-            chunk += [_logprob(checkpoint, *found) for found in zip(named, values, strict=True)]
+            completions = [completion_id for i in micro for completion_id in ids[i]]
+            chunk += [_logprob(checkpoint, *each) for each in zip(completions, values, strict=True)]
             if len(chunk) >= CHUNK:
                 yield chunk
                 chunk = []
@@ -135,10 +136,10 @@ class TorchLearner:
         update_id = make_id("update", **cause)
         work = self._work(rnd, data, self.folder / f"{update_id}.safetensors")
         adapted = Adapted(work.model, self.lora, self.seed) if self.lora else None
-        improved = self.method.improve(work)
+        result = self.method.improve(work)
 
         def beside(folder: Path) -> None:
-            improved.keep(folder)
+            result.keep(folder)
             if adapted:
                 adapted.save(folder)
 
@@ -149,13 +150,13 @@ class TorchLearner:
             shutil.rmtree(folder)
             raise StepError(
                 f"the update of round {rnd.index} changed no weight ({len(data)} rows, lr {self.opt.lr:g}); "
-                "raise learn.lr, and look at grad_norm in update_steps"
+                "raise learn.lr, and check grad_norm in update_steps"
             )
         write_probe(model, folder)
         for state in self.folder.glob(f"{update_id}*"):
             state.unlink()
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
-        history = improved.history
+        history = result.history
         update = Update(
             update_id,
             rnd.run,
@@ -165,7 +166,7 @@ class TorchLearner:
             candidate.id,
             len(data),
             time.monotonic() - started,
-            _means(history) | dict(improved.metrics),
+            _means(history) | dict(result.metrics),
             self.reference.named(rnd),
         )
         steps = [

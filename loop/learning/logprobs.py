@@ -10,7 +10,7 @@ from sparring.loop.learning.batches import Batch
 
 
 def completion_logprobs(model: Any, batch: Batch) -> Tensor:
-    """Sum of token log-probs of each completion, shape (S,), float32, in nats."""
+    """The sum of the token log-probs of each completion, shape (S,), float32, in nats."""
     tokens = token_logprobs(model, batch)
     return torch.zeros(len(batch.lengths), device=tokens.device).index_add(0, batch.completion, tokens)
 
@@ -18,8 +18,8 @@ def completion_logprobs(model: Any, batch: Batch) -> Tensor:
 def token_logprobs(model: Any, batch: Batch) -> Tensor:
     """log P of each completion token, shape (N,), float32, at temperature 1.
 
-    The vocabulary is projected only at the N positions that predict a completion token: for a small model it is most
-    of the cost and nearly all of the memory.
+    The vocabulary is projected only at the N positions that predict a completion token. For a small model, projecting
+    all positions would be most of the cost and nearly all of the memory.
     """
     logits = model.get_output_embeddings()(predicting(model.base_model, batch))  # (N, V)
     cap = getattr(model.config, "final_logit_softcapping", None)

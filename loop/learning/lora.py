@@ -1,4 +1,4 @@
-"""Low-rank adapters: what is learned is a small addition to a frozen policy, merged into it when the round is over."""
+"""Low-rank adapters: the update learns a small addition to a frozen policy, which is merged at the end of the round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from sparring.loop.types import derive_seed
 
-FOLDER = "adapter"  # of a checkpoint: the round's adapter alone, for whoever wants the difference
+FOLDER = "adapter"  # below a checkpoint: the adapter of the round without the merged weights
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Lora:
 
 
 class Adapted:
-    """A model with adapters in it. Its references are scored without them, and stay what they were."""
+    """A model with adapters. Its references are scored without adapters and stay the same."""
 
     def __init__(self, model: Any, lora: Lora, seed: int) -> None:
-        """Changes `model` in place: its weights are frozen, its adapters start as no change at all."""
+        """Change `model` in place: freeze its weights and add adapters that start as the identity."""
         from peft import LoraConfig, get_peft_model
 
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
@@ -37,14 +37,14 @@ class Adapted:
         self.peft.eval()
 
     def merge(self) -> Any:
-        """The model with the adapters merged into its weights, as if it had been learned whole."""
+        """The model with the adapters merged into its weights, as after a full update."""
         from peft import get_peft_model_state_dict
 
         self.adapter = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(self.peft).items()}
         return self.peft.merge_and_unload().requires_grad_(True)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter that was merged, in the files that peft reads."""
+        """Write the merged adapter in peft's format."""
         (folder / FOLDER).mkdir()
         self.peft.peft_config["default"].save_pretrained(folder / FOLDER)
         save_file(self.adapter, folder / FOLDER / "adapter_model.safetensors")

@@ -1,7 +1,7 @@
 """The losses of the policy gradient: pure functions of log-probabilities, advantages and values. No model, no config.
 
-The layout is flat, as in loop.learning.advantages: N completion tokens of S answers. A loss is a value a token (N,),
-which `normalised` adds up: an optimizer batch may be cut into any micro-batches, their shares add up to the same.
+The layout is flat, as in loop.learning.advantages: N completion tokens of S answers. A loss has one value per token
+(N,), and `normalised` sums them. An optimizer batch may be cut into any micro-batches; their shares add up to its loss.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ TisMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence
 
 @dataclass(frozen=True)
 class Clipping:
-    """How far the ratio policy / old counts, and of what it is the ratio: of tokens, or of whole answers."""
+    """The range in which the ratio policy / old counts, and its level: ratios of tokens or of whole answers."""
 
     level: Level = "token"
-    low: float | None = 0.2  # from 1 - low; None: no clipping
-    high: float | None = None  # to 1 + high; None: as low
+    low: float | None = 0.2  # the range begins at 1 - low; None switches clipping off
+    high: float | None = None  # the range ends at 1 + high; None means the value of low
     dual: float | None = None  # c > 1 bounds the loss by -c A where A < 0 (arXiv:1912.09729)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """How much an optimizer batch holds, over all its micro-batches."""
+    """The size of an optimizer batch, over all its micro-batches."""
 
     answers: int
     tokens: int
@@ -47,8 +47,8 @@ def normalised(
     """The share of these tokens' losses (N,) in the loss of the optimizer batch, a scalar.
 
     token: the mean over tokens (PPO, arXiv:2403.17031; DAPO, 2503.14476). sequence: the mean over answers of their
-    means over tokens (GRPO, 2402.03300). constant: the sum over tokens by `max_tokens`, the longest an answer may
-    get, and by answers (Dr. GRPO, 2503.20783). sum: the mean over answers of their sums (RLOO, 2402.14740).
+    means over tokens (GRPO, 2402.03300). constant: the sum over tokens, divided by `max_tokens`, the longest possible
+    answer, and by answers (Dr. GRPO, 2503.20783). sum: the mean over answers of their sums (RLOO, 2402.14740).
     """
     if normalisation == "token":
         return losses.sum() / totals.tokens
@@ -58,13 +58,13 @@ def normalised(
         return losses.sum() / totals.answers
     if normalisation == "constant":
         if max_tokens is None:
-            raise ConfigError("normalisation 'constant' divides by max_tokens, which is not given; set max_tokens")
+            raise ConfigError("normalisation 'constant' divides by max_tokens, which is not set; set max_tokens")
         return losses.sum() / (max_tokens * totals.answers)
     raise ConfigError(f"there is no normalisation {normalisation!r}; choose one of token, sequence, constant, sum")
 
 
 def log_ratio(policy: Tensor, old: Tensor, completion: Tensor, level: Level) -> Tensor:
-    """log policy - log old, of each token (N,), or with level "sequence" of each answer as a whole (S,)."""
+    """log policy - log old of each token (N,), or of each whole answer (S,) with level "sequence"."""
     if level == "token":
         return policy - old
     return _sums(policy - old, completion)
@@ -73,7 +73,7 @@ def log_ratio(policy: Tensor, old: Tensor, completion: Tensor, level: Level) -> 
 def surrogate(log_ratio: Tensor, advantages: Tensor, clipping: Clipping) -> Tensor:
     """PPO's clipped surrogate (arXiv:1707.06347, Eq. 7), negated: max(-A r, -A clip(r, 1 - low, 1 + high)).
 
-    One value an element of `log_ratio`, with r = e^log_ratio; beyond 20 nats r stays as it is.
+    One value per element of `log_ratio`, with r = e^log_ratio, where log_ratio is clamped to 20 nats.
     """
     ratio = _exp(log_ratio)
     loss = -advantages * ratio
@@ -88,9 +88,10 @@ def surrogate(log_ratio: Tensor, advantages: Tensor, clipping: Clipping) -> Tens
 def policy_losses(
     policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, clipping: Clipping = Clipping()
 ) -> Tensor:
-    """(N,) `surrogate` of tokens; with level "sequence" that of whole answers, on their tokens in equal parts.
+    """(N,) `surrogate` of tokens; with level "sequence" that of whole answers, divided equally among their tokens.
 
-    Then the advantage is an answer's, the same on all its tokens, and normalisation "sum" gives the mean over answers.
+    With level "sequence" all tokens of an answer must have its advantage; normalisation "sum" gives the mean over
+    answers.
     """
     ratios, advantages = _at_level(policy, old, advantages, completion, clipping.level)
     losses = surrogate(ratios, advantages, clipping)
@@ -98,7 +99,10 @@ def policy_losses(
 
 
 def value_losses(values: Tensor, old: Tensor, returns: Tensor, *, clip: float | None = 0.2) -> Tensor:
-    """(N,): half the squared error, or half the larger one of V and V_old + clip(V - V_old) (arXiv:2403.17031)."""
+    """(N,): half the larger of the squared errors of V and of V_old + clip(V - V_old) (arXiv:2403.17031).
+
+    Without `clip`, half the squared error of V.
+    """
     loss = (values - returns).square()
     if clip is not None:
         near = old + (values - old).clamp(-clip, clip)
@@ -109,10 +113,10 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, *, clip: float | 
 def importance_weights(
     old: Tensor, sampler: Tensor, completion: Tensor, *, cap: float = 2.0, mode: TisMode = "token_truncate"
 ) -> Tensor:
-    """(N,) weights for samples of an engine whose log-probs `sampler` are not quite those of the policy it stands for.
+    """(N,) importance weights for samples of an engine whose log-probs `sampler` differ slightly from the policy's.
 
-    Detached e^(old - sampler), of a token or of its whole answer. truncate: at most `cap` (truncated importance
-    sampling; Yao et al., 2025). mask: 0 where outside 1/cap to cap, so that such samples do not count.
+    The weights are e^(old - sampler), detached, of a token or of its whole answer. truncate: at most `cap` (truncated
+    importance sampling; Yao et al., 2025). mask: 0 outside [1/cap, cap], so that such samples do not count.
     """
     if mode not in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"):
         raise ConfigError(f"there is no tis_mode {mode!r}; choose token_ or sequence_ with truncate or mask")
@@ -127,10 +131,10 @@ def importance_weights(
 def policy_metrics(
     policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, totals: Totals, clipping: Clipping = Clipping()
 ) -> dict[str, Tensor]:
-    """Parts of means over an optimizer batch, detached, that add up over its micro-batches.
+    """Shares of means over an optimizer batch, detached, which add up over its micro-batches.
 
-    approx_kl_*: KL(old || policy) a token. ratio: policy / old; clip_share: how often clipping decides the loss. These
-    two are of tokens or of answers, as the level says.
+    approx_kl_*: KL(old || policy) per token. ratio: policy / old. clip_share: how often clipping changes the loss. The
+    last two are over tokens or over answers, depending on the level.
     """
     policy = policy.detach()
     ratios, advantages = _at_level(policy, old, advantages, completion, clipping.level)
@@ -146,10 +150,10 @@ def policy_metrics(
 
 
 def mismatch(old: Tensor, sampler: Tensor, *, cap: float = 2.0) -> dict[str, float]:
-    """How far the engine's log-probs (N,) are from the trainer's on the same tokens and weights.
+    """The difference between the engine's and the trainer's log-probs (N,) for the same tokens and weights.
 
-    mismatch_abs: mean |difference|. mismatch_kl: KL(sampler || old), k3. mismatch_capped: share of tokens with a ratio
-    old / sampler above `cap`.
+    mismatch_abs: the mean |difference|. mismatch_kl: KL(sampler || old), k3. mismatch_capped: the share of tokens with
+    a ratio old / sampler above `cap`.
     """
     return {
         "mismatch_abs": float((old - sampler).abs().mean()),
@@ -161,7 +165,7 @@ def mismatch(old: Tensor, sampler: Tensor, *, cap: float = 2.0) -> dict[str, flo
 def _at_level(
     policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, level: Level
 ) -> tuple[Tensor, Tensor]:
-    """log_ratio and advantages: of tokens, or of answers, each of which has its first token's."""
+    """log_ratio and advantages of tokens, or of answers, where an answer has the advantage of its first token."""
     counts = token_counts(completion)
     first = counts.cumsum(0) - counts
     return log_ratio(policy, old, completion, level), advantages if level == "token" else advantages[first]

@@ -1,4 +1,4 @@
-"""The method of learning by a policy gradient: from the answers that the policy itself has just sampled."""
+"""The method that learns by a policy gradient from the answers that the policy itself has just sampled."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.loop.errors import DataError
+from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.hardware import autocast, device
 from sparring.loop.learning.batches import Batch, Plan, collate
 from sparring.loop.learning.critic import FOLDER as CRITIC
@@ -17,22 +17,22 @@ from sparring.loop.learning.experience import Experience, Rollout, experience, p
 from sparring.loop.learning.learner import UpdateContext, UpdateResult
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.objectives import History, Plain
-from sparring.loop.learning.optimize import optimize
+from sparring.loop.learning.optimize import Optimized, optimize
 from sparring.loop.learning.policy_options import PPO, PolicyGradient
 from sparring.loop.learning.recipes import ADAM_EPS
 from sparring.loop.learning.state import save_moments
-from sparring.loop.learning.training_rows import TrainingRows
+from sparring.loop.learning.training_rows import GroupRows, TrainingRows
 from sparring.loop.types import derive_seed
 
-TRAINER = "trainer"  # below a checkpoint: optimizers and baseline, for the update that goes on from it
+TRAINER = "trainer"  # folder below a checkpoint: optimizers and baseline, for the update that continues from it
 Tokens = Callable[[Any, Batch], Tensor]
 
 
 class OnPolicy:
-    """PPO, RLOO, REINFORCE, GRPO or Dr. GRPO, as the options say (loop.learning.policy_options).
+    """PPO, RLOO, REINFORCE, GRPO or Dr. GRPO, depending on the options (loop.learning.policy_options).
 
-    Policy and critic are two models with an optimizer each, and their losses share no weight: so the critic's steps
-    are taken after the policy's, on the same batches. `value_coef` only scales its gradient.
+    Policy and critic are two models with an optimizer each, and their losses share no weights. So the critic takes its
+    steps after the policy, on the same batches. `value_coef` only scales the critic's gradient.
     """
 
     from_divergence = False
@@ -43,12 +43,12 @@ class OnPolicy:
     def improve(self, work: UpdateContext) -> UpdateResult:
         batches = work.batches()
         critic = self._critic(work) if isinstance(self.options, PPO) else None
-        made, found = experience(
+        rollout, metrics = experience(
             self._rollout(work, critic), self.options, earlier=_baseline(Path(work.rnd.policy.path))
         )
         policy = optimize(
             work.model,
-            PolicyObjective(made, self.options, work.data, work.dtype),
+            PolicyObjective(rollout, self.options, work.data, work.dtype),
             batches,
             work.optimization,
             work.state,
@@ -59,11 +59,11 @@ class OnPolicy:
         )
         history, optimizers = policy.history, {"policy": policy.optimizer} if work.carries else {}
         if critic is not None and isinstance(self.options, PPO):
-            valued = self._descend_critic(work, critic, made, batches)
-            optimizers["critic"] = valued.optimizer
+            optimized = self._optimize_critic(work, critic, rollout, batches)
+            optimizers["critic"] = optimized.optimizer
             history = [
                 {**step, **{f"critic_{name}": value for name, value in more.items()}}
-                for step, more in zip(history, valued.history, strict=True)
+                for step, more in zip(history, optimized.history, strict=True)
             ]
 
         def keep(folder: Path) -> None:
@@ -73,20 +73,20 @@ class OnPolicy:
                 parameters = optimizer.param_groups[0]["params"]
                 save_moments(folder / TRAINER / f"{name}.safetensors", parameters, optimizer)
             (folder / TRAINER).mkdir(exist_ok=True)
-            kept = {name: found[name] for name in ("baseline", "baseline_count") if name in found}
-            (folder / TRAINER / "baseline.json").write_text(json.dumps(kept))
+            baseline = {name: metrics[name] for name in ("baseline", "baseline_count") if name in metrics}
+            (folder / TRAINER / "baseline.json").write_text(json.dumps(baseline))
 
-        return UpdateResult(history, keep, found)
+        return UpdateResult(history, keep, metrics)
 
     @property
     def _eps(self) -> float:
         return ADAM_EPS[self.options.recipe] if isinstance(self.options, PPO) else 1e-8
 
-    def _descend_critic(self, work: UpdateContext, critic: Critic, made: Experience, batches: Plan) -> Any:
+    def _optimize_critic(self, work: UpdateContext, critic: Critic, rollout: Experience, batches: Plan) -> Optimized:
         assert isinstance(self.options, PPO)
         return optimize(
             critic,
-            ValueObjective(made, self.options, work.data, work.dtype),
+            ValueObjective(rollout, self.options, work.data, work.dtype),
             batches,
             work.optimization,
             work.state.with_name(f"{work.state.stem}-critic.safetensors"),
@@ -104,11 +104,11 @@ class OnPolicy:
         return Critic.start(start, policy, seed=derive_seed(work.seed, "critic")).to(device())
 
     def _rollout(self, work: UpdateContext, critic: Critic | None) -> Rollout:
-        """What is known of the round's answers before anything is learned, by the micro-batches of the first epoch:
+        """The round's answers and their log-probs before training, computed in the micro-batches of the first epoch.
 
-        the same shapes give the same rounding, so the first step's ratios are 1 exactly.
+        The same shapes give the same rounding, so the ratios of the first step are exactly 1.
         """
-        data, where = work.data, device()
+        data, where = _groups(work.data), device()
         _refuse_not_sampled(data)
         every = range(len(data))
         micro_batches = [micro for batch in work.batches(1) for micro in batch]
@@ -118,7 +118,7 @@ class OnPolicy:
             completion=torch.arange(len(lengths), device=where).repeat_interleave(lengths),
             group=torch.tensor([i for i, row in enumerate(counts) for _ in row], device=where),
             score=torch.cat([torch.from_numpy(r) for r in data.flat("rewards")]).to(where),
-            stopped=torch.tensor([s for row in data.table["stopped"].to_pylist() for s in row], device=where),
+            stopped=torch.tensor(data.stopped, device=where),
             old=_every_token(work.model, token_logprobs, data, micro_batches, work.dtype),
             sampler=data.sampled_tokens(every, where),
             reference=data.reference_tokens(every, 0, where) if data.references[0] else None,
@@ -129,16 +129,16 @@ class OnPolicy:
 class PolicyObjective(Plain):
     """The surrogate loss of the policy on a rollout."""
 
-    def __init__(self, made: Experience, options: PolicyGradient, data: TrainingRows, dtype: str) -> None:
-        self.made, self.options, self.data, self.dtype = made, options, data, dtype
+    def __init__(self, rollout: Experience, options: PolicyGradient, data: TrainingRows, dtype: str) -> None:
+        self.rollout, self.options, self.data, self.dtype = rollout, options, data, dtype
 
     def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
-        self.totals = self.made.totals([i for micro in batch for i in micro])
+        self.totals = self.rollout.totals([i for micro in batch for i in micro])
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         values = _tokens(model, token_logprobs, self.data, rows, self.dtype)
-        loss, found = policy_share(values, self.made.take(rows), self.options, self.totals)
-        return loss, {"loss": float(loss.detach()), **found}
+        loss, metrics = policy_share(values, self.rollout.take(rows), self.options, self.totals)
+        return loss, {"loss": float(loss.detach()), **metrics}
 
 
 class ValueObjective(PolicyObjective):
@@ -148,8 +148,8 @@ class ValueObjective(PolicyObjective):
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         values = _tokens(model, token_values, self.data, rows, self.dtype)
-        loss, found = value_share(values, self.made.take(rows), self.options, self.totals)
-        return loss, {"loss": float(loss.detach()), **found}
+        loss, metrics = value_share(values, self.rollout.take(rows), self.options, self.totals)
+        return loss, {"loss": float(loss.detach()), **metrics}
 
 
 def _tokens(model: Any, what: Tokens, data: TrainingRows, rows: Sequence[int], dtype: str) -> Tensor:
@@ -161,32 +161,40 @@ def _tokens(model: Any, what: Tokens, data: TrainingRows, rows: Sequence[int], d
 def _every_token(
     model: Any, what: Tokens, data: TrainingRows, micro_batches: Sequence[Sequence[int]], dtype: str
 ) -> Tensor:
-    """(N,) a value each completion token of all rows, in the order of rows."""
-    found: dict[int, Tensor] = {}
+    """(N,) one value per completion token of all rows, in row order."""
+    by_row: dict[int, Tensor] = {}
     for micro in micro_batches:
         with torch.no_grad():
             values = _tokens(model, what, data, micro, dtype)
         sizes = [sum(map(len, data.rows[i].completions)) for i in micro]
-        found |= zip(micro, torch.split(values, sizes), strict=True)
-    return torch.cat([found[i] for i in range(len(data))])
+        by_row |= zip(micro, torch.split(values, sizes), strict=True)
+    return torch.cat([by_row[i] for i in range(len(data))])
 
 
-def _refuse_not_sampled(data: TrainingRows) -> None:
+def _groups(data: TrainingRows) -> GroupRows:
+    if not isinstance(data, GroupRows):
+        raise ConfigError(
+            "the round has pairs, and a policy gradient learns from groups of answers; use pair.kind group"
+        )
+    return data
+
+
+def _refuse_not_sampled(data: GroupRows) -> None:
     for row, sampled in zip(data.rows, data.sampled, strict=True):
         if sum(map(len, row.completions)) != len(sampled):
             raise DataError(
-                "an answer of the round has no log-probs of the policy that sampled it: it is a dataset's, and a "
-                "policy gradient learns from the policy's own answers; take it out of sample.extra"
+                "an answer of the round has no log-probs from its sampler: it is a dataset's, and a policy gradient "
+                "learns from the policy's own answers; remove the dataset from sample.extra"
             )
 
 
 def _moments(work: UpdateContext, name: str) -> Path | None:
-    kept = Path(work.rnd.policy.path) / TRAINER / f"{name}.safetensors"
-    return kept if kept.exists() else None
+    path = Path(work.rnd.policy.path) / TRAINER / f"{name}.safetensors"
+    return path if path.exists() else None
 
 
 def _baseline(policy: Path) -> tuple[float, int]:
-    """Mean and number of the rewards of the updates before."""
-    kept = policy / TRAINER / "baseline.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
-    return float(found.get("baseline", 0.0)), int(found.get("baseline_count", 0))
+    """The mean and the number of the rewards in earlier updates."""
+    path = policy / TRAINER / "baseline.json"
+    baseline = json.loads(path.read_text()) if path.exists() else {}
+    return float(baseline.get("baseline", 0.0)), int(baseline.get("baseline_count", 0))

@@ -1,4 +1,4 @@
-"""The algorithms of the policy gradient as options: what each is, is its defaults."""
+"""The policy-gradient algorithms as options. An algorithm is defined by its defaults."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -21,30 +21,30 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient:
-    """What every algorithm takes. Options that are wrong in themselves or together raise ConfigError."""
+    """The options of every algorithm. Raises ConfigError for wrong options and wrong combinations."""
 
-    kl_coef: float = 0.05  # of the KL to the reference; 0: no reference is needed
+    kl_coef: float = 0.05  # of the KL to the reference; 0 needs no reference
     kl_estimator: KlEstimator = "k1"
     kl_in: Literal["reward", "loss"] = "reward"
-    clip: float | None = 0.2  # of policy / old, below; None: no clipping
-    clip_high: float | None = None  # above; None: as clip
+    clip: float | None = 0.2  # lower bound of policy / old, as 1 - clip; None switches clipping off
+    clip_high: float | None = None  # upper bound, as 1 + clip_high; None means the value of clip
     dual_clip: float | None = None  # bounds the loss where the advantage is negative
-    level: Level = "token"  # what has a ratio: a token, or the whole answer
+    level: Level = "token"  # ratios of tokens, or of whole answers
     normalisation: Normalisation = "token"
-    max_tokens: int | None = None  # for normalisation "constant": the longest an answer may get
+    max_tokens: int | None = None  # for normalisation "constant": the longest possible answer
     whiten: bool = False  # advantages, over the rollout
     missing_eos: float | None = None  # score of an answer that did not stop by itself
-    missing_eos_penalty: float | None = None  # or what is taken off its score
-    tis_cap: float | None = 2.0  # of old / sampler; None: the sampler's log-probs are taken to be right
+    missing_eos_penalty: float | None = None  # or the amount subtracted from its score
+    tis_cap: float | None = 2.0  # of old / sampler; None trusts the sampler's log-probs
     tis_mode: TisMode = "token_truncate"
 
     estimator: ClassVar[Estimator]
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            found = getattr(self, name, choices[0])
-            if found not in choices:
-                raise ConfigError(f"{name} is {found!r}; choose one of {', '.join(choices)}")
+            choice = getattr(self, name, choices[0])
+            if choice not in choices:
+                raise ConfigError(f"{name} is {choice!r}; choose one of {', '.join(choices)}")
         _within(self, "kl_coef", 0)
         _within(self, "clip", 0, 1, open=True)
         _within(self, "clip_high", 0, open=True)
@@ -52,11 +52,13 @@ class PolicyGradient:
         _within(self, "tis_cap", 1)
         _within(self, "max_tokens", 1)
         if self.clip is None and self.clip_high is not None:
-            raise ConfigError(f"clip_high is {self.clip_high} and clip is none; set clip, the lower side, as well")
+            raise ConfigError(f"clip_high is {self.clip_high} and clip is none; set clip, the lower bound, as well")
         if self.missing_eos is not None and self.missing_eos_penalty is not None:
             raise ConfigError("missing_eos replaces a score and missing_eos_penalty lowers it; set one of them")
         if self.estimator == "gae" and self.level == "sequence":
-            raise ConfigError("level 'sequence' needs one advantage an answer; ppo has one a token: level 'token'")
+            raise ConfigError(
+                "level 'sequence' needs one advantage per answer, ppo has one per token; set level 'token'"
+            )
 
     @property
     def clipping(self) -> Clipping:
@@ -65,11 +67,11 @@ class PolicyGradient:
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(PolicyGradient):
-    """PPO (arXiv:1707.06347) with a critic, after "Unpacking DPO and PPO" (arXiv:2406.09279) and the code to it:
+    """PPO (arXiv:1707.06347) with a critic, after "Unpacking DPO and PPO" (arXiv:2406.09279) and its code.
 
-    kl_coef 0.05 on k1 in the reward, clip and value_clip 0.2, value_coef 0.1, gamma 1, lam 0.95, whitened advantages,
-    -10 for an answer without its end token. `critic` is where the value model starts: "policy", or the folder of a
-    reward model, as in that paper.
+    The defaults: kl_coef 0.05 on k1 in the reward, clip and value_clip 0.2, value_coef 0.1, gamma 1, lam 0.95, whitened
+    advantages, -10 for an answer without its end token. `critic` is the initial value model: "policy", or the folder of
+    a reward model, as in that paper.
     """
 
     recipe: str = "unpacking"
@@ -95,9 +97,10 @@ class PPO(PolicyGradient):
 
 @dataclass(frozen=True, kw_only=True)
 class NPlusPPO(PPO):
-    """PPO as in "The N+ Implementation Details of RLHF with PPO" (arXiv:2403.17031): -1 for an answer without its end
+    """PPO as in "The N+ Implementation Details of RLHF with PPO" (arXiv:2403.17031).
 
-    token, four epochs over the rollout in one minibatch of 512, lr 3e-6, Adam's eps 1e-5.
+    The defaults: -1 for an answer without its end token, four epochs over the rollout in one minibatch of 512, lr 3e-6,
+    Adam's eps 1e-5.
     """
 
     recipe: str = "n_plus"
@@ -106,7 +109,7 @@ class NPlusPPO(PPO):
 
 @dataclass(frozen=True, kw_only=True)
 class RLOO(PolicyGradient):
-    """REINFORCE Leave-One-Out (arXiv:2402.14740): an answer is one action, its reward has the summed KL in it.
+    """REINFORCE Leave-One-Out (arXiv:2402.14740): an answer is one action, and its reward includes the summed KL.
 
     kl_coef 0.05 and clip 0.2 on the ratio of answers are the defaults of TRL's RLOOConfig.
     """
@@ -119,9 +122,9 @@ class RLOO(PolicyGradient):
 
 @dataclass(frozen=True, kw_only=True)
 class REINFORCE(PolicyGradient):
-    """REINFORCE with a baseline, an answer being one action (arXiv:2402.14740): the moving average of all rewards so
+    """REINFORCE with a baseline, where an answer is one action (arXiv:2402.14740). No clipping.
 
-    far, or the group's mean, or none. No clipping.
+    The baseline is the moving average of all rewards so far, the group's mean, or none.
     """
 
     baseline: Literal["moving_average", "group_mean", "none"] = "moving_average"
@@ -137,9 +140,10 @@ class REINFORCE(PolicyGradient):
 
 @dataclass(frozen=True, kw_only=True)
 class GRPO(PolicyGradient):
-    """Group Relative Policy Optimization (arXiv:2402.03300, "DeepSeekMath"): rewards normalised within the group, the
+    """Group Relative Policy Optimization (arXiv:2402.03300, "DeepSeekMath").
 
-    mean over an answer's tokens, k3 to the reference in the loss with kl_coef 0.04. clip 0.2 is TRL's.
+    The defaults: rewards normalised within the group, the mean over an answer's tokens, k3 to the reference in the loss
+    with kl_coef 0.04. clip 0.2 is TRL's default.
     """
 
     kl_coef: float = 0.04
@@ -151,9 +155,9 @@ class GRPO(PolicyGradient):
 
 @dataclass(frozen=True, kw_only=True)
 class DrGRPO(PolicyGradient):
-    """GRPO done right (arXiv:2503.20783): no division by the group's standard deviation nor by an answer's length.
+    """GRPO done right (arXiv:2503.20783): no division by the group's standard deviation or by an answer's length.
 
-    `max_tokens` is the longest an answer may get. There is no KL to a reference, as in the paper's runs.
+    `max_tokens` is the longest possible answer. There is no KL to a reference, as in the paper's runs.
     """
 
     kl_coef: float = 0.0
@@ -174,7 +178,7 @@ ALGORITHMS: dict[str, type[PolicyGradient]] = {
 
 
 def algorithm(name: str, **options: Any) -> PolicyGradient:
-    """The options of an algorithm by name, its defaults where none are given.
+    """The algorithm `name` with these options, and defaults for the others.
 
     Raises ConfigError for a name, an option or a value that does not exist.
     """
@@ -183,10 +187,10 @@ def algorithm(name: str, **options: Any) -> PolicyGradient:
             f"there is no algorithm {name!r}{nearest(name, ALGORITHMS)}; choose one of {', '.join(ALGORITHMS)}"
         )
     check_options("algorithm", name, ALGORITHMS[name], options)
-    made = ALGORITHMS[name]
-    if made is PPO:
-        made = RECIPES.get(options.get("recipe", "unpacking"), PPO)  # which refuses a recipe that does not exist
-    return made(**options)
+    kind = ALGORITHMS[name]
+    if kind is PPO:
+        kind = RECIPES.get(options.get("recipe", "unpacking"), PPO)  # PPO raises for a recipe that does not exist
+    return kind(**options)
 
 
 def _within(options: PolicyGradient, name: str, low: float, high: float = float("inf"), *, open: bool = False) -> None:
@@ -196,4 +200,4 @@ def _within(options: PolicyGradient, name: str, low: float, high: float = float(
     limits = f"{'more than' if open else 'at least'} {low:g}"
     if high != float("inf"):
         limits += f" and {'less than' if open else 'at most'} {high:g}"
-    raise ConfigError(f"{name} is {value}; wanted {limits}")
+    raise ConfigError(f"{name} is {value}; expected {limits}")

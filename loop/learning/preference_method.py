@@ -1,4 +1,4 @@
-"""The method of learning from preferences: any pairwise or group loss, on the training rows of a round."""
+"""The method that learns from preferences: any pairwise or group loss on the training rows of a round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from sparring.loop.learning.objectives import Objective
 from sparring.loop.learning.optimize import optimize
 from sparring.loop.learning.preference_terms import GroupObjective, PairObjective, Terms
 from sparring.loop.learning.rationales import rationale_rows
-from sparring.loop.learning.reference_logps import make_reference_logps
+from sparring.loop.learning.reference_logps import ReferenceLogps, make_reference_logps
 from sparring.loop.learning.spo import degree_rows
+from sparring.loop.learning.training_rows import GroupRows, PairRows
 
-# What is learned beside pairs, a row a pair: Terms.asides.
+# What Terms.asides learns beside pairs, one row per pair.
 ASIDES = {"rationale": rationale_rows, "degree": degree_rows}
 
 BaselineKind = Literal["none", "mismatched", "running"]
@@ -30,7 +31,7 @@ class GroupTerms:
 
 
 class Preference:
-    """Direct preference optimisation with a loss of pairs (Terms) or of groups (GroupTerms)."""
+    """Direct preference optimisation with a loss over pairs (Terms) or over groups (GroupTerms)."""
 
     def __init__(
         self,
@@ -50,13 +51,23 @@ class Preference:
         return UpdateResult(done.history)
 
     def _objective(self, work: UpdateContext, micro_batches: Sequence[Sequence[int]]) -> Objective:
-        self._refuse_other(work)
-        against = make_reference_logps(work.reference, work.data, work.model, work.dtype)
-        baseline = self._baseline(work, micro_batches)
-        if isinstance(self.terms, Terms):
-            asides = {name: ASIDES[name](work.data, work.rnd.policy.path) for name in sorted(self.terms.asides)}
-            return PairObjective(self.terms, work.data, against, baseline, work.dtype, asides)
-        return GroupObjective(self.terms.loss, self.terms.beta, work.data, against, baseline, work.dtype)
+        """Raises ConfigError if the training rows are not what the loss learns from; flows checks it before a run."""
+        terms, data = self.terms, work.data
+        if isinstance(terms, Terms) and isinstance(data, PairRows):
+            against = self._against(work, micro_batches)
+            asides = {name: ASIDES[name](data, work.rnd.policy.path) for name in sorted(terms.asides)}
+            return PairObjective(terms, data, *against, work.dtype, asides)
+        if isinstance(terms, GroupTerms) and isinstance(data, GroupRows):
+            return GroupObjective(terms.loss, terms.beta, data, *self._against(work, micro_batches), work.dtype)
+        pairs, groups = "pairs", "groups of answers"
+        raise ConfigError(
+            f"the round has {pairs if isinstance(data, PairRows) else groups}, and the loss learns from "
+            f"{pairs if isinstance(terms, Terms) else groups}; choose another pair.kind or learn.loss"
+        )
+
+    def _against(self, work: UpdateContext, micro_batches: Sequence[Sequence[int]]) -> tuple[ReferenceLogps, Baseline]:
+        reference_logps = make_reference_logps(work.reference, work.data, work.model, work.dtype)
+        return reference_logps, self._baseline(work, micro_batches)
 
     def _baseline(self, work: UpdateContext, micro_batches: Sequence[Sequence[int]]) -> Baseline:
         if self.baseline == "none":
@@ -70,16 +81,7 @@ class Preference:
         references = work.reference.of_round(work.rnd)
         if work.reference.kind in ("sync", "mixture"):
             raise ConfigError(
-                f"this loss compares with answers to other prompts, and needs one reference that stays; "
-                f"learn.reference is {work.reference.kind}: choose none, initial, previous or ema"
+                f"learn.reference is {work.reference.kind}, and this loss compares with answers to other prompts, "
+                "which needs one reference that stays the same; choose none, initial, previous or ema"
             )
         return work.load(references[0]) if references else None
-
-    def _refuse_other(self, work: UpdateContext) -> None:
-        """The pair builder and the loss must agree on what is learned from; flows checks it before a run starts."""
-        pairs = "p_chosen" in work.data.table.column_names
-        if pairs != isinstance(self.terms, Terms):
-            raise ConfigError(
-                f"the round has {'pairs' if pairs else 'groups of answers'}, and the loss learns from "
-                f"{'groups of answers' if pairs else 'pairs'}; choose another pair.kind or learn.loss"
-            )

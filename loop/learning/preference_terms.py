@@ -1,4 +1,4 @@
-"""Learning from pairs, or from groups of scored answers: the objectives of every preference loss."""
+"""The objectives of every preference loss: learning from pairs, or from groups of scored answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, mean_l
 from sparring.loop.learning.objectives import History, Plain
 from sparring.loop.learning.reference_logps import ReferenceLogps
 from sparring.loop.learning.references import sums
-from sparring.loop.learning.training_rows import TrainingRows
+from sparring.loop.learning.training_rows import GroupRows, PairRows, TrainingRows
 
 Modifier = Callable[[Logps], Logps]
 KL: tuple[KlEstimator, ...] = ("k1", "k2", "k3")
@@ -25,15 +25,15 @@ KL: tuple[KlEstimator, ...] = ("k1", "k2", "k3")
 
 @dataclass(frozen=True)
 class Terms:
-    """What a pair's loss is made of: modifiers change its log-probs, regularisers are added to its loss."""
+    """The parts of a pair's loss: modifiers change its log-probs, regularisers are added to its loss."""
 
     loss: Loss
     modifiers: Sequence[Modifier] = ()
     regularisers: Sequence[Loss] = ()
-    beta: float = 0.1  # scales the implicit rewards that are reported
+    beta: float = 0.1  # scales the reported implicit rewards
     ld_alpha: float = 1.0  # weight of the tokens beyond the shorter answer's length (LD-DPO, arXiv:2409.06411)
-    whole_batch: bool = False  # the loss looks at all pairs of a batch at once
-    asides: frozenset[str] = frozenset()  # what regularisers learn beside a pair: rationale, degree
+    whole_batch: bool = False  # the loss needs all pairs of a batch at once
+    asides: frozenset[str] = frozenset()  # what regularisers learn beside the pairs: rationale, degree
 
 
 class _Preference(Plain):
@@ -69,21 +69,21 @@ class _Preference(Plain):
 
 @dataclass(frozen=True)
 class _Answers:
-    """The S completions of a micro-batch."""
+    """The log-probs of the S completions of a micro-batch."""
 
     batch: Batch
     policy: Tensor  # (S,)
     reference: Tensor  # (S,)
-    kl: Mapping[str, Tensor]  # (S,) estimates, each summed over tokens
+    kl: Mapping[str, Tensor]  # (S,) estimates, summed over tokens
 
 
 class PairObjective(_Preference):
-    """A pairwise loss over the pairs of a table (see store.training_rows)."""
+    """A pairwise loss over pairs."""
 
     def __init__(
         self,
         terms: Terms,
-        data: TrainingRows,
+        data: PairRows,
         reference_logps: ReferenceLogps,
         baseline: Baseline,
         dtype: str,
@@ -92,14 +92,13 @@ class PairObjective(_Preference):
         super().__init__(data, reference_logps, baseline, dtype)
         self.terms, self.asides, where = terms, asides, device()
         self.p, self.margin, self.weight = (data.column(name, where) for name in ("p_chosen", "margin", "weight"))
-        self.has_sample = data.table["has_sample"].to_pylist()
-        self.place = data.table["sample_place"].to_pylist()
+        self.samples = data.samples
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         if self.terms.whole_batch and self.micro_batches > 1:
             raise ConfigError(
-                "this loss sorts all pairs of a batch, and the batch does not fit one pass; lower learn.batch_size or "
-                "raise learn.token_budget"
+                "this loss sorts all pairs of a batch, and the batch does not fit into one pass; lower "
+                "learn.batch_size or raise learn.token_budget"
             )
         answers = self._forward(model, rows, self.terms.ld_alpha)
         logps = self._beside(model, self._logps(answers, rows), rows)
@@ -109,14 +108,14 @@ class PairObjective(_Preference):
         values = self.terms.loss(changed)
         for regularise in self.terms.regularisers:
             values = values + regularise(logps)
-        found = metrics(logps, values, self.terms.beta) | _pair_kl(answers, self._first(rows))
-        return mean_loss(values, changed.weight, self.n), {name: float(v) / self.n for name, v in found.items()}
+        totals = metrics(logps, values, self.terms.beta) | _pair_kl(answers, self._first(rows))
+        return mean_loss(values, changed.weight, self.n), {name: float(v) / self.n for name, v in totals.items()}
 
     def _beside(self, model: Any, logps: Logps, rows: Sequence[int]) -> Logps:
-        """With log P of what is learned beside the pairs; a pair that has none of it adds nothing to its loss."""
+        """Add log P of what is learned beside the pairs; it is 0 for a pair without an aside."""
         for name, asides in self.asides.items():
-            found, tokens = self._aside(model, logps, [asides[i] for i in rows])
-            logps = replace(logps, **{f"policy_{name}": found, f"{name}_tokens": tokens})
+            policy, tokens = self._aside(model, logps, [asides[i] for i in rows])
+            logps = replace(logps, **{f"policy_{name}": policy, f"{name}_tokens": tokens})
         return logps
 
     def _aside(self, model: Any, logps: Logps, asides: Sequence[Row | None]) -> tuple[Tensor, Tensor]:
@@ -125,9 +124,9 @@ class PairObjective(_Preference):
         if here:
             batch = collate([row for _, row in here]).to(device())
             with autocast(self.dtype):
-                found = completion_logprobs(model, batch)
+                logprobs = completion_logprobs(model, batch)
             place = torch.tensor([k for k, _ in here], device=policy.device)
-            policy, tokens = policy.index_add(0, place, found), tokens.index_copy(0, place, batch.lengths)
+            policy, tokens = policy.index_add(0, place, logprobs), tokens.index_copy(0, place, batch.lengths)
         return policy, tokens
 
     def _first(self, rows: Sequence[int]) -> Tensor:
@@ -138,8 +137,8 @@ class PairObjective(_Preference):
         chosen = self._first(rows)
         rejected = chosen + 1
         lengths = answers.batch.lengths
-        sample = chosen + torch.tensor([self.place[i] if self.has_sample[i] else 0 for i in rows], device=chosen.device)
-        has_sample = all(self.has_sample[i] for i in rows)
+        sample = chosen + torch.tensor([self.samples[i] or 0 for i in rows], device=chosen.device)
+        has_sample = all(self.samples[i] is not None for i in rows)
         return Logps(
             answers.policy[chosen],
             answers.policy[rejected],
@@ -164,7 +163,7 @@ class GroupObjective(_Preference):
         self,
         loss: GroupLoss,
         beta: float,
-        data: TrainingRows,
+        data: GroupRows,
         reference_logps: ReferenceLogps,
         baseline: Baseline,
         dtype: str,
@@ -196,7 +195,7 @@ class GroupObjective(_Preference):
         )
 
     def _metrics(self, groups: Groups, values: Tensor, answers: _Answers) -> dict[str, Tensor]:
-        """Sums over groups of their means."""
+        """The sum over groups of each group's mean."""
         ratio = (groups.policy - groups.reference).detach()
         size = torch.bincount(groups.group).to(ratio)
         share = 1 / size[groups.group]
@@ -214,7 +213,7 @@ class GroupObjective(_Preference):
 
 
 def _token_weights(batch: Batch, data: TrainingRows, rows: Sequence[int], ld_alpha: float) -> Tensor:
-    """(N,): 1, but `ld_alpha` for the tokens of a completion beyond the length of its row's shortest."""
+    """(N,): 1, or `ld_alpha` for the tokens of a completion beyond the length of the shorter answer in its row."""
     if ld_alpha == 1.0:
         return torch.ones((), device=batch.target.device)
     counts = torch.tensor([len(data.rows[i].completions) for i in rows])
@@ -231,5 +230,5 @@ def _kl(policy: Tensor, reference: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 
 def _pair_kl(answers: _Answers, chosen: Tensor) -> dict[str, Tensor]:
-    """Estimates of KL(policy || reference) from both answers of each pair, as if the policy had just written them."""
+    """Estimates of KL(policy || reference) from both answers of each pair, as if they were samples of the policy."""
     return {f"kl_{kind}": (v[chosen] + v[chosen + 1]).sum() / 2 for kind, v in answers.kl.items()}

@@ -1,4 +1,4 @@
-"""The trainer's side of the probe: what these weights say of a few fixed texts."""
+"""The trainer's side of the probe: the log-probs of a few fixed texts under the given weights."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def sequences(folder: str) -> list[list[int]]:
 
 
 def trainer_logprobs(model: Any, folder: str) -> list[float]:
-    """log P of each token but the first of each text, in float32."""
+    """log P of each token except the first of each text, in float32."""
     rows = [Row(ids[:1], (ids[1:],)) for ids in sequences(folder)]
     where = next(model.parameters()).device
     with torch.no_grad():
@@ -33,13 +33,14 @@ def trainer_logprobs(model: Any, folder: str) -> list[float]:
 
 
 def write_probe(model: Any, folder: Path) -> None:
-    """Keep the answer beside the weights just saved, so that probing them needs no second copy in memory."""
+    """Save the log-probs beside the new weights, so that probing them needs no second copy in memory."""
     (folder / FILE).write_text(json.dumps(trainer_logprobs(model, str(folder))))
 
 
-def wanted_logprobs(folder: Path) -> list[float]:
-    kept = folder / FILE
-    if kept.exists():
-        found: list[float] = json.loads(kept.read_text())
-        return found
+def expected_logprobs(folder: Path) -> list[float]:
+    """The trainer's log-probs for the weights in `folder`: those that `write_probe` saved, or newly computed."""
+    saved = folder / FILE
+    if saved.exists():
+        logprobs: list[float] = json.loads(saved.read_text())
+        return logprobs
     return trainer_logprobs(load_model(folder, device()), str(folder))

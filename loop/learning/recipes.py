@@ -1,11 +1,11 @@
-"""What a recipe of PPO says of the optimizer steps, where a config does not. Light: the config looks here."""
+"""The optimizer defaults of the PPO recipes. Imports nothing heavy, because the config reads them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 # "Unpacking DPO and PPO", arXiv:2406.09279, and "The N+ Implementation Details of RLHF with PPO", arXiv:2403.17031.
-# Both take rollouts of 512 prompts: one epoch in minibatches of 64, or four epochs in one minibatch.
+# Both use rollouts of 512 prompts: one epoch in minibatches of 64, or four epochs in one minibatch.
 STEPS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "unpacking": {"lr": 1e-6, "epochs": 1, "batch_size": 64},

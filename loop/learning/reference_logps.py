@@ -1,4 +1,4 @@
-"""What completions of a micro-batch are compared with: sums of reference log-probs, however the reference is kept."""
+"""The reference log-probs that an update compares with, for each kind of reference."""
 
 import copy
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.references import Reference, mix, row_sums, sums
-from sparring.loop.learning.training_rows import TrainingRows
+from sparring.loop.learning.training_rows import PairRows, TrainingRows
 
 
 class ReferenceLogps(Protocol):
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
-        """(N,) log-probs of the completion tokens under the reference; None: there are none a token."""
+        """(N,) log-probs of the completion tokens under the reference; None if it has none per token."""
         ...
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
-        """(S,) sums a completion, each token weighted."""
+        """(S,) weighted sums over the tokens of each completion."""
         ...
 
     def stepped(self, model: Any, step: int) -> None: ...
@@ -37,7 +37,7 @@ def make_reference_logps(reference: Reference, data: TrainingRows, model: Any, d
 
 
 class FixedReference:
-    """A reference that an update does not move."""
+    """A reference that stays the same during an update."""
 
     def stepped(self, model: Any, step: int) -> None:
         pass
@@ -47,7 +47,7 @@ class FixedReference:
 
 
 class StoredReference(FixedReference):
-    """One reference, whose log-probs are in the store."""
+    """One reference with log-probs in the store."""
 
     def __init__(self, data: TrainingRows) -> None:
         self.data = data
@@ -61,7 +61,7 @@ class StoredReference(FixedReference):
 
 
 class NoReference(FixedReference):
-    """No reference: all its log-probs are 0."""
+    """No reference: all log-probs are 0."""
 
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
         return None
@@ -71,7 +71,7 @@ class NoReference(FixedReference):
 
 
 class MixtureReference(NoReference):
-    """A mixture of references: it is one of whole completions, so there is no log-prob a token."""
+    """A mixture of references over whole completions, so it has no log-prob per token."""
 
     def __init__(self, data: TrainingRows, reference: Reference) -> None:
         lengths = [[len(tokens) for tokens in row.completions] for row in data.rows]
@@ -80,17 +80,15 @@ class MixtureReference(NoReference):
         every = torch.stack(
             [row_sums([tokens[k] for tokens in data.references], padded) for k in range(len(data.references[0]))]
         )
-        pairs = "p_chosen" in data.table.column_names
-        self.mixed = mix(every, pairs, reference.weights, reference.clip)
+        self.mixed = mix(every, isinstance(data, PairRows), reference.weights, reference.clip)
         self.counts = [len(row) for row in lengths]
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
-        found = [self.mixed[i, : self.counts[i]] for i in rows]
-        return torch.cat(found).to(batch.target.device)
+        return torch.cat([self.mixed[i, : self.counts[i]] for i in rows]).to(batch.target.device)
 
 
 class SyncedReference(StoredReference):
-    """TR-DPO, arXiv:2404.09656: the reference follows the policy, so its log-probs are computed as the update goes."""
+    """TR-DPO, arXiv:2404.09656: the reference follows the policy, so its log-probs are computed during the update."""
 
     def __init__(self, model: Any, data: TrainingRows, dtype: str, reference: Reference) -> None:
         super().__init__(data)

@@ -1,4 +1,4 @@
-"""Which policies an update compares with, and their log-probs of whole completions."""
+"""The reference policies that an update compares with, and their log-probs of whole completions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,13 @@ ONE_OF_A_MIXTURE = ("previous", "initial")
 
 @dataclass(frozen=True)
 class Reference:
-    """`none`: log-probs of 0. `initial`: the policy before round 1. `previous`: the policy that the round starts from.
+    """The kind of reference and its options.
 
-    `ema`: an average over rounds, decay * (the reference of the round before) + (1 - decay) * policy.
-    `sync` (TR-DPO, arXiv:2404.09656): starts as the policy, and every `every` steps moves by `alpha` towards it.
-    `mixture` (MRPO, arXiv:2405.16388): see `mix`; `weights` of `of`, or adaptive; `clip` in shares of a log-prob.
+    `none`: log-probs of 0. `initial`: the policy before round 1. `previous`: the policy that the round starts from.
+    `ema`: an average over rounds, decay * (the reference of the previous round) + (1 - decay) * policy.
+    `sync` (TR-DPO, arXiv:2404.09656): starts as the policy, and moves by `alpha` towards it every `every` steps.
+    `mixture` (MRPO, arXiv:2405.16388): see `mix`. `weights` are those of `of`, None means adaptive ones; `clip` is a
+    share of a log-prob.
     """
 
     kind: Kind = "previous"
@@ -35,38 +37,40 @@ class Reference:
     def __post_init__(self) -> None:
         for name in ("decay", "alpha"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"learn.reference.{name} is {getattr(self, name)}; wanted 0 to 1")
+                raise ConfigError(f"learn.reference.{name} is {getattr(self, name)}; expected a number from 0 to 1")
         if self.every < 1:
-            raise ConfigError(f"learn.reference.every is {self.every}; wanted a number of steps, 1 or more")
-        if strangers := [name for name in self.of if name not in ONE_OF_A_MIXTURE]:
-            raise ConfigError(f"learn.reference.of has {strangers[0]!r}; there are {', '.join(ONE_OF_A_MIXTURE)}")
+            raise ConfigError(f"learn.reference.every is {self.every}; expected a number of steps, 1 or more")
+        if unknown := [name for name in self.of if name not in ONE_OF_A_MIXTURE]:
+            raise ConfigError(f"learn.reference.of has {unknown[0]!r}; choose among {', '.join(ONE_OF_A_MIXTURE)}")
         if self.kind == "mixture" and len(set(self.of)) < 2:
-            raise ConfigError(f"learn.reference.of is {list(self.of)}; a mixture is of two different policies")
+            raise ConfigError(f"learn.reference.of is {list(self.of)}; a mixture needs two different policies")
         if self.weights is not None and (len(self.weights) != len(self.of) or abs(sum(self.weights) - 1) > 1e-6):
-            raise ConfigError(f"learn.reference.weights is {list(self.weights)}; wanted {len(self.of)}, 1 in all")
+            raise ConfigError(
+                f"learn.reference.weights is {list(self.weights)}; expected {len(self.of)} weights with the sum 1"
+            )
         if self.clip is not None and self.clip < 0:
-            raise ConfigError(f"learn.reference.clip is {self.clip}; wanted a share of a log-prob, 0 or more")
+            raise ConfigError(f"learn.reference.clip is {self.clip}; expected a share of a log-prob, 0 or more")
 
     def of_round(self, rnd: Round) -> list[Checkpoint]:
         """The checkpoints whose log-probs the update needs."""
-        if self.kind in ("none", "sync"):  # sync: the policy itself, as the update goes on
+        if self.kind in ("none", "sync"):  # sync follows the policy during the update
             return []
         if self.kind == "mixture":
             return [rnd.policy if name == "previous" else rnd.initial for name in self.of]
         return [rnd.reference]
 
     def named(self, rnd: Round) -> list[str]:
-        """Their ids, as an update records them."""
+        """The checkpoint ids that an update records as its references."""
         return [rnd.reference.id] if self.kind == "sync" else [each.id for each in self.of_round(rnd)]
 
 
 def mix(references: Tensor, pairs: bool, weights: Sequence[float] | None = None, clip: float | None = None) -> Tensor:
-    """log of the mixture of R references, [sum_k a_k / pi_k]^-1, section 3 of MRPO, arXiv:2405.16388.
+    """The log of the mixture of R references, [sum_k a_k / pi_k]^-1, section 3 of MRPO, arXiv:2405.16388.
 
-    `references` (R, B, C): log P of C completions of B rows. Returns (B, C). Without `weights`, and where rows are
-    pairs, a_k is proportional to |log pi_k(chosen) - log pi_k(rejected)|, a row at a time; else they are alike.
-    With `clip` the others stay within a share of the first reference's log-prob: the share is divided among chosen and
-    rejected by how far their mean log-probs are from 0, our reading of the paper's code, with means over all rows.
+    `references` (R, B, C): log P of C completions of B rows. Returns (B, C). Without `weights`, a_k is proportional to
+    |log pi_k(chosen) - log pi_k(rejected)| in each row if rows are pairs; otherwise all a_k are equal. With `clip`, the
+    other references stay within a share of the first one's log-prob. The share is divided among chosen and rejected by
+    the size of their mean log-probs over all rows, which is our reading of the paper's code.
     """
     first, others = references[:1], references[1:]
     if clip is not None:
@@ -92,14 +96,14 @@ def average(before: Any, policy: Any, decay: float) -> None:
 
 
 def sums(tokens: Tensor, completion: Tensor, n: int) -> Tensor:
-    """(N,) token log-probs to (S,) sums of the `n` completions."""
+    """(S,) sums of the (N,) token log-probs over each of the `n` completions."""
     return torch.zeros(n, device=tokens.device, dtype=tokens.dtype).index_add(0, completion, tokens)
 
 
 def row_sums(tokens: Sequence[np.ndarray[Any, Any]], lengths: Sequence[Sequence[int]]) -> Tensor:
-    """(B, C) sums of C completions a row, from each row's tokens one completion after the other."""
-    found = [
+    """(B, C) sums over each of the C completions per row, from each row's tokens, one completion after the other."""
+    totals = [
         [part.sum(dtype=np.float64) for part in np.split(row, np.cumsum(each)[:-1])]
         for row, each in zip(tokens, lengths, strict=True)
     ]
-    return torch.tensor(found, dtype=torch.float32)
+    return torch.tensor(totals, dtype=torch.float32)

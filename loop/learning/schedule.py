@@ -1,13 +1,13 @@
-"""The learning rate of an update that goes on from where it was killed."""
+"""The learning rate of an update that resumes after it was killed."""
 
 import warnings
 from typing import Any
 
 
 def forward(schedule: Any, steps: int) -> None:
-    """Put the learning rate where it was after `steps` steps that an earlier process took."""
+    """Advance the learning rate by `steps` steps that an earlier process took."""
     with warnings.catch_warnings():
-        # torch warns that the schedule steps before the optimizer: its steps were taken by the killed process.
+        # torch warns that the schedule steps before the optimizer, whose steps were taken by the killed process.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
         for _ in range(steps):
             schedule.step()

@@ -1,9 +1,9 @@
-"""How much of an answer is missing, as something to learn: SPO, arXiv:2409.17791.
+"""Learning how much of an answer is missing, beside the pairs: SPO, arXiv:2409.17791.
 
-The paper removes key content from an answer to several degrees, and has a self-supervised module predict the degree
-beside the preference loss. How it extracts content, the degrees and the module are not public: what follows is our
-reading. Key content is the words with the highest tf-idf among the round's chosen answers, and the module is the policy
-itself, which is asked for the degree and answers with one digit. So there is no head to keep beside the weights.
+The paper removes key content from an answer to several degrees, and a self-supervised module predicts the degree beside
+the preference loss. How it extracts content, the degrees and the module are not public, so this is our reading. Key
+content is the words with the highest tf-idf among the round's chosen answers. The module is the policy itself: the
+prompt asks for the degree, and the completion is one digit. So there is no head to keep beside the weights.
 """
 
 import json
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from math import log
 
 from sparring.loop.learning.batches import Row
-from sparring.loop.learning.training_rows import TrainingRows
+from sparring.loop.learning.training_rows import PairRows
 from sparring.loop.tokens import Template
 
-DEGREES = 3  # of these, degree d removes the share d / DEGREES of the words
-ASKED = """{question}
+DEGREES = 3  # degree d removes the share d / DEGREES of the words
+QUESTION = """{question}
 
 An answer to this, from which words may have been removed:
 {answer}
@@ -24,10 +24,10 @@ An answer to this, from which words may have been removed:
 How much was removed? 0: nothing, 1: a third, 2: two thirds. Answer with one digit."""
 
 
-def degree_rows(data: TrainingRows, folder: str) -> list[Row | None]:
-    """For each pair, the question how much of its chosen answer is missing, and the digit as the completion.
+def degree_rows(data: PairRows, folder: str) -> list[Row | None]:
+    """For each pair, the question how much of its chosen answer is missing, with the digit as the completion.
 
-    Row i asks for degree i mod 3, so that the degrees come equally often.
+    Row i has degree i mod 3, so that all degrees are equally frequent.
     """
     template = Template.of(folder)
     tokenizer = template.tokenizer
@@ -38,14 +38,14 @@ def degree_rows(data: TrainingRows, folder: str) -> list[Row | None]:
     for i, (messages, weights) in enumerate(zip(data.table["messages"].to_pylist(), tf_idf(answers), strict=True)):
         *before, last = json.loads(messages)
         left = without_key_content(answers[i], weights, i % DEGREES)
-        asked = ASKED.format(question=last["content"], answer=" ".join(left))
-        prompt = template.prompt_ids([*before, {"role": "user", "content": asked}])
+        question = QUESTION.format(question=last["content"], answer=" ".join(left))
+        prompt = template.prompt_ids([*before, {"role": "user", "content": question}])
         rows.append(Row(prompt, (tokenizer.encode(str(i % DEGREES), add_special_tokens=False),)))
     return rows
 
 
 def tf_idf(answers: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Of each word of each answer: how often the answer has it, times log(answers / answers that have it)."""
+    """For each word of each answer, its count in the answer times log(answers / answers that have the word)."""
     within = Counter(word for answer in answers for word in set(answer))
     counts = [Counter(answer) for answer in answers]
     return [
@@ -55,7 +55,7 @@ def tf_idf(answers: Sequence[Sequence[str]]) -> list[list[float]]:
 
 
 def without_key_content(words: Sequence[str], weights: Sequence[float], degree: int) -> list[str]:
-    """The words in their order, without the share degree / DEGREES of them that weighs most, earlier ones first."""
+    """The words in order, without the heaviest share degree / DEGREES of them; ties drop earlier words first."""
     heaviest = sorted(range(len(words)), key=lambda k: (-weights[k], k))[: len(words) * degree // DEGREES]
     gone = set(heaviest)
     return [word for k, word in enumerate(words) if k not in gone]

@@ -1,4 +1,4 @@
-"""The state of an update in progress: weights, optimizer, position. Safetensors, so that reading it runs no code."""
+"""The saved state of an update in progress: weights, optimizer, position. Reading safetensors runs no code."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def save_state(
     position: Mapping[str, Any],
     carried: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write parameters, AdamW moments, what an objective carries and a JSON position to `path`, whole or not at all."""
+    """Write parameters, AdamW moments, an objective's tensors and a JSON position to `path`, whole or not at all."""
     weights = {f"{i}.weight": p.detach().contiguous() for i, p in enumerate(parameters)}
     extra = {f"carried.{name}": tensor.contiguous() for name, tensor in (carried or {}).items()}
     _write(path, weights | _moments(parameters, optimizer) | extra, {"position": json.dumps(position)})
@@ -35,7 +35,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     carried: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any] | None:
-    """Put back what `save_state` wrote and return the position; None when there is nothing to go on from."""
+    """Restore what `save_state` wrote and return the position; None if there is no saved state."""
     if not path.exists():
         return None
     load_moments(path, parameters, optimizer)
@@ -49,7 +49,7 @@ def load_state(
 
 
 def save_moments(path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
-    """Write the optimizer alone: the weights that it is about are kept elsewhere."""
+    """Write the optimizer's moments without the weights, which are kept elsewhere."""
     _write(path, _moments(parameters, optimizer), None)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +19,19 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Row i has a prompt and its completions; `starts[i]` counts the first tokens of each that no loss looks at."""
+    """Prompts with their completions. No loss looks at the first `starts[i]` tokens of the completions of row i."""
 
     table: pa.Table
     rows: list[Row]
     starts: list[int]
 
-    @classmethod
-    def read(cls, table: pa.Table, folder: str, *, from_divergence: bool = False) -> "TrainingRows":
-        """`folder` has the tokenizer. With `from_divergence` a row's prompt goes on to where its answers first differ:
-        they are computed once up to there, and learned from there on (step-level DPO, arXiv:2405.00451)."""
+    @staticmethod
+    def read(table: pa.Table, folder: str, *, from_divergence: bool = False) -> "TrainingRows":
+        """PairRows, GroupRows, or TrainingRows for a table without pairs and rewards. `folder` has the tokenizer.
+
+        With `from_divergence` the prompt of a row extends to where its answers first differ. The shared tokens are
+        computed once, and only the tokens after them are learned (step-level DPO, arXiv:2405.00451).
+        """
         template = Template.of(folder)
         prompts = [template.prompt_ids(text) for text in table["messages"].to_pylist()]
         answers: list[list[list[int]]] = table["token_ids"].to_pylist()
@@ -37,40 +40,34 @@ class TrainingRows:
             Row([*prompt, *row[0][:start]], tuple(tokens[start:] for tokens in row))
             for prompt, row, start in zip(prompts, answers, starts, strict=True)
         ]
-        return cls(table, rows, starts)
+        kinds = {"p_chosen": PairRows, "rewards": GroupRows}
+        kind = next((kind for column, kind in kinds.items() if column in table.column_names), TrainingRows)
+        return kind(table, rows, starts)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def column(self, name: str, where: torch.device) -> Tensor:
-        """A numeric column, one value a row."""
-        return torch.from_numpy(np.array(self.table[name].to_numpy(), np.float32)).to(where)
-
-    def flat(self, name: str) -> list[Floats]:
-        """A list column of numbers, one array a row: a value each completion."""
-        return [np.asarray(row, np.float32) for row in self.table[name].to_pylist()]
-
     @cached_property
     def sampled(self) -> list[Floats]:
-        """The sampler's log-probs of a row's completion tokens, one completion after the other."""
+        """The sampler's log-probs of each row's completion tokens, one completion after the other."""
         return [self._joined(row, i) for i, row in enumerate(self.table["logprobs"].to_pylist())]
 
     @cached_property
     def references(self) -> list[list[Floats]]:
-        """For each row, each reference's log-probs of its completion tokens. Raises DataError where one is missing."""
-        found = []
+        """Each reference's log-probs of each row's completion tokens. Raises DataError if one is missing."""
+        rows = []
         for i, references in enumerate(self.table["reference"].to_pylist()):
             if any(tokens is None for reference in references for tokens in reference):
                 raise DataError(f"training row {self.table['row_id'][i]} has no reference log-probs; score it first")
-            found.append([self._joined(reference, i) for reference in references])
-        return found
+            rows.append([self._joined(reference, i) for reference in references])
+        return rows
 
     def reference_tokens(self, rows: Sequence[int], number: int, where: torch.device) -> Tensor:
         """(N,) log-probs under one reference of the completion tokens of these rows, in the order of a Batch."""
         return torch.from_numpy(np.concatenate([self.references[i][number] for i in rows])).to(where)
 
     def sampled_tokens(self, rows: Sequence[int], where: torch.device) -> Tensor:
-        """(N,) log-probs of the same tokens as the sampler saw them."""
+        """(N,) log-probs of the same tokens as the sampler computed them."""
         return torch.from_numpy(np.concatenate([self.sampled[i] for i in rows])).to(where)
 
     def _joined(self, tokens: list[list[float]], row: int) -> Floats:
@@ -78,8 +75,35 @@ class TrainingRows:
         return np.concatenate([np.asarray(each[start:], np.float32) for each in tokens])
 
 
+class PairRows(TrainingRows):
+    """Pairs. The completions of a row are chosen, rejected, and the reference sample if it is neither of them."""
+
+    def column(self, name: Literal["p_chosen", "margin", "weight"], where: torch.device) -> Tensor:
+        """(B,) one value per pair."""
+        return torch.from_numpy(np.array(self.table[name].to_numpy(), np.float32)).to(where)
+
+    @cached_property
+    def samples(self) -> list[int | None]:
+        """The number of the completion that is the reference sample; None for a pair without one."""
+        columns = (self.table[name].to_pylist() for name in ("has_sample", "sample_place"))
+        return [place if has_sample else None for has_sample, place in zip(*columns, strict=True)]
+
+
+class GroupRows(TrainingRows):
+    """Groups of answers. The completions of a row are answers to one prompt, each with a reward and a weight."""
+
+    def flat(self, name: Literal["rewards", "weights"]) -> list[Floats]:
+        """One array per group, with one value per answer."""
+        return [np.asarray(row, np.float32) for row in self.table[name].to_pylist()]
+
+    @property
+    def stopped(self) -> list[bool]:
+        """Whether each answer ended by itself, one group after the other."""
+        return [stopped for row in self.table["stopped"].to_pylist() for stopped in row]
+
+
 def _shared(answers: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all answers share; at least one is left of each, to be learned from."""
+    """The number of first tokens that all answers share, at most all but one token of the shortest."""
     shortest = min(map(len, answers))
     same = (len({row[i] for row in answers}) == 1 for i in range(shortest))
     shared = next((i for i, alike in enumerate(same) if not alike), shortest)

@@ -1,8 +1,8 @@
-"""Turn judgements into preference pairs and examples. Pure: no model, no database.
+"""The pairing step: turns judgements into preference pairs and examples. Pure: no model, no database.
 
-A builder (see loop.pairing) looks at one prompt's completions. It returns what to learn from, or the reason why there
-is nothing; filters then look at all of the round. So each prompt ends with exactly one outcome and none is dropped in
-silence: prompts = paired + tie + identical + abstained + filtered + failed.
+A builder (see loop.pairing) looks at one prompt's completions. It returns pairs or examples, or the reason why there
+are none. Filters then look at all of the round. Each prompt ends with exactly one outcome, and none is dropped
+silently: prompts = paired + tie + identical + abstained + filtered + failed.
 """
 
 from collections import Counter, defaultdict
@@ -21,13 +21,13 @@ from sparring.loop.types import Example, Experience, Judgement, Outcome, Pair, P
 
 Read = Callable[[Sequence[Judgement]], Scores]
 Ask = Callable[[Round], Sequence[Named]]  # a query to the store
-Filtering = Sequence[Mapping[str, Any]]  # each with `kind`, and beside it the options of that filter
-Drop = tuple[str, str]  # the filter, and why
+Filtering = Sequence[Mapping[str, Any]]  # each entry has `kind` and the options of that filter
+Drop = tuple[str, str]  # the filter, and the reason
 
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """What a builder made of one prompt, without the pairs that lost the judge's own duel."""
+    """The rows that a builder made from one prompt, and the number of pairs that lost the judge's own duel."""
 
     rows: Sequence[Row]
     lost: int
@@ -36,10 +36,10 @@ class _Built:
 def pairing(
     kind: str, read: Read = mean_scores, ask: Ask | None = None, /, filters: Filtering = (), **options: Any
 ) -> Pairing:
-    """The pairing step for a builder by name; `read` is the judge's way to read its judgements, `ask` names pairs.
+    """The pairing step with the builder `kind`. `read` turns judgements into scores, `ask` returns named pairs.
 
-    `filters` then look at what the builder made of the round, one after the other. Raises ConfigError for a builder,
-    filter or option that does not exist.
+    The `filters` run one after the other on all rows of the round. Raises ConfigError for a builder, filter or option
+    that does not exist.
     """
     check_pairing(kind, {**options, "filters": filters})
     builder = BUILDERS[kind]
@@ -49,14 +49,14 @@ def pairing(
         built = {prompt: _build(builder, seen, options) for prompt, seen in _candidates(experience, read, named)}
         if named:
             raise StepError(
-                f"pair.query names {next(iter(named))}, which is no answer of round {rnd.index} of {rnd.run}; ask for "
-                "no others: WHERE run_id = $run AND round = $round"
+                f"pair.query names {next(iter(named))}, which is not an answer in round {rnd.index} of {rnd.run}; "
+                "restrict the query: WHERE run_id = $run AND round = $round"
             )
-        kept, drops = _sift([row for made in built.values() if isinstance(made, _Built) for row in made.rows], filters)
+        kept, drops = _sift([row for each in built.values() if isinstance(each, _Built) for row in each.rows], filters)
         records: list[Pair | Example | PromptOutcome] = []
-        for prompt, made in built.items():
+        for prompt, result in built.items():
             records += [_record(rnd, builder.label, row) for row in kept[prompt]]
-            outcome, reason = _became(builder.traits, made, len(kept[prompt]), drops[prompt])
+            outcome, reason = _outcome(builder.traits, result, len(kept[prompt]), drops[prompt])
             records.append(outcome_of(rnd, prompt, outcome, reason))
         return records
 
@@ -64,41 +64,41 @@ def pairing(
 
 
 def _by_answer(named: Sequence[Named]) -> dict[str, list[Named]]:
-    found: dict[str, list[Named]] = defaultdict(list)
+    pairs: dict[str, list[Named]] = defaultdict(list)
     for each in named:
-        found[each.chosen_id].append(each)
-    return found
+        pairs[each.chosen_id].append(each)
+    return pairs
 
 
 def _candidates(experience: Experience, read: Read, named: dict[str, list[Named]]) -> Iterator[tuple[str, Candidates]]:
-    """What each prompt's pairs are built of; takes out of `named` what belongs to it."""
+    """Each prompt's candidates; removes from `named` the pairs that belong to the prompt."""
     reading = read(experience.judgements)
-    said = defaultdict(list)
+    judgements = defaultdict(list)
     for j in experience.judgements:
-        said[j.completion_id].append(j)
+        judgements[j.completion_id].append(j)
     for group in experience.groups:
-        judged = tuple(j for c in group.completions for j in said[c.id])
-        asked = tuple(pair for c in group.completions for pair in named.pop(c.id, ()))
-        yield group.prompt.id, Candidates(group.completions, reading, judged, asked)
+        judged = tuple(j for c in group.completions for j in judgements[c.id])
+        pairs = tuple(pair for c in group.completions for pair in named.pop(c.id, ()))
+        yield group.prompt.id, Candidates(group.completions, reading, judged, pairs)
 
 
 def _build(builder: Part[BuilderTraits], seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
-    found = builder(seen, **options)
-    if isinstance(found, Unpaired):
-        return found
-    items = [_settled(item, builder.traits, seen.reading) for item in found]
+    built = builder(seen, **options)
+    if isinstance(built, Unpaired):
+        return built
+    items = [_settled(item, builder.traits, seen.reading) for item in built]
     rows = [Row(item, seen) for item in items if item is not None]
     if not rows:
-        return Unpaired("tie", f"the judge's own duels do not prefer any of the {len(found)} pairs built on scores")
+        return Unpaired("tie", f"the judge's own duels do not prefer any of the {len(built)} pairs built on scores")
     return _Built(rows, len(items) - len(rows))
 
 
 def _settled(item: Choice | Pick, builder: BuilderTraits, reading: Scores) -> Choice | Pick | None:
-    """With p from the judge's own duel of the two, where it compared them; None: the duel does not prefer chosen.
+    """The item with p from the judge's own duel of the two answers, or None if the duel does not prefer chosen.
 
-    Without a duel p is 1: the higher score is better. A given answer is chosen by what it is, whatever a duel says.
+    Without a duel p is 1: the higher score is better. A builder that looks at no scores ignores duels.
     """
-    if isinstance(item, Pick) or (builder.by_query and item.p is not None):  # the query has said it
+    if isinstance(item, Pick) or (builder.by_query and item.p is not None):  # the query gives p
         return item
     duel = (item.chosen.completion.id, item.rejected.completion.id)
     p = reading.duels.get(duel, 1.0) if builder.scores else 1.0
@@ -108,7 +108,7 @@ def _settled(item: Choice | Pick, builder: BuilderTraits, reading: Scores) -> Ch
 
 
 def _sift(rows: Sequence[Row], filters: Filtering) -> tuple[Mapping[str, list[Row]], Mapping[str, list[Drop]]]:
-    """By prompt: the rows that every filter keeps, and what was dropped."""
+    """The rows that every filter keeps and the rows that were dropped, by prompt."""
     drops: dict[str, list[Drop]] = defaultdict(list)
     for each in filters:
         verdicts = FILTERS[each["kind"]](rows, **options_of(each))
@@ -122,18 +122,18 @@ def _sift(rows: Sequence[Row], filters: Filtering) -> tuple[Mapping[str, list[Ro
     return kept, drops
 
 
-def _became(builder: BuilderTraits, made: _Built | Unpaired, kept: int, drops: Sequence[Drop]) -> tuple[Outcome, str]:
-    if isinstance(made, Unpaired):
-        return made.outcome, made.reason
+def _outcome(builder: BuilderTraits, built: _Built | Unpaired, kept: int, drops: Sequence[Drop]) -> tuple[Outcome, str]:
+    if isinstance(built, Unpaired):
+        return built.outcome, built.reason
     what = builder.gives
-    said = [f"{made.lost} of {made.lost + len(made.rows)} pairs not preferred by the judge's own duels"] * (
-        made.lost > 0
+    reasons = [f"{built.lost} of {built.lost + len(built.rows)} pairs not preferred by the judge's own duels"] * (
+        built.lost > 0
     )
     by_filter = Counter(filter_ for filter_, _ in drops)
-    said += [f"{n} of {len(made.rows)} {what} dropped by {filter_}" for filter_, n in by_filter.items()]
+    reasons += [f"{n} of {len(built.rows)} {what} dropped by {filter_}" for filter_, n in by_filter.items()]
     if kept:
-        return "paired", ", ".join(said)
-    return "filtered", f"{', '.join(said)} ({drops[-1][1]})"
+        return "paired", ", ".join(reasons)
+    return "filtered", f"{', '.join(reasons)} ({drops[-1][1]})"
 
 
 def _record(rnd: Round, builder: str, row: Row) -> Pair | Example:

@@ -1,4 +1,4 @@
-"""What builders and filters pass on: a prompt's candidates, what is chosen of them, and why something is not."""
+"""What builders and filters pass on: a prompt's candidates, the choices among them, and reasons for having none."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A preference: `p` is the probability that chosen is better; None: what the judge's reading says of the two."""
+    """A preference. `p` is the probability that chosen is better; None stands for the judge's reading of the two."""
 
     chosen: Scored
     rejected: Scored
     reference_sample: Completion | None = None  # for losses that explore, see `ranked`
     p: float | None = None
     weight: float = 1.0
-    given_margin: float | None = None  # None: the difference of the two scores
+    named_margin: float | None = None  # None stands for the difference of the two scores
 
     @property
     def margin(self) -> float:
-        return self.chosen.score - self.rejected.score if self.given_margin is None else self.given_margin
+        return self.chosen.score - self.rejected.score if self.named_margin is None else self.named_margin
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A pair that a query named, with what it said of it."""
+    """A pair that a query names, with the probability, margin and weight that the query gives it."""
 
     chosen_id: str
     rejected_id: str
@@ -52,7 +52,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """Why a prompt gives nothing to learn from."""
+    """The reason why there is nothing to learn from a prompt."""
 
     outcome: Outcome
     reason: str
@@ -60,16 +60,16 @@ class Unpaired:
 
 @dataclass(frozen=True)
 class Candidates:
-    """One prompt's completions in sample order, of every origin, and what the judge said of them."""
+    """One prompt's completions in sample order, of every origin, with their judgements."""
 
     completions: Sequence[Completion]
     reading: Scores
-    judgements: Sequence[Judgement] = ()  # raw, of these completions
-    named: Sequence[Named] = ()  # pairs of them that a query named
+    judgements: Sequence[Judgement] = ()  # the raw judgements of these completions
+    named: Sequence[Named] = ()  # the pairs of them that a query names
 
     @property
     def full(self) -> tuple[Completion, ...]:
-        """Without the partial answers, those that another completion goes on from."""
+        """The completions without partial answers, which another completion continues."""
         return full_answers(self.completions)
 
     @property
@@ -81,7 +81,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a filter looks at: a choice or pick, and the candidates it was made of."""
+    """What a filter looks at: a choice or a pick, and the candidates it comes from."""
 
     item: Choice | Pick
     candidates: Candidates
@@ -93,10 +93,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A filter's no to a row; `why` holds the number that decided."""
+    """A filter's decision to drop a row; `why` holds the number that decided."""
 
     why: str
 
 
 Builder = Callable[..., Sequence[Choice] | Sequence[Pick] | Unpaired]
-Filter = Callable[..., list[Row | Dropped]]  # one verdict a row, in order; sees all rows of the round
+Filter = Callable[..., list[Row | Dropped]]  # takes all rows of the round, returns one verdict per row, in order

@@ -1,4 +1,4 @@
-"""Values of options: refused before anything is built."""
+"""Checks of option values, made before anything is built. Each raises ConfigError."""
 
 from math import inf, isnan
 
@@ -7,32 +7,32 @@ from sparring.loop.errors import ConfigError
 
 def number(name: str, value: float, low: float = -inf, high: float = inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}; wanted a number{_range(low, high)}")
+        raise ConfigError(f"{name} is {value!r}; expected a number{_range(low, high)}")
 
 
 def whole(name: str, value: int, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"{name} is {value!r}; wanted a whole number{_range(low, inf)}")
+        raise ConfigError(f"{name} is {value!r}; expected a whole number{_range(low, inf)}")
 
 
 def switch(name: str, value: bool) -> None:
     if not isinstance(value, bool):
-        raise ConfigError(f"{name} is {value!r}; wanted true or false")
+        raise ConfigError(f"{name} is {value!r}; expected true or false")
 
 
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}; wanted one of {', '.join(known)}")
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def band(low: float, high: float | None, least: float = -inf, most: float = inf) -> float:
-    """The upper end of a band; None: there is none."""
+    """The upper end of the band [low, high]; infinity if `high` is None."""
     number("low", low, least, most)
     if high is None:
         return inf
     number("high", high, least, most)
     if high < low:
-        raise ConfigError(f"low is {low:g} and high is {high:g}; wanted low at or below high")
+        raise ConfigError(f"low is {low:g} and high is {high:g}; expected low to be at most high")
     return high
 
 

@@ -1,1 +1,1 @@
-"""Sampling with one live vLLM engine."""
+"""Sampling answers: the engines, the sampler, tree search, and the probe that compares engine and trainer."""

@@ -1,4 +1,4 @@
-"""What is asked of an engine, and what it answers."""
+"""The requests to an engine, its answers, and the protocol of an engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from sparring.loop.types import Checkpoint
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: its tokens, and the model's log-probability of each at temperature 1."""
+    """One sampled answer: its tokens, and the model's log-prob of each at temperature 1."""
 
     text: str
     token_ids: list[int]
@@ -21,7 +21,7 @@ class Answer:
 class Request:
     prompt_ids: Sequence[int]
     n: int
-    seed: int  # sample i of a request is drawn with seed + i, whatever else is in the batch
+    seed: int  # sample i of a request uses seed + i and does not depend on the rest of the batch
     temperature: float
     top_p: float
     max_tokens: int
@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class GreedyRequest:
-    """A question for the greedy answer: free, JSON under `schema`, or with log P of `token_ids` as its first token."""
+    """A request for the greedy answer: free text, JSON under `schema`, or with log P of `token_ids` as first token."""
 
     prompt_ids: Sequence[int]
     max_tokens: int
@@ -42,11 +42,11 @@ class GreedyReply:
     text: str
     n_tokens: int
     finish_reason: str
-    logprobs: Mapping[int, float] = field(default_factory=dict)  # of the tokens that were asked for
+    logprobs: Mapping[int, float] = field(default_factory=dict)  # of the request's token_ids
 
 
 class SamplingEngine(Protocol):
-    """What the sampler needs of an engine: Engine has it, and loop.sampling.transformers_engine."""
+    """An engine for the sampler: vllm_engine.Engine or transformers_engine.PlainEngine."""
 
     context: int
     dtype: str

@@ -1,4 +1,4 @@
-"""The sampler: completions of prompts with the round's policy, and by whoever else answers them, chunk by chunk."""
+"""The sampler: completions of prompts by the round's policy and by other sources, chunk by chunk."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparring.loop.learning.probing import sequences, wanted_logprobs
+from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
 from sparring.loop.sampling.probe import probe
 from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
@@ -17,21 +17,21 @@ from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, R
 
 @dataclass(frozen=True)
 class Sampling:
-    n: Mapping[Split, int]  # completions a prompt, for train and for eval
+    n: Mapping[Split, int]  # completions per prompt, for train and for eval
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256
-    chunk: int = 64  # prompts a chunk: what is stored at once, and what a crash can lose
-    extra: Sequence[Source] = ()  # who answers the train prompts beside the policy
-    models: Mapping[str, Checkpoint] = field(default_factory=dict)  # those that `extra` names by folder or hub id
+    chunk: int = 64  # prompts per chunk, which is stored at once; a crash loses at most one chunk
+    extra: Sequence[Source] = ()  # the sources that answer the train prompts besides the policy
+    models: Mapping[str, Checkpoint] = field(default_factory=dict)  # the models that `extra` names by folder or hub id
 
 
 class EngineSampler:
-    """Samples with the one live engine. Seeds come from (run seed, round, prompt, sample), never from a clock."""
+    """Samples with one live engine. Seeds come from (run seed, round, prompt, sample), never from a clock."""
 
     def __init__(self, engine: SamplingEngine, sampling: Sampling, *, seed: int) -> None:
         self.engine, self.sampling, self.seed = engine, sampling, seed
-        self._before: list[float] | None = None  # what the trainer says of the weights that the engine holds
+        self._before: list[float] | None = None  # the trainer's log-probs for the weights in the engine
 
     def sources(self, rnd: Round) -> list[Round]:
         if rnd.split == "eval":
@@ -43,13 +43,13 @@ class EngineSampler:
         ]
 
     def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
-        """One chunk at a time, all of it or nothing: each starts from an empty cache, so it can be made again alike."""
+        """Completions in whole chunks. Each chunk starts from an empty cache, so sampling it again gives the same."""
         if not prompts or (rnd.origin == "policy" and self.sampling.n[rnd.split] == 0):
             return
         source = source_of(rnd, self.sampling.extra, self.sampling.models)
         if rnd.origin == "dataset" and source is not None:
-            for given in from_dataset(rnd, prompts, source, self.sampling.chunk):
-                yield [*given]
+            for answers in from_dataset(rnd, prompts, source, self.sampling.chunk):
+                yield [*answers]
             return
         self.warm(rnd.policy)
         template = Template.of(rnd.policy.path)
@@ -59,11 +59,11 @@ class EngineSampler:
             yield self._chunk(rnd, source, chunk, ids)
 
     def warm(self, policy: Checkpoint) -> None:
-        """Make the engine ready to sample from `policy`, and sure of it."""
+        """Load `policy` into the engine, and probe new weights."""
         if self.engine.load(policy):
-            want = wanted_logprobs(Path(policy.path))
-            probe(self.engine, policy, want, sequences(policy.path), self._before)
-            self._before = want
+            expected = expected_logprobs(Path(policy.path))
+            probe(self.engine, policy, expected, sequences(policy.path), self._before)
+            self._before = expected
 
     def sleep(self) -> None:
         self.engine.sleep()
@@ -78,8 +78,8 @@ class EngineSampler:
                 rnd,
                 p.id,
                 "failed",
-                f"the prompt has {len(i)} tokens, room for {room} (context {self.engine.context} less max_tokens "
-                f"{self.sampling.max_tokens}); raise sample.context or shorten it",
+                f"the prompt has {len(i)} tokens, and there is room for {room} (context {self.engine.context} minus "
+                f"max_tokens {self.sampling.max_tokens}); raise sample.context or shorten the prompt",
             )
             for p, i in zip(prompts, ids, strict=True)
             if len(i) > room
@@ -105,7 +105,7 @@ class EngineSampler:
 
 
 def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer, seed: int) -> Completion:
-    """The record of an answer by the policy of `rnd`, or by the source that it is about."""
+    """The record of an answer by the policy of `rnd`, which may be a source."""
     return Completion(
         id=completion_id(rnd, prompt, sample),
         run=rnd.run,
@@ -125,7 +125,7 @@ def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, ans
 
 
 def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:
-    """Of a completion by the policy and origin of `rnd`."""
+    """The id of a completion by the policy and origin of `rnd`."""
     cause: dict[str, Any] = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id}
     origin = {} if rnd.origin == "policy" else {"origin": rnd.origin}
     return make_id("completion", **cause, sample=sample, **origin)

@@ -1,4 +1,4 @@
-"""The sampler that searches: for each train prompt a tree of partial answers, all prompts of a chunk side by side."""
+"""A sampler with tree search: one tree of partial answers per train prompt, for all prompts of a chunk at once."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,24 +20,29 @@ log = logging.getLogger("sparring.search")
 class TreeSampler(EngineSampler):
     """Monte Carlo tree search over the steps of an answer: MCTS-DPO, arXiv:2405.00451; see loop.sampling.tree.
 
-    An iteration takes one step of each prompt's tree and samples full answers from it on, in one call of the engine for
-    all prompts of a chunk (and a second one where new steps get several rollouts). `value` judges them: a verifiable
-    judge without a model, for the engine keeps the accelerator. Left out are the paper's values by self-evaluation (the
-    policy asked how good a step is) and rewards along the way: a step is worth what the full answers below it are.
+    Each iteration selects one step in each prompt's tree and samples full answers that continue it, with one engine
+    call for all prompts of a chunk (and a second call if new steps get several rollouts). `value` judges them. It is a
+    verifiable judge without a model, because the engine keeps the accelerator. The paper's values by self-evaluation
+    (the policy rates a step) and its intermediate rewards are left out: the value of a step is that of the full answers
+    below it.
 
-    The completions are every partial answer that was cut and every full one. `parent_id` is the partial answer that
-    one goes on from, tokens and log-probs are those that were sampled, from the answer's beginning; `seed` is of its
-    last draw. `siblings` learns from partial answers; a judge is not asked about them. Held-out prompts, and what other
-    sources answer, are sampled plainly.
+    The completions are all partial answers and all full answers. `parent_id` is the partial answer that a completion
+    continues. Tokens and log-probs are as sampled, from the beginning of the answer; `seed` is that of the last draw.
+    `siblings` pairs partial answers; judges do not see them. Held-out prompts and other sources are sampled without
+    search.
 
-    `step` ends a step: a text, or a number of tokens. Raises ConfigError for a value judge that compares answers.
+    `step` is the text or the number of tokens that ends a step. Raises ConfigError for a value judge that compares
+    answers.
     """
 
     def __init__(
         self, engine: SamplingEngine, sampling: Sampling, search: Search, step: str | int, value: Judge, *, seed: int
     ) -> None:
         if value.compares:
-            raise ConfigError(f"a search needs a value of each answer alone, and judge {value.name} compares answers")
+            raise ConfigError(
+                f"judge {value.name} compares answers, and a search needs a value of each answer alone; use a judge "
+                "that scores single answers"
+            )
         super().__init__(engine, sampling, seed=seed)
         self.search, self.step, self.value = search, step, value
 
@@ -58,8 +63,8 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """`n` more full answers that go on from a step of a tree."""
+class Draw:
+    """A request for `n` more full answers that continue a step of a tree."""
 
     tree: Tree
     step: Step
@@ -74,60 +79,60 @@ class Forest:
         self._tokenizer = Template.of(rnd.policy.path).tokenizer
         self._cut: Cut = every(sampler.step) if isinstance(sampler.step, int) else after(sampler.step, self._text)
         self._numbers = count()
-        self.same = 0  # steps that were drawn again: siblings that would be identical
+        self.same = 0  # steps that were drawn again and merged with an identical sibling
 
     def iterate(self) -> None:
-        """One step further in each tree that has not come to its end."""
-        found = [(tree, select(tree.root, self.search.exploration)) for tree in self.trees]
-        chosen = [(tree, step) for tree, step in found if step is not None]
-        self._draw([Wanted(tree, step, self._more(step)) for tree, step in chosen])
+        """Expand one step in each tree that still has an open one."""
+        selected = [(tree, select(tree.root, self.search.exploration)) for tree in self.trees]
+        chosen = [(tree, step) for tree, step in selected if step is not None]
+        self._sample([Draw(tree, step, self._more(step)) for tree, step in chosen])
         grown = [(tree, step) for tree, step in chosen if len(step.path) < self.search.depth]
         self.same += sum(expand(step, self._cut) for _, step in grown)
         new = [(tree, child) for tree, step in grown for child in step.children if not child.ended]
-        self._draw([Wanted(tree, child, self.search.rollouts - len(child.leaves)) for tree, child in new])
+        self._sample([Draw(tree, child, self.search.rollouts - len(child.leaves)) for tree, child in new])
 
     def records(self) -> list[Completion]:
-        """Tree after tree, a partial answer before those that go on from it."""
+        """The completions of one tree after the other, each partial answer before those that continue it."""
         if self.same:
-            log.info("round %d: %d steps were drawn that were there already", self.rnd.index, self.same)
+            log.info("round %d: %d steps repeated an earlier step", self.rnd.index, self.same)
         return [c for tree in self.trees for c in self._below(tree.prompt, tree.root, None, count())]
 
     def _more(self, step: Step) -> int:
-        """How many answers are drawn from a chosen step on: at the last depth rollouts, else up to `actions`."""
+        """The number of answers to sample from a chosen step: `rollouts` at the last depth, else up to `actions`."""
         if len(step.path) == self.search.depth:
             return self.search.rollouts
         return max(1, self.search.actions - len(step.leaves))
 
-    def _draw(self, wanted: Sequence[Wanted]) -> None:
-        """Sample full answers from steps on, and hang them there with their values."""
-        wanted = [w for w in wanted if w.n > 0]
-        if not wanted:
+    def _sample(self, draws: Sequence[Draw]) -> None:
+        """Sample full answers that continue steps, and add them to the steps with their values."""
+        draws = [d for d in draws if d.n > 0]
+        if not draws:
             return
-        requests = [self._request(w) for w in wanted]
+        requests = [self._request(d) for d in draws]
         drawn = [
-            [self._full(w, request, k, answer) for k, answer in enumerate(answers)]
-            for w, request, answers in zip(wanted, requests, self.sampler.engine.generate(requests), strict=True)
+            [self._full(d, request, k, answer) for k, answer in enumerate(answers)]
+            for d, request, answers in zip(draws, requests, self.sampler.engine.generate(requests), strict=True)
         ]
-        values = self._values([Group(w.tree.prompt, tuple(answers)) for w, answers in zip(wanted, drawn, strict=True)])
-        for w, answers in zip(wanted, drawn, strict=True):
-            w.step.leaves += [Leaf(answer, values.get(answer.id)) for answer in answers]
-            w.step.drawn += w.n
+        values = self._values([Group(d.tree.prompt, tuple(answers)) for d, answers in zip(draws, drawn, strict=True)])
+        for d, answers in zip(draws, drawn, strict=True):
+            d.step.leaves += [Leaf(answer, values.get(answer.id)) for answer in answers]
+            d.step.drawn += d.n
 
-    def _request(self, w: Wanted) -> Request:
-        s, begun = self.sampler.sampling, w.step.token_ids
-        seed = derive_seed(self.sampler.seed, self.rnd.index, w.tree.prompt.id, w.step.path, w.step.drawn)
-        return Request([*w.tree.prompt_ids, *begun], w.n, seed, s.temperature, s.top_p, s.max_tokens - len(begun))
+    def _request(self, d: Draw) -> Request:
+        s, begun = self.sampler.sampling, d.step.token_ids
+        seed = derive_seed(self.sampler.seed, self.rnd.index, d.tree.prompt.id, d.step.path, d.step.drawn)
+        return Request([*d.tree.prompt_ids, *begun], d.n, seed, s.temperature, s.top_p, s.max_tokens - len(begun))
 
-    def _full(self, w: Wanted, request: Request, k: int, answer: Answer) -> Completion:
-        """From the answer's beginning. Its number is one of its own in the chunk, until the tree is told in order."""
-        tokens = [*w.step.token_ids, *answer.token_ids]
-        whole = Answer(self._text(tokens), tokens, [*w.step.logprobs, *answer.logprobs], answer.finish_reason)
-        return completion_of(self.rnd, w.tree.prompt, request, next(self._numbers), whole, request.seed + k)
+    def _full(self, d: Draw, request: Request, k: int, answer: Answer) -> Completion:
+        """The answer from its beginning. Its number is unique in the chunk, and final only in `records`."""
+        tokens = [*d.step.token_ids, *answer.token_ids]
+        whole = Answer(self._text(tokens), tokens, [*d.step.logprobs, *answer.logprobs], answer.finish_reason)
+        return completion_of(self.rnd, d.tree.prompt, request, next(self._numbers), whole, request.seed + k)
 
     def _values(self, groups: Sequence[Group]) -> Mapping[str, float]:
         judge = self.sampler.value
-        said = [row for chunk in judge.judge(groups) for row in chunk if isinstance(row, Judgement)]
-        return judge.read(said).scores
+        judgements = [row for chunk in judge.judge(groups) for row in chunk if isinstance(row, Judgement)]
+        return judge.read(judgements).scores
 
     def _below(self, prompt: Prompt, step: Step, parent: str | None, numbers: Iterator[int]) -> Iterator[Completion]:
         for child in step.children:
@@ -141,7 +146,7 @@ class Forest:
             yield self._record(prompt, leaf.completion, parent, next(numbers))
 
     def _partial(self, step: Step) -> Completion:
-        assert step.cut_from is not None  # the root is no answer, and never asked for
+        assert step.cut_from is not None  # the root is not an answer, and no caller passes it
         tokens, logprobs = step.token_ids, step.logprobs
         text = self._text(tokens)
         return replace(step.cut_from, text=text, token_ids=tokens, logprobs=logprobs, finish_reason="length")

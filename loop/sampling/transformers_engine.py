@@ -1,4 +1,4 @@
-"""The engine for machines without vLLM, and for tests: transformers in this process, one prompt at a time."""
+"""The engine for tests and for machines without vLLM: transformers in this process, one prompt at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from sparring.loop.types import Checkpoint
 
 
 class PlainEngine:
-    """Has what the sampler needs of loop.sampling.vllm_engine.Engine; many times slower on anything but tiny models.
+    """A SamplingEngine on transformers. It is many times slower than vLLM except on tiny models.
 
-    The weights are those that the learner wrote, loaded as the learner loads them: there is nothing to probe.
+    It loads the learner's weights in the same way as the learner, so there is nothing to probe.
     """
 
     def __init__(self, *, context: int = 2048, dtype: str | None = None) -> None:
@@ -42,8 +42,8 @@ class PlainEngine:
         return [self._answers(request) for request in requests]
 
     def ask(self, requests: Sequence[GreedyRequest]) -> list[GreedyReply]:
-        """The greedy answer to each request. Nothing holds it to a schema: the model must keep to it by itself."""
-        return [self._told(request) for request in requests]
+        """The greedy answer to each request. A schema is not enforced; the model must follow it by itself."""
+        return [self._reply(request) for request in requests]
 
     def sleep(self) -> None:
         pass
@@ -74,7 +74,7 @@ class PlainEngine:
         ]
 
     @torch.no_grad()
-    def _told(self, request: GreedyRequest) -> GreedyReply:
+    def _reply(self, request: GreedyRequest) -> GreedyReply:
         (answer,) = self._answers(Request(request.prompt_ids, 1, 0, 0.0, 1.0, request.max_tokens))
         logprobs: dict[int, float] = {}
         if request.token_ids:
@@ -91,18 +91,18 @@ class PlainEngine:
 
 
 def _draw(logits: Tensor, request: Request, generators: Sequence[torch.Generator]) -> Tensor:
-    """One token a row, each row by its own generator, so that an answer does not hang on its neighbours."""
+    """One token per row, drawn by the row's own generator, so an answer does not depend on the other rows."""
     if request.temperature == 0:
         return logits.argmax(-1)
     p = (logits / request.temperature).softmax(-1)
     if request.top_p < 1:
         ordered, order = p.sort(-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= request.top_p] = 0  # the token that crosses top_p is kept
+        ordered[ordered.cumsum(-1) - ordered >= request.top_p] = 0  # keeps the token that crosses top_p
         p = torch.zeros_like(p).scatter(-1, order, ordered)
     return torch.stack([torch.multinomial(row, 1, generator=g)[0] for row, g in zip(p, generators, strict=True)])
 
 
 def _logprobs(model: Any, ids: Tensor) -> list[float]:
     logits = model(input_ids=ids).logits[0, :-1].float()
-    found: list[float] = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
-    return found
+    logprobs: list[float] = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return logprobs

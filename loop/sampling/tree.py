@@ -1,8 +1,9 @@
-"""A tree of partial answers to one prompt, and where a search goes on in it: MCTS-DPO, arXiv:2405.00451.
+"""A tree of partial answers to one prompt, and the selection of steps in it: MCTS-DPO, arXiv:2405.00451.
 
-A step is what an answer adds up to its next boundary. Full answers are sampled from a step on; what a step is worth is
-the mean value of those below it, and its visits are their number. When a step is expanded, each full answer that goes
-on from it is cut at its next boundary: these are its children. So siblings are always next steps of one partial answer.
+A step is the part of an answer up to its next boundary. Full answers are sampled as continuations of a step. The value
+of a step is the mean value of the full answers below it, and its visits are their number. Expanding a step cuts each
+full answer that continues it at the next boundary, and the pieces become its children. So siblings are always next
+steps of one partial answer.
 """
 
 from bisect import bisect_left
@@ -13,25 +14,25 @@ from statistics import fmean
 
 from sparring.loop.types import Completion
 
-Cut = Callable[[Sequence[int], int], int]  # the tokens of an answer, and where a step begins -> where it ends
+Cut = Callable[[Sequence[int], int], int]  # (the tokens of an answer, the start of a step) -> the end of the step
 
-PRIOR_LENGTH = 1.25  # the power of a step's length that its log-prob is divided by, in the authors' code
+PRIOR_LENGTH = 1.25  # exponent of the step length that divides the step's log-prob, as in the authors' code
 
 
 @dataclass(frozen=True)
 class Search:
-    """How a tree is searched. After `depth` steps an answer is not cut any more."""
+    """The options of the search. After `depth` steps an answer is not cut any more."""
 
     depth: int = 3
-    actions: int = 2  # answers that a step is expanded with, those counted that go on from it already
+    actions: int = 2  # answers that a step is expanded with, including those that continue it already
     iterations: int = 16
-    rollouts: int = 1  # full answers that a new step gets, and the last steps again at each visit
+    rollouts: int = 1  # full answers sampled for a new step, and for a last step at each visit
     exploration: float = 1.0
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A full answer and its value; None: the judge gave no answer."""
+    """A full answer and its value, None if the judge gave no answer."""
 
     completion: Completion
     value: float | None
@@ -39,15 +40,15 @@ class Leaf:
 
 @dataclass(eq=False)
 class Step:
-    """A partial answer: the first `end` tokens of `cut_from`, its own step being those from `start` on."""
+    """A partial answer: the first `end` tokens of `cut_from`. Its last step begins at `start`."""
 
-    path: tuple[int, ...] = ()  # its number among its siblings, and that of all steps before it; none: no step yet
+    path: tuple[int, ...] = ()  # the numbers of all steps up to this one among their siblings; empty for the root
     cut_from: Completion | None = None
     start: int = 0
     end: int = 0
     children: list["Step"] = field(default_factory=list)
-    leaves: list[Leaf] = field(default_factory=list)  # those that go on from here, and through no child
-    drawn: int = 0  # how many were sampled from here
+    leaves: list[Leaf] = field(default_factory=list)  # full answers that continue this step and are not in a child
+    drawn: int = 0  # full answers sampled from here
 
     @property
     def token_ids(self) -> Sequence[int]:
@@ -59,7 +60,7 @@ class Step:
 
     @property
     def ended(self) -> bool:
-        """Whether the answer ends with this step: it is a full one."""
+        """Whether the answer ends with this step, so that it is a full answer."""
         return self.cut_from is not None and self.end == len(self.cut_from.token_ids)
 
     @property
@@ -80,27 +81,27 @@ class Step:
 
     @property
     def value(self) -> float | None:
-        """The mean over the full answers below that have a value."""
-        told = [leaf.value for leaf in self.below if leaf.value is not None]
-        return fmean(told) if told else None
+        """The mean value of the full answers below, without those that have none."""
+        values = [leaf.value for leaf in self.below if leaf.value is not None]
+        return fmean(values) if values else None
 
     @property
     def open(self) -> bool:
-        """Whether the search can go on from here, or from a step below."""
+        """Whether the search can continue from here or from a step below."""
         return any(child.open for child in self.children) if self.children else not self.ended
 
 
 def puct(parent: Step, child: Step, exploration: float) -> float:
-    """Q + w p sqrt(N_parent) / (1 + N): the value of a child, and more the likelier and the less visited it is.
+    """Q + w p sqrt(N_parent) / (1 + N): the value of a child, plus a bonus for likely and rarely visited children.
 
-    A child without a value is thought of as its parent, and that as 0 where nothing has a value.
+    A child without a value counts as its parent, and as 0 if that has no value either.
     """
-    known = [q for q in (child.value, parent.value, 0.0) if q is not None]
-    return known[0] + exploration * child.prior * sqrt(parent.visits) / (1 + child.visits)
+    values = [q for q in (child.value, parent.value, 0.0) if q is not None]
+    return values[0] + exploration * child.prior * sqrt(parent.visits) / (1 + child.visits)
 
 
 def select(root: Step, exploration: float) -> Step | None:
-    """The step to go on from: the best child of the best child; None where all answers have ended."""
+    """The step to continue from, found by taking the best child repeatedly; None if all answers have ended."""
     if not root.open:
         return None
     step = root
@@ -110,26 +111,28 @@ def select(root: Step, exploration: float) -> Step | None:
 
 
 def expand(step: Step, cut: Cut) -> int:
-    """Cut the answers that go on from a step at their next boundary. Those with the same tokens up to there are one
-    child; returns how many siblings that saved."""
+    """Cut the answers that continue a step at their next boundary, and make them its children.
+
+    Answers with the same tokens up to the boundary share a child. Returns the number of siblings that this saved.
+    """
     children: dict[tuple[int, ...], Step] = {}
     for leaf in step.leaves:
         tokens = leaf.completion.token_ids
         end = cut(tokens, step.end)
-        made = Step((*step.path, len(children)), leaf.completion, step.end, end)
-        children.setdefault(tuple(tokens[step.end : end]), made).leaves.append(leaf)
+        child = Step((*step.path, len(children)), leaf.completion, step.end, end)
+        children.setdefault(tuple(tokens[step.end : end]), child).leaves.append(leaf)
     same = len(step.leaves) - len(children)
     step.children, step.leaves = list(children.values()), []
     return same
 
 
 def every(count: int) -> Cut:
-    """Steps of so many tokens."""
+    """Cuts steps of `count` tokens."""
     return lambda tokens, start: min(start + count, len(tokens))
 
 
 def after(stop: str, decode: Callable[[Sequence[int]], str]) -> Cut:
-    """Steps that end with the token which completes `stop` in their text; blanks at a step's beginning do not count."""
+    """Cuts after the token that completes `stop` in a step's text, without the whitespace at the step's beginning."""
 
     def end(tokens: Sequence[int], start: int) -> int:
         def complete(end: int) -> bool:

@@ -1,4 +1,4 @@
-"""One live vLLM engine for a whole run: started once, given new weights after every update."""
+"""One live vLLM engine for a whole run: started once, and loaded with new weights after every update."""
 
 import gc
 import json
@@ -19,13 +19,13 @@ log = logging.getLogger("sparring.engine")
 
 
 class Engine:
-    """vLLM in this process. `context` is the most tokens a prompt and its answer may have together.
+    """vLLM in this process. `context` is the maximum number of tokens in a prompt with its answer.
 
-    What vLLM and its native code print while starting goes to the file `log`, where one is given. On a GPU only one
-    engine of a process can sleep, so a second one needs a process of its own.
+    The output of vLLM and its native code during the start goes to the file `log`, if there is one. On a GPU only one
+    engine per process can sleep, so a second one needs a process of its own.
     """
 
-    # An engine that ends takes down the process groups of all that are in its process: so they end together.
+    # An engine that ends destroys the process groups of all engines in its process, so they end together.
     _here: ClassVar[list[Any]] = []
     _in_use: ClassVar[int] = 0
 
@@ -47,7 +47,7 @@ class Engine:
         self._asleep = False
 
     def load(self, checkpoint: Checkpoint) -> bool:
-        """Make the engine hold these weights; True when it did not before (so they should be probed)."""
+        """Load these weights; True if the engine did not hold them before, so that they should be probed."""
         if self._loaded == checkpoint.weights_sha256 and self._llm is not None:
             self._wake()
             return False
@@ -90,10 +90,10 @@ class Engine:
         ]
         prompts = [{"prompt_token_ids": list(i.prompt_ids)} for i in requests]
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
-        return [_told(output.outputs[0], i.token_ids) for output, i in zip(outputs, requests, strict=True)]
+        return [_reply(output.outputs[0], i.token_ids) for output, i in zip(outputs, requests, strict=True)]
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """log P of each token but the first of each sequence, as the engine computes it."""
+        """log P of each token except the first of each sequence, as the engine computes it."""
         from vllm import SamplingParams
 
         prompts = [{"prompt_token_ids": list(ids)} for ids in sequences]
@@ -104,7 +104,7 @@ class Engine:
         ]
 
     def sleep(self) -> None:
-        """Free the accelerator for the learner; weights wait in main memory. On a CPU there is nothing to free."""
+        """Free the accelerator for the learner and move the weights to main memory. Does nothing on a CPU."""
         if self._llm is not None and not self._asleep and device().type == "cuda":
             self._llm.sleep(level=1)
             self._asleep = True
@@ -137,8 +137,8 @@ class Engine:
             if device().type == "cpu":
                 self._llm.apply_model(pack_vocabulary)
         except Exception as error:
-            # Whatever it was, a reload that fails half-way leaves tensors without memory: only a new engine is safe,
-            # and where the weights are at fault, starting it raises.
+            # A reload that fails halfway leaves tensors without memory, so only a new engine is safe. If the weights
+            # are at fault, starting it raises.
             log.warning("reloading weights from %s failed (%s); starting a new engine", path, error)
             self.close()
             self._start(path)
@@ -159,7 +159,7 @@ class Engine:
                 f"vLLM cannot be imported ({error}); install it with: pip install 'sparring[cpu]' (or [gpu])"
             ) from error
         on_gpu = device().type == "cuda"
-        # Seeded requests crash the CPU engine when a prefill is cut in chunks: every prefill must fit one step.
+        # Seeded requests crash the CPU engine if a prefill is cut into chunks, so every prefill must fit into one step.
         special: dict[str, Any] = (
             {"enable_sleep_mode": True, "gpu_memory_utilization": self.gpu_memory}
             if on_gpu
@@ -184,8 +184,8 @@ class Engine:
 def pack_vocabulary(model: Any) -> None:
     """Pack the vocabulary's weights again after a reload on a CPU.
 
-    vLLM multiplies by packed copies there. A reload packs anew what the checkpoint names, which a tied output head is
-    not: it would go on with the head of the engine's first weights (seen with vLLM 0.32; the probe tells).
+    vLLM multiplies by packed copies there. A reload packs only the weights that the checkpoint names, which do not
+    include a tied output head. It would keep the head of the engine's first weights (vLLM 0.32; the probe detects it).
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
@@ -196,7 +196,7 @@ def pack_vocabulary(model: Any) -> None:
 
 @contextmanager
 def processes(own: bool) -> Iterator[None]:
-    """Have the engine that starts in this block run in a process of its own, or leave that as it is."""
+    """A context in which an engine starts in a process of its own if `own`, else as configured."""
     if not own:
         yield
         return
@@ -204,7 +204,7 @@ def processes(own: bool) -> Iterator[None]:
 
     before = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    envs.disable_envs_cache()  # an engine that is here has fixed what it read
+    envs.disable_envs_cache()  # an earlier engine has cached the old value
     try:
         yield
     finally:
@@ -213,7 +213,7 @@ def processes(own: bool) -> Iterator[None]:
 
 @contextmanager
 def native_stderr_to(log: Path | None) -> Iterator[None]:
-    """Send file descriptor 2 to `log`: native code warns there, past Python's logging and warnings."""
+    """Redirect file descriptor 2 to `log`, because native code warns there, past Python's logging and warnings."""
     if log is None:
         yield
         return
@@ -235,7 +235,7 @@ def positions(path: str) -> int:
     return int(config.get("max_position_embeddings") or 1 << 30)
 
 
-def _told(output: Any, token_ids: Sequence[int]) -> GreedyReply:
+def _reply(output: Any, token_ids: Sequence[int]) -> GreedyReply:
     first = output.logprobs[0] if token_ids else {}
     logprobs = {token: first[token].logprob for token in token_ids}
     return GreedyReply(output.text, len(output.token_ids), output.finish_reason, logprobs)
@@ -243,7 +243,9 @@ def _told(output: Any, token_ids: Sequence[int]) -> GreedyReply:
 
 def _answer(output: Any) -> Answer:
     if output.finish_reason not in ("stop", "length"):
-        raise StepError(f"vLLM ended an answer with {output.finish_reason!r}; wanted 'stop' or 'length'. Run it again")
+        raise StepError(
+            f"vLLM ended an answer with {output.finish_reason!r}; expected 'stop' or 'length'. Run it again"
+        )
     ids = list(output.token_ids)
     logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, ids, strict=True)]
     return Answer(output.text, ids, logprobs, output.finish_reason)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from sparring.loop.errors import ProbeError
 from sparring.loop.learning.checkpoint import weights_sha256
-from sparring.loop.learning.probing import sequences, wanted_logprobs
+from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.sampling.probe import probe
 from sparring.loop.sampling.requests import Request
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
@@ -48,8 +48,8 @@ def requests(policy: Checkpoint, count: int, n: int = 3) -> list[Request]:
 
 
 def asked(engine: Engine, policy: Checkpoint, before: Checkpoint | None = None) -> float:
-    known = None if before is None else wanted_logprobs(Path(before.path))
-    return probe(engine, policy, wanted_logprobs(Path(policy.path)), sequences(policy.path), known)
+    known = None if before is None else expected_logprobs(Path(before.path))
+    return probe(engine, policy, expected_logprobs(Path(policy.path)), sequences(policy.path), known)
 
 
 def test_same_seeds_same_tokens_alone_or_together(engine: Engine, models: tuple[Checkpoint, Checkpoint]) -> None:

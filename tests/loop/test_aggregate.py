@@ -93,7 +93,7 @@ def test_one_member_alone_is_certain() -> None:
         ("worse", SAME, {}, "no aggregator 'worse' .did you mean 'worst'"),
         ("worst", SAME, {"lam": 1.0}, "'worst' has no option 'lam'.*it takes none"),
         ("mean", SAME | {"1": (0.0, 0.0)}, {}, "member '1' has standard deviation 0.0"),
-        ("mean", {"0": (0.0, 1.0)}, {}, "has a member '1'; there are scales of .'0'"),
+        ("mean", {"0": (0.0, 1.0)}, {}, "has a member '1'; expected one of .'0'"),
     ],
 )
 def test_refusals(kind: str, scales: dict[str, tuple[float, float]], options: dict[str, float], message: str) -> None:

@@ -36,6 +36,6 @@ def test_a_round_plays_the_chosen_prompts_first_and_fills_up_in_order(tmp_path: 
 def test_a_prompt_that_is_not_of_the_run_is_refused(tmp_path: Path) -> None:
     loop = make_loop(tmp_path)
     rnd = play(loop.start, loop.parts)
-    with pytest.raises(StepError, match=r"prompts\.query chose .*, no train prompt of night"):
+    with pytest.raises(StepError, match=r"prompts\.query chose .* not a train prompt of night"):
         play(rnd, replace(loop.parts, choose=lambda rnd: loop.parts.held_out))
     assert loop.store.begun(rnd) is None

@@ -104,9 +104,9 @@ NAMED = "SELECT 'checkpoint_policy/p/{}' AS chosen_id, 'checkpoint_policy/{}' AS
             NAMED.format(0, "q/0"),
             "names checkpoint_policy/q/0 in a pair of a prompt whose answers are checkpoint_policy/p/0, ",
         ),
-        (NAMED.format(9, "p/0"), "names checkpoint_policy/p/9, which is no answer of round 3 of run"),
-        (NAMED.format(0, "p/2"), "and both say the same"),
-        (NAMED.format(0, "p/3"), "names checkpoint_policy/p/3, which the judge gave no score, and no margin"),
+        (NAMED.format(9, "p/0"), "names checkpoint_policy/p/9, which is not an answer in round 3 of run"),
+        (NAMED.format(0, "p/2"), "which have the same text"),
+        (NAMED.format(0, "p/3"), "names checkpoint_policy/p/3, which has no score from the judge, and gives no margin"),
         (f"{NAMED.format(0, 'p/1')} FROM range(2)", "names 1 of its 2 pairs more than once"),
         (
             "SELECT 'checkpoint_policy/p/0' AS chosen_id, NULL::VARCHAR AS rejected_id",

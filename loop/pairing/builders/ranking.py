@@ -1,4 +1,4 @@
-"""Builders that rank one prompt's full answers by score: who is chosen, who is rejected."""
+"""Builders that rank one prompt's full answers by score and choose the pairs."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,7 +15,7 @@ def best_worst(candidates: Candidates, *, per_prompt: int = 1, min_margin: float
     """Pair the best answer with the worst, the second best with the second worst, ... up to `per_prompt` pairs.
 
     A pair needs a score difference above `min_margin` and two different texts. With `per_prompt` 1 this is the recipe
-    of SimPO, arXiv:2405.14734. Sample order decides among equal scores.
+    of SimPO, arXiv:2405.14734. Equal scores are ranked in sample order.
     """
     whole("per_prompt", per_prompt, 1)
     number("min_margin", min_margin, 0)
@@ -30,10 +30,10 @@ def best_worst(candidates: Candidates, *, per_prompt: int = 1, min_margin: float
 
 @builder()
 def best_random(candidates: Candidates, *, seed: int = 0, min_margin: float = 0.0) -> Sequence[Choice] | Unpaired:
-    """Pair the best answer with another one at random, of those that lie more than `min_margin` below it.
+    """Pair the best answer with a random one of those that score more than `min_margin` below it.
 
-    The recipe of Zephyr, arXiv:2310.16944: more varied and harder than the worst. The draw is by a hash of seed, prompt
-    and completion, so it depends on no order.
+    The recipe of Zephyr, arXiv:2310.16944: more varied and harder than the worst answer. The draw is a hash of seed,
+    prompt and completion, so it does not depend on any order.
     """
     whole("seed", seed, 0)
     number("min_margin", min_margin, 0)
@@ -50,7 +50,7 @@ def best_random(candidates: Candidates, *, seed: int = 0, min_margin: float = 0.
 def all_margin(
     candidates: Candidates, *, min_margin: float = 0.0, per_prompt: int | None = None
 ) -> Sequence[Choice] | Unpaired:
-    """All pairs with a score difference above `min_margin`; the `per_prompt` largest differences if that is given.
+    """All pairs with a score difference above `min_margin`, or the `per_prompt` pairs with the largest differences.
 
     All pairs of a ranking of K answers train the reward model of InstructGPT, arXiv:2203.02155.
     """
@@ -67,36 +67,37 @@ def all_margin(
 def contrast(
     candidates: Candidates, *, mode: Literal["high", "low", "mixed"] = "high", min_margin: float = 0.0
 ) -> Sequence[Choice] | Unpaired:
-    """One pair: of the largest score difference (high), of the smallest above `min_margin` (low), or either (mixed).
+    """The pair with the largest score difference (high), the smallest above `min_margin` (low), or either (mixed).
 
-    After arXiv:2412.15282, where high contrast beats low and a mixture is often best. `mixed` tosses for each prompt
-    by its hash, so that every mode yields as many pairs and can be compared; the mixture is our reading.
+    After arXiv:2412.15282, where high contrast beats low and a mixture is often best. `mixed` takes high or low by the
+    hash of the prompt, so that every mode gives the same number of pairs and can be compared. The mixture is our
+    reading of the paper.
     """
     one_of("mode", mode, ("high", "low", "mixed"))
     number("min_margin", min_margin, 0)
     scored = rankable(candidates)
     if isinstance(scored, Unpaired):
         return scored
-    found = _by_margin(scored, min_margin)
+    choices = _by_margin(scored, min_margin)
     if mode == "mixed":
         mode = "low" if derive_seed(scored[0].completion.prompt_id) % 2 else "high"
-    return (found[:1] if mode == "high" else found[-1:]) or _tie(scored, min_margin)
+    return (choices[:1] if mode == "high" else choices[-1:]) or _tie(scored, min_margin)
 
 
 @builder(needs="reference")
 def ranked(candidates: Candidates, *, min_margin: float = 0.0) -> Sequence[Choice] | Unpaired:
-    """Rank the reference's sample with the policy's answers: best against worst of all, the sample is kept beside.
+    """Rank the reference's sample with the policy's answers, pair best with worst, and keep the sample with the pair.
 
-    SELM (arXiv:2405.19332, Algorithm 1) with the reference's greedy answer, XPO (arXiv:2405.21046) with one drawn from
-    it: their optimism term needs that sample whether or not it is in the pair. Of several samples the first is kept.
-    Raises ConfigError where the experience has none.
+    SELM (arXiv:2405.19332, Algorithm 1) takes the reference's greedy answer, XPO (arXiv:2405.21046) a random sample of
+    it. Their optimism term needs that sample whether or not it is in the pair. The first of several samples is kept.
+    Raises ConfigError if the experience has none.
     """
     number("min_margin", min_margin, 0)
     samples = [c for c in candidates.full if c.origin == "reference"]
     if candidates.completions and not samples:
         raise ConfigError(
             f"pair builder 'ranked' found no sample of the reference among the {len(candidates.completions)} "
-            f"completions of prompt {candidates.completions[0].prompt_id}; set sample.extra so that it writes one"
+            f"completions of prompt {candidates.completions[0].prompt_id}; set sample.extra to sample one"
         )
     scored = rankable(candidates)
     if isinstance(scored, Unpaired):
@@ -108,7 +109,7 @@ def ranked(candidates: Candidates, *, min_margin: float = 0.0) -> Sequence[Choic
 
 
 def rankable(candidates: Candidates) -> list[Scored] | Unpaired:
-    """The scored full answers, at least two and not all of one text, in sample order."""
+    """The scored full answers in sample order: at least two, and at least two different texts."""
     full, scored = candidates.full, candidates.scored
     if len(full) > 1 and len({c.text for c in full}) == 1:
         return Unpaired("identical", f"all {len(full)} completions have the same text")
@@ -121,8 +122,8 @@ def rankable(candidates: Candidates) -> list[Scored] | Unpaired:
 
 def _by_margin(scored: Sequence[Scored], min_margin: float) -> list[Choice]:
     """All pairs above `min_margin`, the largest difference first, then in sample order."""
-    found = [c for c in (Choice(high, low) for high in scored for low in scored) if _differ(c, min_margin)]
-    return sorted(found, key=lambda c: c.rejected.score - c.chosen.score)
+    choices = [c for c in (Choice(high, low) for high in scored for low in scored) if _differ(c, min_margin)]
+    return sorted(choices, key=lambda c: c.rejected.score - c.chosen.score)
 
 
 def _differ(choice: Choice, min_margin: float) -> bool:

@@ -1,4 +1,4 @@
-"""A builder whose pairs somebody else names: a query to the store."""
+"""A builder whose pairs are named by a query to the store."""
 
 from collections.abc import Sequence
 from math import isnan, nan
@@ -13,16 +13,16 @@ from sparring.loop.types import Completion
 
 @builder(by_query=True)
 def sql(candidates: Candidates, *, query: str) -> Sequence[Choice] | Unpaired:
-    """The pairs that `query` names (see store.plug_points.PAIRS), its margins and probabilities, else the judge's.
+    """The pairs that `query` names (see store.plug_points.PAIRS).
 
-    A prompt of which it names none is filtered, unless there was nothing to pair. Raises StepError for a pair of other
-    answers than this prompt's.
+    Margins and probabilities that the query leaves out are the judge's. A prompt without a named pair is filtered,
+    unless there was nothing to pair. Raises StepError for a pair with answers that are not this prompt's.
     """
     if not isinstance(query, str) or not query.strip():
-        raise ConfigError(f"query is {query!r}; wanted SQL, or the name of a .sql file")
+        raise ConfigError(f"query is {query!r}; expected SQL, or the name of a .sql file")
     if not candidates.named:
-        found = rankable(candidates)
-        return found if isinstance(found, Unpaired) else Unpaired("filtered", "the query names no pair of its answers")
+        scored = rankable(candidates)
+        return scored if isinstance(scored, Unpaired) else Unpaired("filtered", "the query names none of its pairs")
     answers = {c.id: c for c in candidates.full}
     return [_choice(named, answers, candidates.reading) for named in candidates.named]
 
@@ -31,7 +31,7 @@ def _choice(named: Named, answers: dict[str, Completion], reading: Scores) -> Ch
     chosen, rejected = (_answer(id, answers) for id in (named.chosen_id, named.rejected_id))
     if chosen.text == rejected.text:
         raise StepError(
-            f"pair.query prefers {chosen.id} to {rejected.id}, and both say the same; leave such pairs out: WHERE"
+            f"pair.query prefers {chosen.id} to {rejected.id}, which have the same text; exclude such pairs with WHERE"
         )
     sample = None if named.reference_sample_id is None else _answer(named.reference_sample_id, answers)
     high, low = (Scored(_score(c, named, reading), c) for c in (chosen, rejected))
@@ -40,19 +40,19 @@ def _choice(named: Named, answers: dict[str, Completion], reading: Scores) -> Ch
 
 
 def _score(answer: Completion, named: Named, reading: Scores) -> float:
-    found = reading.scores.get(answer.id, nan)
-    if isnan(found) and named.margin is None:
+    score = reading.scores.get(answer.id, nan)
+    if isnan(score) and named.margin is None:
         raise StepError(
-            f"pair.query names {answer.id}, which the judge gave no score, and no margin; leave such answers out, or "
-            "give a margin of its own"
+            f"pair.query names {answer.id}, which has no score from the judge, and gives no margin; exclude such "
+            "answers, or return a margin for them"
         )
-    return found
+    return score
 
 
 def _answer(id: str, answers: dict[str, Completion]) -> Completion:
     if id not in answers:
         raise StepError(
-            f"pair.query names {id} in a pair of a prompt whose answers are {', '.join(answers)}; name two whole "
-            "answers of one prompt, of the round that it is asked for: WHERE run_id = $run AND round = $round"
+            f"pair.query names {id} in a pair of a prompt whose answers are {', '.join(answers)}; name two full "
+            "answers to one prompt in the current round: WHERE run_id = $run AND round = $round"
         )
     return answers[id]

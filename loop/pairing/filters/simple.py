@@ -1,4 +1,4 @@
-"""Filters that look at one pair, or one prompt, at a time. Each gives a verdict on every row, in order."""
+"""Filters that look at one pair or one prompt at a time. Each returns one verdict per row, in order."""
 
 from collections.abc import Sequence
 from math import inf
@@ -10,16 +10,16 @@ from sparring.loop.traits import filter
 
 @filter(pairs=True, scores=True)
 def margin(rows: Sequence[Row], *, low: float = 0.0, high: float | None = None) -> list[Row | Dropped]:
-    """Keep pairs whose score difference lies from `low` to `high`."""
+    """Keep pairs with a score difference in [low, high]."""
     top = band(low, high)
     return [_within(row, "margin", choice_of(row).margin, low, top) for row in rows]
 
 
 @filter(scores=True)
 def pass_rate(rows: Sequence[Row], *, low: float = 0.2, high: float = 0.8, at: float = 1.0) -> list[Row | Dropped]:
-    """Keep prompts of moderate difficulty: the share of scored answers with a score of `at` or more in [low, high].
+    """Keep prompts of moderate difficulty: the share of their scored answers that reach `at` is in [low, high].
 
-    Moderate prompts generalise better in arXiv:2412.15282; the band of 0.2 to 0.8 is our reading.
+    Moderate prompts generalise better in arXiv:2412.15282. The band of 0.2 to 0.8 is our reading of the paper.
     """
     band(low, high, 0, 1)
     number("at", at)
@@ -28,18 +28,18 @@ def pass_rate(rows: Sequence[Row], *, low: float = 0.2, high: float = 0.8, at: f
 
 @filter(pairs=True)
 def length(rows: Sequence[Row], *, ratio: float = 2.0) -> list[Row | Dropped]:
-    """Keep pairs whose longer answer has at most `ratio` times the tokens of the shorter: against length bias."""
+    """Keep pairs whose longer answer has at most `ratio` times the tokens of the shorter one, against length bias."""
     number("ratio", ratio, 1)
     return [_within(row, "length ratio", _length_ratio(choice_of(row)), 1, ratio) for row in rows]
 
 
 def choice_of(row: Row) -> Choice:
-    assert isinstance(row.item, Choice), "check_pairing lets this filter look at pairs only"
+    assert isinstance(row.item, Choice), "check_pairing allows this filter for pairs only"
     return row.item
 
 
-def _within(row: Row, what: str, found: float, low: float, high: float) -> Row | Dropped:
-    return row if low <= found <= high else Dropped(f"{what} {found:.4g}, wanted {_band(low, high)}")
+def _within(row: Row, what: str, value: float, low: float, high: float) -> Row | Dropped:
+    return row if low <= value <= high else Dropped(f"{what} {value:.4g}, expected {_band(low, high)}")
 
 
 def _band(low: float, high: float) -> str:

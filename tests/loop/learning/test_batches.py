@@ -123,8 +123,7 @@ def test_the_end_token_counts_once(model: Any) -> None:
 def test_nothing_to_learn_from_is_refused(prompt: list[int], completions: tuple[list[int], ...], sizes: str) -> None:
     with pytest.raises(DataError) as refused:
         Row(prompt, completions)
-    expected = f"a prompt or completion without tokens cannot be learned from (tokens: {sizes})"
-    assert str(refused.value) == expected
+    assert f"without tokens (tokens: {sizes})" in str(refused.value)
 
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=80)

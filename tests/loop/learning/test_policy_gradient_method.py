@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparring.loop.errors import DataError, StepError
+from sparring.loop.errors import ConfigError, DataError, StepError
 from sparring.loop.learning.checkpoint import weights_sha256
 from sparring.loop.learning.critic import Critic
 from sparring.loop.learning.learner import TorchLearner
@@ -167,6 +167,11 @@ def test_adapters_are_trained_and_start_fresh_in_each_update(tiny: Path, tmp_pat
     assert (Path(one.path) / "trainer" / "critic.safetensors").exists()
     two, _, _ = learner.learn(replace(round_of(one), index=2), rollout(learner, tiny, one))
     assert two.weights_sha256 != one.weights_sha256
+
+
+def test_pairs_are_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has pairs, and a policy gradient learns from groups"):
+        learner_of(tmp_path).learn(round_of(initial(tiny)), unscored(tiny))
 
 
 def test_answers_of_a_dataset_are_refused(tiny: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sparring.loop.learning.preference_method import GroupTerms, Preference
 from sparring.loop.learning.preference_terms import Terms
 from sparring.loop.learning.references import Reference
 from sparring.loop.learning.spo import degree_rows, tf_idf, without_key_content
-from sparring.loop.learning.training_rows import TrainingRows
+from sparring.loop.learning.training_rows import GroupRows, PairRows, TrainingRows
 from sparring.loop.tokens import Template
 from tests.helpers.learner_pairs import N, initial, make_learner, round_of, scored, unscored, with_column
 from tests.helpers.tiny import build_tiny_model
@@ -269,6 +269,15 @@ def scored_groups(table: pa.Table, by: Path, tmp_path: Path) -> pa.Table:
     place = table.column_names.index("reference")
     values = [[[told[i] for i in ids]] for ids in table["completion_ids"].to_pylist()]
     return table.set_column(place, table.field(place), pa.array(values, table.field(place).type))
+
+
+def test_training_rows_are_pairs_groups_or_neither(tiny: Path) -> None:
+    kinds = (
+        (unscored(tiny), PairRows),
+        (groups(tiny), GroupRows),
+        (groups(tiny).drop_columns(["rewards"]), TrainingRows),
+    )
+    assert all(type(TrainingRows.read(table, str(tiny))) is kind for table, kind in kinds)
 
 
 def test_what_is_learned_from_must_be_what_the_loss_takes(tiny: Path, tmp_path: Path) -> None:

@@ -132,11 +132,11 @@ def test_several_given_answers_take_turns() -> None:
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((Answer("a"), Answer("b")), ("failed", "0 given answers, 2 of the policy's own; wanted one of each")),
-        ((Answer("x", origin="human"),), ("failed", "1 given answers, 0 of the policy's own; wanted one of each")),
+        ((Answer("a"), Answer("b")), ("failed", "0 gold answers, 2 of the policy's own; expected one of each")),
+        ((Answer("x", origin="human"),), ("failed", "1 gold answers, 0 of the policy's own; expected one of each")),
         (
             (Answer("x", origin="human"), Answer("x"), Answer("x")),
-            ("identical", "all 2 of the policy's own answers have the text of a given one"),
+            ("identical", "all 2 of the policy's own answers have the text of a gold one"),
         ),
     ],
 )
@@ -151,13 +151,13 @@ def test_own_answers_that_are_the_given_one_are_passed_over() -> None:
 def test_dataset_gives_the_given_answers() -> None:
     answers = seen(Answer("a", 9.0), Answer("x", origin="dataset"), Answer("y", 0.0, "human"))
     assert flat(dataset(answers)) == [("x", "", 1.0), ("y", "", 1.0)]
-    assert flat(dataset(seen(*FOUR))) == ("failed", "no given answer (of origin dataset or human)")
+    assert flat(dataset(seen(*FOUR))) == ("failed", "no gold answer (origin dataset or human)")
 
 
 def test_threshold_labels_what_lies_outside_the_band() -> None:
     assert flat(threshold(seen(*FOUR), at=2.0)) == [("a", "", 0.0), ("b", "", 1.0), ("c", "", 0.0), ("d", "", 1.0)]
     assert flat(threshold(seen(*FOUR), at=2.0, below=0.5)) == [("a", "", 0.0), ("b", "", 1.0), ("d", "", 1.0)]
-    assert flat(threshold(seen(*FOUR), at=4.0, below=0.0)) == ("filtered", "all 4 scores lie between below 0 and at 4")
+    assert flat(threshold(seen(*FOUR), at=4.0, below=0.0)) == ("filtered", "all 4 scores are between below 0 and at 4")
     assert flat(threshold(seen(Answer("a", None), Answer("b", 0.0)), at=0.0)) == [("b", "", 1.0)]  # 0 is a score
     assert flat(threshold(seen(Answer("a")), at=1.0)) == ("abstained", "the judge scored 0 of 1 completions")
 
@@ -320,16 +320,16 @@ def test_pairs_that_lose_their_duel_are_counted() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("contrast", {"mode": "hgih"}, "pair builder 'contrast': mode is 'hgih'; wanted one of high, low, mixed"),
-        ("best_worst", {"per_prompt": 0}, "'best_worst': per_prompt is 0; wanted a whole number of 1 or more"),
-        ("best_worst", {"per_prompt": 1.5}, "per_prompt is 1.5; wanted a whole number of 1 or more"),
-        ("all_margin", {"min_margin": -1}, "min_margin is -1; wanted a number of 0 or more"),
-        ("all_margin", {"min_margin": "big"}, "min_margin is 'big'; wanted a number of 0 or more"),
-        ("best_random", {"seed": True}, "seed is True; wanted a whole number of 0 or more"),
+        ("contrast", {"mode": "hgih"}, "pair builder 'contrast': mode is 'hgih'; expected one of high, low, mixed"),
+        ("best_worst", {"per_prompt": 0}, "'best_worst': per_prompt is 0; expected a whole number of 1 or more"),
+        ("best_worst", {"per_prompt": 1.5}, "per_prompt is 1.5; expected a whole number of 1 or more"),
+        ("all_margin", {"min_margin": -1}, "min_margin is -1; expected a number of 0 or more"),
+        ("all_margin", {"min_margin": "big"}, "min_margin is 'big'; expected a number of 0 or more"),
+        ("best_random", {"seed": True}, "seed is True; expected a whole number of 0 or more"),
         ("threshold", {}, "pair builder 'threshold' needs the option 'at'"),
-        ("threshold", {"at": 1, "below": 1}, "below is 1 and at is 1; wanted below under at"),
-        ("threshold", {"at": float("nan")}, "at is nan; wanted a number"),
-        ("group", {"keep_ties": "no"}, "keep_ties is 'no'; wanted true or false"),
+        ("threshold", {"at": 1, "below": 1}, "below is 1 and at is 1; expected below to be less than at"),
+        ("threshold", {"at": float("nan")}, "at is nan; expected a number"),
+        ("group", {"keep_ties": "no"}, "keep_ties is 'no'; expected true or false"),
         ("dataset", {"per_prompt": 1}, "pair builder 'dataset' has no option 'per_prompt'; it takes none"),
         ("sibling", {}, "there is no pair builder 'sibling' (did you mean 'siblings'?); choose one of "),
     ],

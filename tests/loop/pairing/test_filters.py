@@ -49,9 +49,9 @@ def outcomes(records: Sequence[Any]) -> list[tuple[str, str]]:
 def test_the_margin_band_has_both_its_ends() -> None:
     rows = rows_of(*FOUR)  # margins 2.5, 2, 1.5, 1, 1, 0.5
     assert verdicts(margin(rows, low=1.0, high=2.0)) == [
-        "margin 2.5, wanted 1 to 2", "b>c", "d>a", "b>d", "d>c", "margin 0.5, wanted 1 to 2",
+        "margin 2.5, expected 1 to 2", "b>c", "d>a", "b>d", "d>c", "margin 0.5, expected 1 to 2",
     ]  # fmt: skip
-    assert verdicts(margin(rows, low=2.5))[:2] == ["b>a", "margin 2, wanted 2.5 or more"]
+    assert verdicts(margin(rows, low=2.5))[:2] == ["b>a", "margin 2, expected 2.5 or more"]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_the_margin_band_has_both_its_ends() -> None:
     [
         ({}, True, ""),  # of 0.5, 3, 1, 2 three pass at 1: 0.75
         ({"at": 3.0}, True, ""),  # 0.25
-        ({"at": 0.5}, False, "pass rate 1, wanted 0.2 to 0.8"),
-        ({"at": 3.5}, False, "pass rate 0, wanted 0.2 to 0.8"),
+        ({"at": 0.5}, False, "pass rate 1, expected 0.2 to 0.8"),
+        ({"at": 3.5}, False, "pass rate 0, expected 0.2 to 0.8"),
         ({"low": 0.75}, True, ""),
-        ({"high": 0.74}, False, "pass rate 0.75, wanted 0.2 to 0.74"),
+        ({"high": 0.74}, False, "pass rate 0.75, expected 0.2 to 0.74"),
     ],
 )
 def test_the_pass_rate_of_a_prompt(options: dict[str, Any], kept: bool, why: str) -> None:
@@ -80,14 +80,14 @@ def test_length_is_in_tokens_and_goes_both_ways() -> None:
     rows = rows_of(Answer("a", 1.0, tokens=[1, 2, 3, 4]), Answer("b", 0.0, tokens=[5, 6]))
     rows += rows_of(Answer("c", 0.0, tokens=[1, 2, 3, 4, 5]), Answer("d", 1.0, tokens=[6, 7]))
     rows += rows_of(Answer("e", 0.0, tokens=[1]), Answer("f", 1.0, tokens=[]))
-    assert verdicts(length(rows)) == ["a>b", "length ratio 2.5, wanted 1 to 2", "length ratio inf, wanted 1 to 2"]
+    assert verdicts(length(rows)) == ["a>b", "length ratio 2.5, expected 1 to 2", "length ratio inf, expected 1 to 2"]
     assert verdicts(length(rows, ratio=3))[:2] == ["a>b", "d>c"]
 
 
 def test_dedup_drops_pairs_of_nearly_equal_answers() -> None:
     ten = list(range(10))
     rows = rows_of(Answer("a", 1.0, tokens=ten), Answer("b", 0.0, tokens=[*ten[:9], 99]))  # 2 * 9 / 20 = 0.9
-    assert verdicts(dedup(rows)) == ["its answers are 0.9 alike, wanted under 0.9"]
+    assert verdicts(dedup(rows)) == ["similarity of its answers 0.9, expected less than 0.9"]
     assert verdicts(dedup(rows, at=0.91)) == ["a>b"]
 
 
@@ -96,9 +96,9 @@ def test_dedup_keeps_the_first_of_near_duplicates_in_the_round() -> None:
     rows = rows_of(Answer("a", 1.0, tokens=ten), Answer("x", 0.0, tokens=[50]), prompt="p")
     rows += rows_of(Answer("b", 1.0, tokens=[*ten[:9], 99]), Answer("x", 0.0, tokens=[50]), prompt="q")
     rows += rows_of(Answer("c", 1.0, tokens=[*ten[:8], 98, 99]), Answer("x", 0.0, tokens=[50]), prompt="r")
-    assert verdicts(dedup(rows)) == ["a>x", "chosen is 0.9 like an earlier one, wanted under 0.9", "c>x"]
+    assert verdicts(dedup(rows)) == ["a>x", "similarity of chosen to an earlier one 0.9, expected less than 0.9", "c>x"]
     # c is 0.8 like a, and 0.9 like b; but b did not stay.
-    assert verdicts(dedup(rows[1:])) == ["b>x", "chosen is 0.9 like an earlier one, wanted under 0.9"]
+    assert verdicts(dedup(rows[1:])) == ["b>x", "similarity of chosen to an earlier one 0.9, expected less than 0.9"]
     assert verdicts(dedup(rows, at=1)) == ["a>x", "b>x", "c>x"]
 
 
@@ -106,7 +106,7 @@ def test_a_chosen_answer_in_two_pairs_is_no_duplicate_of_itself_but_its_copy_is(
     rows = rows_of(Answer("a", 2.0, tokens=[1, 2]), Answer("b", 1.0, tokens=[3]), Answer("c", 0.0, tokens=[4]))
     assert verdicts(dedup(rows)) == ["a>c", "a>b", "b>c"]
     copy = rows_of(Answer("a", 2.0, tokens=[1, 2]), Answer("c", 0.0, tokens=[4]), prompt="q")
-    assert verdicts(dedup([*rows, *copy]))[3] == "chosen is 1 like an earlier one, wanted under 0.9"
+    assert verdicts(dedup([*rows, *copy]))[3] == "similarity of chosen to an earlier one 1, expected less than 0.9"
 
 
 def test_what_is_dropped_for_its_own_sides_is_no_earlier_one() -> None:
@@ -146,7 +146,7 @@ def test_strength_flips_or_drops_what_the_members_deny() -> None:
     rows = member_rows()
     assert verdicts(rows) == ["a>b", "c>d"]
     assert verdicts(strength(rows)) == ["b>a", "c>d"]
-    assert verdicts(strength(rows, negative="drop")) == ["strength -0.07574, wanted 0 or more", "c>d"]
+    assert verdicts(strength(rows, negative="drop")) == ["strength -0.07574, expected 0 or more", "c>d"]
     assert strength(rows, negative="keep") == rows
     assert verdicts(strength(rows[:1])) == ["a>b"]  # alone, both members' differences are 1 on their scale
 
@@ -185,12 +185,12 @@ def test_a_member_that_left_one_principle_open_has_no_say() -> None:
     first = row.candidates.judgements[0]
     told = (*row.candidates.judgements, replace(first, principle="short", value=None))
     found = strength([replace(row, candidates=replace(row.candidates, judgements=told))])
-    assert verdicts(found) == ["1 members scored both answers, wanted 2 or more"]
+    assert verdicts(found) == ["1 members scored both answers, expected 2 or more"]
 
 
 def test_strength_needs_two_members_that_scored_both() -> None:
     rows = rows_of(Answer("a", {"x": 1.0, "y": None}), Answer("b", {"x": 0.0, "y": 0.0}))
-    assert verdicts(strength(rows)) == ["1 members scored both answers, wanted 2 or more"]
+    assert verdicts(strength(rows)) == ["1 members scored both answers, expected 2 or more"]
     with pytest.raises(ConfigError, match=r"'strength' compares the scores of a judge's members.*this judge has 1"):
         strength(rows_of(*FOUR))
     assert strength([]) == []
@@ -205,7 +205,7 @@ def test_drops_are_counted_in_the_outcome_of_their_prompt() -> None:
     records = play({"p": FOUR, "q": FOUR[:1] + FOUR[2:3], "r": FOUR[:1]}, filters=[{"kind": "margin", "low": 1.0}])
     assert outcomes(records) == [
         ("paired", "1 of 6 pairs dropped by margin"),
-        ("filtered", "1 of 1 pairs dropped by margin (margin 0.5, wanted 1 or more)"),
+        ("filtered", "1 of 1 pairs dropped by margin (margin 0.5, expected 1 or more)"),
         ("abstained", "the judge scored 1 of 1 completions"),
     ]
     assert [r.prompt_id for r in records if isinstance(r, Pair)] == ["p"] * 5
@@ -217,7 +217,7 @@ def test_filters_see_what_those_before_them_keep() -> None:
     assert outcomes(found) == [
         ("paired", "4 of 6 pairs dropped by margin"),
         ("filtered", "2 of 6 pairs dropped by margin, 4 of 6 pairs dropped by dedup "
-         "(chosen is 1 like an earlier one, wanted under 0.9)"),
+         "(similarity of chosen to an earlier one 1, expected less than 0.9)"),
     ]  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def test_examples_are_dropped_with_their_prompt() -> None:
     assert [r.prompt_id for r in found if isinstance(r, Example)] == ["p"] * 4
     assert outcomes(found) == [
         ("paired", ""),
-        ("filtered", "2 of 2 examples dropped by pass_rate (pass rate 1, wanted 0.2 to 0.8)"),
+        ("filtered", "2 of 2 examples dropped by pass_rate (pass rate 1, expected 0.2 to 0.8)"),
     ]
 
 
@@ -237,14 +237,14 @@ def test_examples_are_dropped_with_their_prompt() -> None:
     [
         ("best_worst", [{"kind": "margn"}], "there is no pair filter 'margn' (did you mean 'margin'?); choose one of"),
         ("best_worst", [{"kind": "margin", "lo": 1}], "pair filter 'margin' has no option 'lo' (did you mean 'low'?)"),
-        ("best_worst", [{"kind": "margin", "low": 2, "high": 1}], "'margin': low is 2 and high is 1; wanted low at"),
-        ("best_worst", [{"kind": "pass_rate", "high": 80}], "'pass_rate': high is 80; wanted a number from 0 to 1"),
-        ("best_worst", [{"kind": "dedup", "at": 0}], "'dedup': at is 0; wanted a number from 1e-06 to 1"),
-        ("best_worst", [{"kind": "length", "ratio": 0.5}], "'length': ratio is 0.5; wanted a number of 1 or more"),
+        ("best_worst", [{"kind": "margin", "low": 2, "high": 1}], "'margin': low is 2 and high is 1; expected low"),
+        ("best_worst", [{"kind": "pass_rate", "high": 80}], "'pass_rate': high is 80; expected a number from 0 to 1"),
+        ("best_worst", [{"kind": "dedup", "at": 0}], "'dedup': at is 0; expected a number from 1e-06 to 1"),
+        ("best_worst", [{"kind": "length", "ratio": 0.5}], "'length': ratio is 0.5; expected a number of 1 or more"),
         (
             "best_worst",
             [{"kind": "strength", "negative": "swap"}],
-            "negative is 'swap'; wanted one of flip, drop, keep",
+            "negative is 'swap'; expected one of flip, drop, keep",
         ),
         ("best_worst", {"kind": "margin"}, "pair.filters is {'kind': 'margin'}; expected a list such as"),
         ("best_worst", ["margin"], "pair.filters is ['margin']; expected a list such as"),

@@ -146,7 +146,7 @@ def test_identical_steps_are_one(tiny: Path, caplog: pytest.LogCaptureFixture) -
         assert len(partial) == len(set(partial))
         assert sum(c.parent_id is None for c in tree) <= 2  # x and y, of six answers and more
         assert len(full(tree)) > 6
-    assert "steps were drawn that were there already" in caplog.text
+    assert "steps repeated an earlier step" in caplog.text
 
 
 def test_one_call_an_iteration_for_all_prompts(tiny: Path) -> None:
@@ -250,7 +250,9 @@ def test_without_values_the_search_goes_by_the_policy(tiny: Path) -> None:
 
 
 def test_a_search_needs_values(tiny: Path) -> None:
-    with pytest.raises(ConfigError, match="needs a value of each answer alone, and judge duels compares answers"):
+    with pytest.raises(
+        ConfigError, match="judge duels compares answers, and a search needs a value of each answer alone"
+    ):
         sampler_of(Language(tiny, 3), value=DuelJudge(lambda a, b: 0.5))
 
 
