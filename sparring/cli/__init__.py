@@ -5,8 +5,10 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from sparring.cli import ask, decide, deploy, evaluate, look, play, report, reward, setup, sql
 from sparring.cli import backlog as label
@@ -15,8 +17,21 @@ from sparring.cli import judge_trials as judge
 from sparring.cli import maintenance as care
 from sparring.loop.errors import SparError
 
+
+class Commands(TyperGroup):
+    """All commands. Typer itself would end one that Ctrl-C interrupts without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("interrupted; what was stored is kept, and the same command resumes")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="spar",
+    cls=Commands,
     help="Online self-play alignment: sample, judge, pair, learn, evaluate, and go on with the better policy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,9 +61,6 @@ def _run() -> int:
     except SparError as error:
         _say(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; go on with: spar resume")
-        return 130
     except Exception as error:
         _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; the same command goes on from there")
         if os.environ.get("SPARRING_TRACEBACK"):

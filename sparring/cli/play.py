@@ -116,8 +116,12 @@ def _play(config: "Config", no_prefect: bool) -> None:
     elif waiting is None:
         say(f"run {run_id} in {store.db.path}")
         file = error_file(store, run_id)
-        with guarding(file), last_error(file):
-            waiting = _play_rounds(ready, no_prefect)
+        try:
+            with guarding(file), last_error(file):
+                waiting = _play_rounds(ready, no_prefect)
+        except KeyboardInterrupt:
+            say(f"spar: interrupted; every row that was stored is kept. Resume with: spar resume {run_id}")
+            raise typer.Exit(130) from None
     print_rounds(store, run_id)
     if waiting:
         say(waiting)

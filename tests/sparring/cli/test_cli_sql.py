@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.helpers.spar import Said, contents, environment, project, python, spar_many
+from tests.helpers.spar import Said, contents, environment, obey_ctrl_c, project, python, spar_many
 
 QUERY = "SELECT pair_id, prompt, margin, round FROM pair_texts ORDER BY round"
 VALUES = """SELECT sum(n)::HUGEINT AS total, sum(round) AS rounds, 1.5::DECIMAL(3, 1) AS part, NULL AS none,
@@ -204,7 +204,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder: Path) -> None:
 
 def test_ctrl_c_ends_a_query(folder: Path) -> None:
     command = [sys.executable, "-m", "sparring.cli", "sql", "SELECT sleep_ms(60000)"]
-    asked = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    asked = subprocess.Popen(command, cwd=folder, env=environment(), stderr=pipe, text=True, preexec_fn=obey_ctrl_c)
     lock = folder / "preferences.duckdb.lock"
     while not held(lock):
         time.sleep(0.05)

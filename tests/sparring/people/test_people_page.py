@@ -19,7 +19,7 @@ from sparring.people.server import listen, people_server
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.helpers.people import MARKUP, answered_store, number, said, session_of
-from tests.helpers.spar import ROOT, environment
+from tests.helpers.spar import ROOT, environment, obey_ctrl_c
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -100,7 +100,9 @@ class Command:
 def serving(store: Path, *arguments: object) -> Iterator[Command]:
     command = [sys.executable, "-m", "sparring.cli", "judge", "people", *map(str, arguments), "--store", str(store)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True, preexec_fn=obey_ctrl_c
+    ) as process:
         try:
             assert process.stdout is not None
             yield Command(process, process.stdout.readline().strip())
