@@ -114,9 +114,9 @@ def _play(config: "Config", no_prefect: bool) -> None:
         error_file(store, run_id).unlink(missing_ok=True)  # of a process that was killed when all was done
         say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
     elif waiting is None:
-        say(f"run {run_id} in {store.db.path}")
         file = error_file(store, run_id)
         try:
+            say(f"run {run_id} in {store.db.path}")
             with guarding(file), last_error(file):
                 waiting = _play_rounds(ready, no_prefect)
         except KeyboardInterrupt:

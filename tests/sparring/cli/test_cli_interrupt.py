@@ -70,7 +70,7 @@ def test_ctrl_c_on_a_terminal_prints_the_same_below_the_progress(folder: Path) -
     ours, theirs = pty.openpty()
     process = start(folder, theirs)
     os.close(theirs)
-    text = interrupt(process, ours, b"run tiny-")
+    text = interrupt(process, ours, b"starting")
     os.close(ours)
     assert "interrupted" in text and "spar resume tiny-" in text
     assert "Traceback" not in text
