@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparring.flows.run.standing import summaries
+from sparring.loop.formatting import decimals, interval, percent
 from sparring.loop.types import Evaluation, RunInfo
-from sparring.store.db import rows
 from sparring.store.store import DuckStore
 
 Row = Mapping[str, Any]
@@ -86,11 +87,6 @@ def key(run: str, what: str) -> str:
     return f"{re.sub('[^a-z0-9]+', '-', run.lower()).strip('-')}-{what}"
 
 
-def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
-    with store.db.read() as con:
-        return rows(con, "SELECT * FROM round_summary WHERE run_id = ? ORDER BY round", [run])
-
-
 def in_words(row: Row) -> str:
     """A row of round_summary as Markdown."""
     lines = [f"# {row['run_id']}, round {row['round']}", "", *_made(row), "", *_measured(row), "", _gate(row)]
@@ -104,9 +100,9 @@ def _made(row: Row) -> Sequence[str]:
     why += f" + {row['filtered']} filtered" if row["filtered"] else ""
     return [
         f"- {row['prompts']} prompts = {row['paired']} paired + {why}",
-        f"- {row['completions']} completions, {row['judged']} judged, mean score {_number(row['mean_score'], 3)}, "
-        f"mean length {_number(row['mean_tokens'], 1)} tokens, {_percent(row['truncated'])} cut off",
-        f"- {_learned_from(row)} learned from: loss {_number(row['loss'], 3)}, accuracy {_number(row['accuracy'], 2)}",
+        f"- {row['completions']} completions, {row['judged']} judged, mean score {decimals(row['mean_score'])}, "
+        f"mean length {decimals(row['mean_tokens'], 1)} tokens, {percent(row['truncated'])} cut off",
+        f"- {_learned_from(row)} learned from: loss {decimals(row['loss'])}, accuracy {decimals(row['accuracy'], 2)}",
     ]
 
 
@@ -116,12 +112,12 @@ def _learned_from(row: Row) -> str:
 
 def _measured(row: Row) -> Sequence[str]:
     return [
-        "| on held-out prompts | | 95 % interval |",
-        "|---|---:|---|",
-        f"| pass rate | {_number(row['pass_rate'], 3)} | {_interval(row, 'pass')} |",
-        f"| win rate | {_number(row['win_rate'], 3)} | {_interval(row, 'win')} |",
-        f"| KL from the initial policy, nats | {_number(row['kl'], 3)} | |",
-        f"| mean tokens | {_number(row['eval_tokens'], 1)} | |",
+        "| on held-out prompts | with a 95 % interval |",
+        "|---|---|",
+        f"| pass rate | {interval(row['pass_rate'], row['pass_low'], row['pass_high'])} |",
+        f"| win rate | {interval(row['win_rate'], row['win_low'], row['win_high'])} |",
+        f"| KL from the initial policy, nats | {decimals(row['kl'])} |",
+        f"| mean tokens | {decimals(row['eval_tokens'], 1)} |",
     ]
 
 
@@ -135,16 +131,3 @@ def _gate(row: Row) -> str:
 
 def _short(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def _interval(row: Row, metric: str) -> str:
-    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return "" if low is None else f"{low:.3f} to {high:.3f}"

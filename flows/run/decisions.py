@@ -5,6 +5,7 @@ from typing import Literal
 
 from sparring.flows.compose.sql_plugs import broken_by_query
 from sparring.flows.config import Config
+from sparring.flows.run.standing import waits
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import ConfigError, StepError, StoreError
 from sparring.loop.stopping import first_broken
@@ -36,10 +37,6 @@ def awaited(store: DuckStore, run: str, config: Config) -> str | None:
     if config.approve:
         return waits(run, last.index)
     return None
-
-
-def waits(run: str, round: int) -> str:
-    return f"round {round} of {run} awaits a decision: spar approve {run}, or spar reject {run}"
 
 
 def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:

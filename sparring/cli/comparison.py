@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparring.cli.common import Format
-from sparring.cli.tables import number, print_rows
+from sparring.cli.tables import print_rows
+from sparring.loop.formatting import decimals, interval
 
 # title: its metric, the first part of its bounds, and digits
 INTERVALS = {
@@ -40,10 +41,8 @@ def _cells(row: dict[str, Any], axes: Sequence[str]) -> list[str]:
     policy = "-" if row["round"] is None else f"round {row['round']}" if row["round"] else "initial"
     intervals = (_interval(row, *how) for how in INTERVALS.values())
     counts = ("-" if row[name] is None else str(row[name]) for name in ("pairs", "examples"))
-    return [row["point"], *(row[axis] for axis in axes), done, policy, *intervals, *counts, number(row["seconds"], 1)]
+    return [row["point"], *(row[axis] for axis in axes), done, policy, *intervals, *counts, decimals(row["seconds"], 1)]
 
 
 def _interval(row: dict[str, Any], metric: str, bound: str, digits: int) -> str:
-    low, high = row[f"{bound}_low"], row[f"{bound}_high"]
-    between = "" if low is None else f" [{number(low, digits)}, {number(high, digits)}]"
-    return number(row[metric], digits) + between
+    return interval(row[metric], row[f"{bound}_low"], row[f"{bound}_high"], lambda value: decimals(value, digits))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparring.cli.common import Store, say
+from sparring.loop.formatting import interval
 
 if TYPE_CHECKING:
     from sparring.flows.run.evaluate import Measurement
@@ -95,4 +96,4 @@ def _cell(e: "Evaluation | None") -> str:
     """The win rate of the rival over itself says nothing."""
     if e is None or (e.round == 0 and e.metric == "win_rate"):
         return "-"
-    return f"{e.value:.3f}" + ("" if e.low is None else f" [{e.low:.3f}, {e.high:.3f}]")
+    return interval(e.value, e.low, e.high)

@@ -13,6 +13,7 @@ import typer
 from sparring.cli.common import say
 from sparring.cli.people import people
 from sparring.loop.errors import ConfigError
+from sparring.loop.formatting import decimals, interval
 
 if TYPE_CHECKING:
     from sparring.flows.run.judge_trials import Show
@@ -151,7 +152,7 @@ def _bench_row(row: "BenchRow") -> dict[str, Any]:
         "longer wins": _estimate(row.longer.share),
         "difference": _estimate(row.difference),
         "length-controlled": _estimate(row.length_controlled),
-        "calibration error": "-" if row.calibration_error is None else f"{row.calibration_error:.3f}",
+        "calibration error": decimals(row.calibration_error),
         "order decides": "-" if place is None else f"{place.disagree:.1%} (first {place.first:.1%})",
         "ties": row.accuracy.ties,
         "no answer": row.accuracy.abstained,
@@ -159,8 +160,8 @@ def _bench_row(row: "BenchRow") -> dict[str, Any]:
     }
 
 
-def _estimate(found: "Estimate | None") -> str:
-    return "-" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _estimate(estimate: "Estimate | None") -> str:
+    return "-" if estimate is None else interval(estimate.value, estimate.low, estimate.high)
 
 
 def _print_canaries(report: "CanaryReport") -> None:

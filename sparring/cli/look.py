@@ -27,7 +27,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Rounds, counts of each step, what is missing, and the last error."""
-    from sparring.cli.tables import print_rows, summaries
+    from sparring.cli.tables import print_rows
     from sparring.store.store import DuckStore
 
     found = DuckStore(store or DEFAULT_PATH)
@@ -40,7 +40,7 @@ def status(
     if info.config.get("kind") == "import":
         _import_status(found, info.id, as_json)
         return
-    state = _state(found, info, summaries(found, info.id))
+    state = _state(found, info)
     if as_json:
         print(json.dumps(state, ensure_ascii=False, indent=2, default=str))
         return
@@ -63,34 +63,24 @@ def status(
             say(f"{name.replace('_', ' ')}: {state[name]}")
 
 
-def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
     """What happened to a run, and what is missing."""
-    from sparring.flows.run.decisions import waits
-    from sparring.flows.run.rounds import error_file, rounds_done
+    from sparring.flows.run.rounds import error_file
+    from sparring.flows.run.standing import decisions_and_stops, standing, summaries
     from sparring.flows.supervise.run_lock import is_locked
-    from sparring.store import history
-    from sparring.store.db import rows
 
-    wanted, done = info.config["rounds"], rounds_done(store, info.id)
-    error = error_file(store, info.id)
-    with store.db.read() as con:
-        sql = """SELECT * EXCLUDE (run_id) REPLACE (decided_at::VARCHAR AS decided_at) FROM decisions
-        WHERE run_id = ? ORDER BY round, number"""
-        decisions = rows(con, sql, [info.id])
-    last = store.last_round(info.id)
-    open_question = last is not None and last.index == done and all(d["round"] != done for d in decisions)
-    stop = history.stop(store.db, info.id, done) if open_question else None
-    asks = open_question and bool(info.config.get("approve"))
+    rounds, (decisions, stops) = summaries(store, info.id), decisions_and_stops(store, info.id)
+    at, error = standing(info.id, info.config, rounds, decisions, stops), error_file(store, info.id)
     return {
         "run_id": info.id,
         "store": str(store.db.path),
-        "rounds_done": done,
-        "rounds_wanted": max(wanted, done),
-        "complete": store.complete(info.id, wanted),
-        "missing": _missing(rounds, wanted, done),
+        "rounds_done": at.done,
+        "rounds_wanted": at.wanted,
+        "complete": at.done >= info.config["rounds"],
+        "missing": at.missing,
         "live": "being played now" if is_locked(store.db.path.parent / "runs" / info.id) else None,
-        "waiting": waits(info.id, done) if asks else None,
-        "stop": stop.message if stop else None,
+        "waiting": at.waiting,
+        "stop": at.stop,
         "decisions": decisions,
         "last_error": error.read_text().strip() if error.exists() else None,
         "rounds": rounds,
@@ -130,24 +120,6 @@ def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
         return
     print(f"{run_id} is an import" + ("" if complete else " that broke off: the same spar import finishes it"))
     print_rows(files, ["path", "source", "licence", "shape", "split", "rows", "imported", "refused"], "table")
-
-
-def _missing(rounds: list[dict[str, Any]], wanted: int, done: int) -> str | None:
-    """The first step that has something left to do, in the order of loop/round.py."""
-    if not rounds:
-        return "round 0 has yet to measure the initial policy"
-    last = rounds[-1]
-    if last["round"] <= done and (last["accepted"] is not None or last["round"] > 0):
-        return None if last["round"] >= wanted else f"round {last['round'] + 1} has yet to start"
-    steps = {
-        "sampling": last["completions"],
-        "judging": last["judged"],
-        "pairing": last["paired"],
-        "learning": last["loss"],
-    }
-    return f"round {last['round']} has " + (
-        ", ".join(f"no {step}" for step, value in steps.items() if value is None) or "no evaluation"
-    )
 
 
 def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: Store = None) -> None:

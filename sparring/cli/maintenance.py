@@ -11,6 +11,7 @@ import typer
 
 from sparring.cli.common import Run, Store, say
 from sparring.loop.errors import ConfigError, StoreError
+from sparring.loop.formatting import size
 from sparring.store import DEFAULT_PATH
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def compact(store: Store = None) -> None:
         added = complete_rest(db)
         parts_before, parts_after = merge(parts_folder(db.path))
         before, after = compact_file(db)
-    say(f"{db.path}: {_size(before)} -> {_size(after)}; {parts_before} parts -> {parts_after}")
+    say(f"{db.path}: {size(before)} -> {size(after)}; {parts_before} parts -> {parts_after}")
     if added:
         say("rows that no part had were written to parts: " + ", ".join(f"{n:,} {t}" for t, n in added.items()))
 
@@ -223,16 +224,8 @@ def prune(
     if info is None or "kind" in info.config:
         raise StoreError(f"{found.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
     sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(found, info.id, keep)}
-    gone = [path for path, size in sizes.items() if size] if dry_run else prune_by_hand(found, info.id, keep)
+    gone = [path for path, n in sizes.items() if n] if dry_run else prune_by_hand(found, info.id, keep)
     for path in gone:
         print(path)
-    freed = _size(sum(sizes.get(path, 0) for path in gone))
+    freed = size(sum(sizes.get(path, 0) for path in gone))
     say(f"{info.id}: {len(gone)} checkpoints, {freed} " + ("would be freed" if dry_run else "freed"))
-
-
-def _size(n: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} GB"

@@ -1,10 +1,12 @@
-"""How fast work goes and when it will be done: pure functions of counts and seconds, and how people read them.
+"""How fast work goes and when it will be done: pure functions of counts and seconds.
 
 What is not known is None: nothing is guessed from nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from sparring.loop.formatting import about, clock, speed
 
 
 def rate(made: int, seconds: float) -> float | None:
@@ -27,43 +29,6 @@ def run_left(rounds: Sequence[float], spent: float, todo: int) -> float | None:
         return None
     mean = sum(rounds) / len(rounds)
     return max(0.0, mean - spent) + mean * (todo - 1)
-
-
-def clock(seconds: float) -> str:
-    """As a watch shows it: 0:07, 12:40, 1:02:03."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def about(seconds: float | None) -> str:
-    """As a person would say it, and no more exact than it is known; "" when it is not."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"about {max(1, round(seconds))} s left"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"about {minutes} min left"
-    hours, minute = divmod(minutes, 60)
-    if hours < 24:
-        return f"about {hours} h {minute} min left" if minute else f"about {hours} h left"
-    days, hour = divmod(round(minutes / 60), 24)
-    return f"about {days} d {hour} h left" if hour else f"about {days} d left"
-
-
-def speed(per_second: float | None, unit: str) -> str:
-    """A rate in three digits, by the minute or hour where that reads better; "" when it is not known."""
-    if per_second is None:
-        return ""
-    for name, seconds in (("s", 1), ("min", 60), ("h", 3600)):
-        if per_second * seconds >= 0.95 or name == "h":
-            break
-    return f"{_three_digits(per_second * seconds)} {unit}/{name}".replace(" /", "/")
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 @dataclass(frozen=True, slots=True)

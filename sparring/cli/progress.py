@@ -18,7 +18,8 @@ from rich.text import Text
 
 from sparring.cli.lasting import Lasting
 from sparring.cli.pace import Work as Work
-from sparring.cli.pace import about, clock, run_left
+from sparring.cli.pace import run_left
+from sparring.loop.formatting import about, clock, decimals
 from sparring.loop.parts import Run
 from sparring.loop.types import JudgeCall, Record, Round
 from sparring.store.store import DuckStore
@@ -64,7 +65,7 @@ class Bars:
         """Where `what` stands; another `what` is another bar. With a loss, steps of an optimizer are counted."""
         if self._work is None or what != self._work.what:
             self.start(what, total, UNITS["learn"] if loss is not None else "", done)
-        self.advance(done, "" if loss is None else f"loss {loss:.3f}")
+        self.advance(done, "" if loss is None else f"loss {decimals(loss)}")
         if done == total:
             self.end()
 
@@ -166,7 +167,8 @@ class Display(Bars):
 
     def round_done(self, following: Round) -> None:
         """One line on the round just played, and about how long the others will take."""
-        from sparring.cli.tables import round_line, summaries
+        from sparring.cli.tables import round_line
+        from sparring.flows.run.standing import summaries
 
         if self._whole and following.index > 1:
             self._rounds.append(self.now() - self._round_began)

@@ -8,30 +8,23 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sparring.cli.common import Format
-from sparring.store.db import rows
+from sparring.flows.run.standing import summaries
+from sparring.loop import formatting
+from sparring.loop.formatting import decimals
 from sparring.store.store import DuckStore
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
-    with store.db.read() as con:
-        return rows(con, "SELECT * FROM round_summary WHERE run_id = ? ORDER BY round", [run])
-
-
-def interval(row: dict[str, Any], metric: str, low: str, high: str) -> str:
-    if row[metric] is None:
-        return "-"
-    return f"{row[metric]:.3f}" + ("" if row[low] is None else f" [{row[low]:.3f}, {row[high]:.3f}]")
-
-
-def number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def interval(row: dict[str, Any], metric: str) -> str:
+    """pass_rate or win_rate of a row of round_summary, with its interval."""
+    short = metric.removesuffix("_rate")
+    return formatting.interval(row[metric], row[f"{short}_low"], row[f"{short}_high"])
 
 
 def round_line(row: dict[str, Any]) -> str:
-    measured = f"pass rate {interval(row, 'pass_rate', 'pass_low', 'pass_high')}"
+    measured = f"pass rate {interval(row, 'pass_rate')}"
     if row["round"] == 0:
         return f"round 0: initial policy, {measured}"
     why = f"{row['ties']} ties, {row['identical']} identical, {row['abstained']} abstained, {row['failed']} failed"
@@ -39,8 +32,8 @@ def round_line(row: dict[str, Any]) -> str:
     gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
     return (
         f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
-        f"loss {number(row['loss'], 3)}; {measured}; "
-        f"win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
+        f"loss {decimals(row['loss'])}; {measured}; "
+        f"win rate {interval(row, 'win_rate')}; {gate}"
     )
 
 
@@ -65,12 +58,12 @@ def print_rounds(store: DuckStore, run: str) -> None:
         table.add_row(
             str(row["round"]),
             _learned_from(row),
-            number(row["loss"], 3),
-            number(row["accuracy"], 2),
-            interval(row, "pass_rate", "pass_low", "pass_high"),
-            interval(row, "win_rate", "win_low", "win_high") if row["round"] else "-",
-            number(row["kl"], 2),
-            number(row["eval_tokens"], 1),
+            decimals(row["loss"]),
+            decimals(row["accuracy"], 2),
+            interval(row, "pass_rate"),
+            interval(row, "win_rate") if row["round"] else "-",
+            decimals(row["kl"], 2),
+            decimals(row["eval_tokens"], 1),
             "initial" if row["round"] == 0 else "accepted" if row["accepted"] else "rejected",
         )
     console = Console(highlight=False)

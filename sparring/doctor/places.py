@@ -10,10 +10,10 @@ from sparring.doctor.finding import Finding
 from sparring.flows.supervise.device_lock import locks_folder
 from sparring.flows.supervise.processes import describe, is_stopped, openers
 from sparring.loop.errors import SparError
+from sparring.loop.formatting import size
 from sparring.store.db import Database, rows
 
-GIB = 2**30
-SPARE = 5 * GIB
+SPARE = 5 * 2**30  # bytes
 STATES = 7  # a checkpoint, and while it is learned, twice: weights and two moments of each
 
 
@@ -37,19 +37,17 @@ def _store(store: Path) -> tuple[Finding, int]:
     except SparError as error:
         return Finding("store", False, str(error), "if it is busy, wait for who holds it, see locks; then ask again"), 0
     sizes = (sum(file.stat().st_size for file in path.glob("*.safetensors")) for path in paths)
-    return Finding("store", True, f"{store}: {counted} runs, {store.stat().st_size / GIB:.2f} GiB"), max(
-        sizes, default=0
-    )
+    return Finding("store", True, f"{store}: {counted} runs, {size(store.stat().st_size)}"), max(sizes, default=0)
 
 
 def disk(store: Path, checkpoint: int) -> Finding:
     """Room for the next update, with the largest checkpoint known as its measure."""
     folder = next(parent for parent in store.parents if parent.exists())
     free, need = shutil.disk_usage(folder).free, max(SPARE, STATES * checkpoint)
-    found = f"{free / GIB:.1f} GiB free at {folder}"
+    found = f"{size(free)} free at {folder}"
     if checkpoint:
-        found += f"; an update takes up to {STATES * checkpoint / GIB:.1f} GiB, {checkpoint / GIB:.2f} of them for good"
-    remedy = f"have {need / GIB:.0f} GiB free, or keep fewer checkpoints: keep.checkpoints"
+        found += f"; an update takes up to {size(STATES * checkpoint)}, {size(checkpoint)} of them for good"
+    remedy = f"have {size(need)} free, or keep fewer checkpoints: keep.checkpoints"
     return Finding("disk", free > need, found, remedy)
 
 
@@ -74,8 +72,8 @@ def partial(runs: Path, held: Iterable[Path]) -> Finding:
     left = [path for path in sorted(runs.glob("*/**/*.partial")) if not playing & {*path.parents}]
     if not left:
         return Finding("partial files", True, "none")
-    size = sum(f.stat().st_size for path in left for f in (path, *path.rglob("*")) if f.is_file())
-    found = f"{len(left)} left by a run that died, {size / GIB:.2f} GiB: {', '.join(map(str, left))}"
+    total = sum(f.stat().st_size for path in left for f in (path, *path.rglob("*")) if f.is_file())
+    found = f"{len(left)} left by a run that died, {size(total)}: {', '.join(map(str, left))}"
     return Finding("partial files", False, found, "go on with the run (spar resume), or remove them: rm -r")
 
 

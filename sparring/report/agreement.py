@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sparring.loop.formatting import cut, percent
 from sparring.report.drawing import as_percent, labels
 from sparring.report.numbers import Row
 from sparring.report.svg import COLOURS, SIZE, Look, Plot, panels, svg
-from sparring.report.text import counted, cut, percent, visible
+from sparring.report.text import counted, visible
 
 SAME, OTHER = Look(COLOURS[0], "o"), Look(COLOURS[1], "s")
 

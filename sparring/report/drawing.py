@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from math import ceil, nan
 from typing import Any, Self
 
+from sparring.loop.formatting import cut
 from sparring.report.numbers import Row
 from sparring.report.svg import GREY, Look, ticks
-from sparring.report.text import cut, interval, visible
+from sparring.report.text import interval, visible
 
 Side = tuple[float, float]  # how far an interval reaches below and above
 

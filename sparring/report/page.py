@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from markupsafe import Markup
 
 from sparring.loop.errors import ConfigError
+from sparring.loop.formatting import duration, percent, significant
 from sparring.report import text
 from sparring.report.numbers import CHARACTERS, Row, measured, report_data
 from sparring.store.store import DuckStore
@@ -80,9 +82,9 @@ def _environment() -> jinja2.Environment:
         "visible": text.visible,
         "sentence": text.sentence,
         "unbroken": text.unbroken,
-        "percent": text.percent,
-        "number": text.number,
-        "seconds": text.seconds,
+        "percent": partial(percent, missing=text.NONE),
+        "number": partial(significant, missing=text.NONE),
+        "seconds": partial(duration, missing=text.NONE),
         "yaml": _yaml,
         "drawn": Markup,  # figures are ours, and are made as XML
         "beginning": _beginning,

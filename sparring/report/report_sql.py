@@ -105,7 +105,7 @@ GROUP BY ALL ORDER BY d.run_id, d.round, d.number
 STOPS = """
 SELECT run_id, round, rule, found, bound, message,
        strftime(stopped_at AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M UTC') AS stopped_at
-FROM stops WHERE list_contains($runs, run_id) ORDER BY run_id, round, stop_id
+FROM stops WHERE list_contains($runs, run_id) ORDER BY run_id, round, stops.stopped_at, stop_id
 """
 
 JUDGES = """
