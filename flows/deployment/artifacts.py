@@ -28,56 +28,56 @@ def publish_round(store: DuckStore, info: RunInfo, index: int) -> None:
     """The artifacts of a round that was just played; call it within a flow run."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    def made() -> None:
-        found = summaries(store, info.id)
-        table = [{name: _short(row[name]) for name in COLUMNS} for row in found[-NEWEST:]]
+    def publish() -> None:
+        rounds = summaries(store, info.id)
+        table = [{name: _short(row[name]) for name in COLUMNS} for row in rounds[-NEWEST:]]
         create_table_artifact(table, key=key(info.id, "rounds"), description=f"Rounds of {info.id} (95 % intervals)")
-        row = next(row for row in found if row["round"] == index)
+        row = next(row for row in rounds if row["round"] == index)
         create_markdown_artifact(in_words(row), key=key(info.id, "round"), description=f"Round {index} of {info.id}")
 
-    _or_warn(f"the artifacts of round {index}", made)
+    _or_warn(f"the artifacts of round {index}", publish)
 
 
 def publish_report(store: DuckStore, info: RunInfo, write: WriteReport) -> None:
     """The page on the run so far, in its folder, and a link to it."""
     from prefect.artifacts import create_link_artifact
 
-    def made() -> None:
+    def publish() -> None:
         page = write(store, [info.id], store.db.path.parent / "runs" / info.id / "report.html")
         what = f"Report of {info.id}, on the machine that played it"
         create_link_artifact(page.resolve().as_uri(), key=key(info.id, "report"), description=what)
 
-    _or_warn("the report", made)
+    _or_warn("the report", publish)
 
 
 def publish_note(info: RunInfo, title: str, message: str) -> None:
     """Why a run does not go on: a person must decide, or a rule stopped it."""
     from prefect.artifacts import create_markdown_artifact
 
-    def made() -> None:
+    def publish() -> None:
         create_markdown_artifact(f"# {title}\n\n{message}\n", key=key(info.id, "note"), description=title)
 
-    _or_warn("the note", made)
+    _or_warn("the note", publish)
 
 
-def publish_metrics(found: Sequence[Evaluation]) -> None:
+def publish_metrics(results: Sequence[Evaluation]) -> None:
     """What a measurement beside the loop found."""
     from prefect.artifacts import create_table_artifact
 
-    def made() -> None:
+    def publish() -> None:
         names = ("metric", "value", "low", "high", "n")
-        table = [{name: _short(getattr(e, name)) for name in names} for e in found]
-        what = f"{found[0].candidate_id} against {found[0].rival_id}"
-        create_table_artifact(table, key=key(found[0].run, "metrics"), description=f"{what} (95 % intervals)")
+        table = [{name: _short(getattr(e, name)) for name in names} for e in results]
+        what = f"{results[0].candidate_id} against {results[0].rival_id}"
+        create_table_artifact(table, key=key(results[0].run, "metrics"), description=f"{what} (95 % intervals)")
 
-    _or_warn("the table of metrics", made)
+    _or_warn("the table of metrics", publish)
 
 
-def _or_warn(what: str, made: Callable[[], None]) -> None:
+def _or_warn(what: str, publish: Callable[[], None]) -> None:
     from prefect.logging import get_run_logger
 
     try:
-        made()
+        publish()
     except Exception as error:  # whatever it is, the round is in the store, and the next one shall be played
         get_run_logger().warning(f"{what} could not be made ({type(error).__name__}: {error})", exc_info=True)
 

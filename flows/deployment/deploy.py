@@ -73,10 +73,10 @@ def deploy(plan: Plan, pool: Pool) -> Deployed:
         ensure_watch(client)
     deployment.work_queue_name = queue
     try:
-        made = deployment.apply(work_pool_name=pool.name, image=pool.image)
+        deployment_id = deployment.apply(work_pool_name=pool.name, image=pool.image)
     except DeploymentApplyError as error:
         raise ConfigError(f"Prefect refuses the deployment {deployment.full_name}: {error}") from error
-    return Deployed(deployment.full_name, str(made), queue, made_pool)
+    return Deployed(deployment.full_name, str(deployment_id), queue, made_pool)
 
 
 def described(plan: Plan) -> "RunnerDeployment":
@@ -86,7 +86,7 @@ def described(plan: Plan) -> "RunnerDeployment":
     from prefect.utilities.importtools import import_object
 
     flow: Flow[..., Any] = import_object(plan.entrypoint)
-    made = RunnerDeployment.from_flow(
+    deployment = RunnerDeployment.from_flow(
         flow,
         plan.name,
         schedules=list(plan.schedules),
@@ -95,8 +95,8 @@ def described(plan: Plan) -> "RunnerDeployment":
         tags=[TAG],
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    made.entrypoint = plan.entrypoint  # a flow that a function made names that function's module
-    return made
+    deployment.entrypoint = plan.entrypoint  # a flow that a function made names that function's module
+    return deployment
 
 
 def queue_name(store: Path) -> str:
@@ -112,11 +112,11 @@ def api_url() -> str:
     url = get_current_settings().api.url
     if url and answers(url):
         return url
-    found = (
+    problem = (
         f"no Prefect server answers at {url}" if url else "PREFECT_API_URL is not set, so there is no Prefect server"
     )
     raise EnvironmentProblem(
-        f"{found}; start one with: prefect server start, and in another terminal: prefect config set "
+        f"{problem}; start one with: prefect server start, and in another terminal: prefect config set "
         "PREFECT_API_URL=http://127.0.0.1:4200/api. On one machine, spar serve CONFIG needs neither"
     )
 
@@ -136,19 +136,19 @@ def _ensure_pool(client: "SyncPrefectClient", pool: Pool) -> bool:
 
     try:
         kind = client.read_work_pool(pool.name).type
-        made = False
+        created = False
     except ObjectNotFound:
         if pool.image:
             raise ConfigError(
                 f"there is no work pool {pool.name!r}, and a pool of processes runs no image; make one with: prefect "
                 f"work-pool create --type docker {pool.name}, or --type kubernetes"
             ) from None
-        kind, made = "process", True
+        kind, created = "process", True
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=pool.name, type=kind, base_job_template=template))
     if pool.image and kind == "process":
         raise ConfigError(f"the work pool {pool.name!r} is one of processes, which run no image; leave --image out")
-    return made
+    return created
 
 
 def _ensure_queue(client: "SyncPrefectClient", pool: str, name: str) -> None:

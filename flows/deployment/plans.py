@@ -38,8 +38,8 @@ def self_play(asked: Asked) -> list[Plan]:
     parameters = {"config": config.resolved(), "rounds": asked.rounds}
     plans = [Plan(name, "sparring.scheduled.self_play", parameters, config.store)]
     if config.approve:
-        given = {"store": config.store, "run": config.name}
-        plans.append(Plan(name, "sparring.scheduled.decide", given, config.store))
+        decide = {"store": config.store, "run": config.name}
+        plans.append(Plan(name, "sparring.scheduled.decide", decide, config.store))
     return plans
 
 
@@ -91,33 +91,35 @@ def schedule(
     cron: str | None, interval: str | None, rrule: str | None, timezone: str, active: bool
 ) -> "list[Schedule]":
     """At most one of the three. Raises ConfigError."""
-    given = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} were given; a deployment made here has one schedule")
+    options = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
+    if len(options) > 1:
+        raise ConfigError(f"{' and '.join(options)} were given; a deployment made here has one schedule")
     from prefect.schedules import Cron, Interval, RRule
 
     try:
         if cron:
-            made = Cron(cron, timezone=timezone, active=active)
+            schedule = Cron(cron, timezone=timezone, active=active)
         elif interval:
-            made = Interval(seconds(interval), timezone=timezone, active=active)
+            schedule = Interval(seconds(interval), timezone=timezone, active=active)
         elif rrule:
-            made = RRule(rrule, timezone=timezone, active=active)
+            schedule = RRule(rrule, timezone=timezone, active=active)
         else:
             return []
-        _check(made)
+        _check(schedule)
     except ValueError as error:
-        raise ConfigError(f"{given[0]} {cron or interval or rrule!r} with --timezone {timezone}: {error}") from error
-    return [made]
+        raise ConfigError(f"{options[0]} {cron or interval or rrule!r} with --timezone {timezone}: {error}") from error
+    return [schedule]
 
 
-def _check(made: "Schedule") -> None:
+def _check(schedule: "Schedule") -> None:
     """Prefect checks a schedule only when it is sent. Raises ValueError."""
     from prefect.client.schemas.schedules import construct_schedule
     from pydantic import ValidationError
 
     try:
-        construct_schedule(cron=made.cron, interval=made.interval, rrule=made.rrule, timezone=made.timezone)
+        construct_schedule(
+            cron=schedule.cron, interval=schedule.interval, rrule=schedule.rrule, timezone=schedule.timezone
+        )
     except ValidationError as error:
         raise ValueError("; ".join(problem["msg"] for problem in error.errors())) from error
 
@@ -125,7 +127,7 @@ def _check(made: "Schedule") -> None:
 def seconds(text: str) -> float:
     """`90`, `90s`, `15m`, `12h` or `1d` in seconds. Raises ValueError."""
     number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, 1)
-    found = float(number) * unit
-    if not found > 0:
+    duration = float(number) * unit
+    if not duration > 0:
         raise ValueError("an interval is longer than nothing")
-    return found
+    return duration

@@ -59,13 +59,13 @@ def scheduled_flow(make: Callable[[Config], Loop], write: WriteReport) -> Flow[[
             rounds: how many rounds one run plays
         """
         store = DuckStore(config.store)
-        known = store.run(config.name) if store.db.path.exists() else None
-        return _told(lambda: _play(config, known, make, rounds, write), error_file(store, known.id) if known else None)
+        info = store.run(config.name) if store.db.path.exists() else None
+        return _reported(lambda: _play(config, info, make, rounds, write), error_file(store, info.id) if info else None)
 
     return self_play
 
 
-def _told(work: Callable[[], State[Any]], error_file: Path | None = None) -> State[Any]:
+def _reported(work: Callable[[], State[Any]], error_file: Path | None = None) -> State[Any]:
     """Nothing that the run started outlives it, and Prefect hears of its death; see flows.supervise.guard.
 
     An error that a person can act on is the message of the failed run, without a traceback before it.
@@ -85,9 +85,9 @@ def _here() -> tuple[str, str] | None:
 
 
 def _play(
-    config: Config, known: RunInfo | None, make: Callable[[Config], Loop], rounds: int, write: WriteReport
+    config: Config, info: RunInfo | None, make: Callable[[Config], Loop], rounds: int, write: WriteReport
 ) -> State[Any]:
-    if known is not None and (why := awaited(DuckStore(config.store), known.id, config)):
+    if info is not None and (why := awaited(DuckStore(config.store), info.id, config)):
         return Completed(name=AWAITING, message=why)  # before any model is loaded
     loop = _patiently(lambda: make(config))
     try:
@@ -96,12 +96,12 @@ def _play(
         loop.close()
 
 
-def _patiently(made: Callable[[], Loop]) -> Loop:
+def _patiently(make: Callable[[], Loop]) -> Loop:
     """A run that was cancelled may still be closing its engine when the next one starts; wait for it a while."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return made()
+            return make()
         except StoreBusy:
             if time.monotonic() > deadline:
                 raise
@@ -138,10 +138,10 @@ def reward_model(config: RewardConfig) -> State[Any]:
     """
 
     def trained() -> State[Any]:
-        made = train_reward(prepare_reward(config))
-        return Completed(message=f"{made.id} is in {made.path}")
+        checkpoint = train_reward(prepare_reward(config))
+        return Completed(message=f"{checkpoint.id} is in {checkpoint.path}")
 
-    return _told(trained)
+    return _reported(trained)
 
 
 @flow(name="decide", persist_result=False)
@@ -156,10 +156,12 @@ def decide(store: str, run: str, decision: Literal["approve", "reject"], reason:
     """
 
     def decided() -> State[Any]:
-        made = decide_now(DuckStore(store), run, decision, reason=reason, by="Prefect")
-        return Completed(message=f"{made.kind} of round {made.round} of {made.run}: it goes on from {made.policy_id}")
+        outcome = decide_now(DuckStore(store), run, decision, reason=reason, by="Prefect")
+        return Completed(
+            message=f"{outcome.kind} of round {outcome.round} of {outcome.run}: it goes on from {outcome.policy_id}"
+        )
 
-    return _told(decided)
+    return _reported(decided)
 
 
 @flow(name="evaluate", persist_result=False)
@@ -176,11 +178,11 @@ def evaluate(config: Config, checkpoint: str | None = None, rival: str | None = 
         return as_task(config.steps, step, *args)
 
     def evaluated() -> State[Any]:
-        found = [e for e in evaluate_checkpoint(config, checkpoint, rival, run=run) if e.round]
-        publish_metrics(found)
-        return Completed(message=", ".join(f"{e.metric} {e.value:.3f}" for e in found))
+        results = [e for e in evaluate_checkpoint(config, checkpoint, rival, run=run) if e.round]
+        publish_metrics(results)
+        return Completed(message=", ".join(f"{e.metric} {e.value:.3f}" for e in results))
 
-    return _told(evaluated)
+    return _reported(evaluated)
 
 
 @flow(name="label", persist_result=False)
@@ -194,8 +196,8 @@ def label(judge: JudgeConfig, store: str, run: str | None = None) -> State[Any]:
     """
 
     def labelled() -> State[Any]:
-        found = label_backlog(judge, store, run)
-        made, silent = sum(each.made for each in found), sum(each.silent for each in found)
-        return Completed(message=f"{made} judgements were made, {silent} of them without an answer")
+        entries = label_backlog(judge, store, run)
+        judged, silent = sum(each.made for each in entries), sum(each.silent for each in entries)
+        return Completed(message=f"{judged} judgements were made, {silent} of them without an answer")
 
-    return _told(labelled)
+    return _reported(labelled)

@@ -85,14 +85,14 @@ def server(say: Say) -> Iterator[str]:
     if settings.api.url:
         yield api_url()
         return
-    wanted = settings.server.api.port
-    url = f"http://127.0.0.1:{wanted}/api"
+    preferred = settings.server.api.port
+    url = f"http://127.0.0.1:{preferred}/api"
     if answers(url):
         os.environ["PREFECT_API_URL"] = url
         refresh_global_settings_context()
         yield url
         return
-    port = wanted if _free(wanted) else free_port()
+    port = preferred if _free(preferred) else free_port()
     home = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
     say("starting a Prefect server; its records are in Prefect's home, ~/.prefect or PREFECT_HOME")
     with server_process(port, home) as wait:

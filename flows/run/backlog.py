@@ -53,18 +53,20 @@ def label_backlog(
     """
     if split != "train":
         check_eval_judge(judge)
-    known = DuckStore(store)
-    found = _run_id(known, run)
+    opened_store = DuckStore(store)
+    run_id = _run_id(opened_store, run)
     with opened(judge) as labeller:
-        todo = (duel_units if labeller.compares else units)(known.db, found)
-        lock = lock_run(known.db.path.parent / "labelling" / labeller.name)
+        todo = (duel_units if labeller.compares else units)(opened_store.db, run_id)
+        lock = lock_run(opened_store.db.path.parent / "labelling" / labeller.name)
         try:
-            known.add([[judge_info(judge, labeller)]])
-            check = cache(lambda: refuse_failing(judge, labeller, known))  # once, and only if there is something to do
+            opened_store.add([[judge_info(judge, labeller)]])
+            check = cache(
+                lambda: refuse_failing(judge, labeller, opened_store)
+            )  # once, and only if there is something to do
             labelled = []
             for unit in todo:
                 if split in (unit.split, "all") and round in (unit.round, None):
-                    labelled.append(_label(unit, labeller, known, judge.max_abstain, check, show))
+                    labelled.append(_label(unit, labeller, opened_store, judge.max_abstain, check, show))
                     each(labelled[-1])
             return labelled
         finally:

@@ -46,14 +46,14 @@ def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
     )
     if broken is None:
         return None
-    rule, bound, (found, why) = broken
+    rule, bound, (value, why) = broken
     message = (
         f"round {rnd.index} stopped the run by stop.{rule}: {why}. Go on all the same with: spar approve {rnd.run}; "
         f"without its update: spar reject {rnd.run}; from an earlier policy: spar rollback {rnd.run} --to ROUND; or "
         f"change stop.{rule} in the config and run it again"
     )
     cause = {"run": rnd.run, "round": rnd.index, "rule": rule, "bound": bound}
-    return Stop(make_id("stop", **cause), rnd.run, rnd.index, rule, found, bound, message)
+    return Stop(make_id("stop", **cause), rnd.run, rnd.index, rule, value, bound, message)
 
 
 def decide(
@@ -90,25 +90,25 @@ def _decision(store: DuckStore, last: Round, kind: Kind, policy: Checkpoint, rea
 def _policy(store: DuckStore, last: Round, kind: Kind, to: int | None) -> Checkpoint:
     if kind == "rollback":
         return _target(store, last, to)
-    found = history.gated(store.db, last.run, last.index)
-    if found is None:
+    policy = history.gated(store.db, last.run, last.index)
+    if policy is None:
         raise ConfigError(
             f"round {last.index} of {last.run} is not finished, so there is nothing to {kind}; finish it: spar resume "
             f"{last.run}, or give it up: spar rollback {last.run} --to {last.index - 1}"
         )
-    return found if kind == "approve" else last.policy
+    return policy if kind == "approve" else last.policy
 
 
 def _target(store: DuckStore, last: Round, to: int | None) -> Checkpoint:
     db, settled = store.db, history.rounds_settled(store.db, last.run)
-    found = None if to is None else history.policy_after(db, last.run, to)
-    if found is None or to is None:
+    policy = None if to is None else history.policy_after(db, last.run, to)
+    if policy is None or to is None:
         raise ConfigError(f"{last.run} has no finished round {to}; give one of 0 to {settled} (0: the initial policy)")
-    if (why := history.removed(db, found.id)) is not None or not Path(found.path).is_dir():
+    if (why := history.removed(db, policy.id)) is not None or not Path(policy.path).is_dir():
         raise ConfigError(
-            f"the weights of round {to}'s policy {found.id} are not in {found.path} any more "
+            f"the weights of round {to}'s policy {policy.id} are not in {policy.path} any more "
             f"({why or 'no such folder'}); roll back to another round"
         )
     if to == last.index:
         raise ConfigError(f"round {to} is the last one of {last.run}: its policy is the policy already")
-    return found
+    return policy

@@ -65,7 +65,7 @@ class Measurement:
         zeroth = round_zero(self.info.id, self.rival)
         return zeroth, replace(zeroth, index=1)
 
-    def found(self) -> list[Evaluation]:
+    def results(self) -> list[Evaluation]:
         """What is known of the rival (round 0) and of the candidate (round 1)."""
         zeroth, first = self.rounds
         return [e for rnd in (zeroth, replace(first, policy=self.candidate)) for e in self.store.evaluated(rnd)]
@@ -118,7 +118,7 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
             held.callback(lock_devices(say=log.warning).release)
             held.enter_context(last_error(file))
             _measure(ready, limited(guard, ready.config.steps, run), beating(on_chunk))
-    return ready.found()
+    return ready.results()
 
 
 def _measure(ready: Measurement, run: Run, on_chunk: OnChunk) -> None:
@@ -204,5 +204,5 @@ def _owned(checkpoint: Checkpoint, info: RunInfo) -> Checkpoint:
     """A checkpoint of the store as it is, with its lineage; a model from outside as one of this run."""
     if checkpoint.run:
         return checkpoint
-    made = make_id("checkpoint", run=info.id, weights=checkpoint.weights_sha256)
-    return replace(checkpoint, id=made, run=info.id)
+    checkpoint_id = make_id("checkpoint", run=info.id, weights=checkpoint.weights_sha256)
+    return replace(checkpoint, id=checkpoint_id, run=info.id)

@@ -67,7 +67,7 @@ def self_evolved(
     from sparring.judges.reward.folds import answer_scores
     from sparring.judges.reward.train import create, forget, train
 
-    _wanted(source, "self_evolved")
+    _need_unlabelled(source, "self_evolved")
     seed, check = split_by_prompt(source.labelled, validation, derive_seed("validation", source.options.seed))
     added: list[Preference] = []
     history: list[tuple[float, list[Preference]]] = []
@@ -75,13 +75,13 @@ def self_evolved(
     for number in range(rounds + 1):
         model, state = create(source.base, source.helper), source.work / f"evolve-{number}.safetensors"
         train(model, [*seed, *added], source.helper, state, source.progress, cache=source.cache)
-        told = answer_scores(model, check, source.cache)[0]
-        history.append((_accuracy(told, check), list(added)))
+        scores = answer_scores(model, check, source.cache)[0]
+        history.append((_accuracy(scores, check), list(added)))
         forget(state)
         if number == rounds or not left or best_round([a for a, _ in history]) is not None:
             break
-        temperature = fit_temperature(told[:, 0] - told[:, 1], [p.p_a for p in check])
-        centre = float(told[told == told].mean())
+        temperature = fit_temperature(scores[:, 0] - scores[:, 1], [p.p_a for p in check])
+        centre = float(scores[scores == scores].mean())
         p = answer_probabilities(answer_scores(model, left, source.cache)[0], temperature, centre)
         sure, left = evolve(left, p, lo, hi, gap)
         added = [*added, *sure]
@@ -93,7 +93,7 @@ def weak(source: Source) -> list[Preference]:
     """Add unlabelled pairs with soft labels of labelling functions, trusted as the labelled pairs say (2410.20869)."""
     from sparring.judges.weak import weak_labels
 
-    _wanted(source, "weak")
+    _need_unlabelled(source, "weak")
     return [*source.labelled, *weak_labels(source.labelled, source.unlabelled)]
 
 
@@ -106,16 +106,16 @@ def check_labelling(kind: str, options: dict[str, Any]) -> None:
     check_options("labels", kind, LABELS[kind], options, skip=1)
 
 
-def _wanted(source: Source, kind: str) -> None:
+def _need_unlabelled(source: Source, kind: str) -> None:
     if not source.unlabelled:
         raise DataError(f"labels {kind} has no pairs to label; give some in pairs.unlabelled")
 
 
-def _accuracy(told: Any, check: Sequence[Preference]) -> float:
+def _accuracy(scores: Any, check: Sequence[Preference]) -> float:
     """Of the pairs that fit and have a winner."""
     from sparring.judges.measure import accuracy
 
-    found = accuracy(told[:, 0] - told[:, 1], [p.p_a for p in check], [p.prompt for p in check]).share
-    if found is None:
+    share = accuracy(scores[:, 0] - scores[:, 1], [p.p_a for p in check], [p.prompt for p in check]).share
+    if share is None:
         raise DataError("no labelled pair is left to validate on; give more labelled pairs, or raise labels.validation")
-    return found.value
+    return share.value

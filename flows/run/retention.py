@@ -34,8 +34,8 @@ def removable(store: DuckStore, run: str, keep: int) -> list[Checkpoint]:
     """Checkpoints whose files a run does not need and no other run names: one may have begun from them."""
     folder = store.db.path.parent / "runs" / run
     with store.db.read() as con:
-        found = rows(con, "SELECT DISTINCT path FROM checkpoints WHERE run_id <> ?", [run])
-    elsewhere = {row["path"] for row in found}
+        paths = rows(con, "SELECT DISTINCT path FROM checkpoints WHERE run_id <> ?", [run])
+    elsewhere = {row["path"] for row in paths}
     gone = history.unneeded(store.db, run, keep)
     return [k for k in gone if Path(k.path).parent == folder and k.path not in elsewhere]
 

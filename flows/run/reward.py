@@ -97,20 +97,20 @@ def prepare_reward(config: RewardConfig) -> PreparedReward:
 
 def _pairs(config: RewardConfig, store: DuckStore) -> tuple[list[Labelled], list[Preference]]:
     pairs = config.pairs
-    given = _of_run(store, pairs.run) if pairs.run else [Labelled(p) for p in read_preferences(str(pairs.train))]
+    labelled = _of_run(store, pairs.run) if pairs.run else [Labelled(p) for p in read_preferences(str(pairs.train))]
     if pairs.eval:
         held_out = read_preferences(pairs.eval)
         seen = {p.prompt for p in held_out}
-        kept = [x for x in given if x.preference.prompt not in seen]
-        if len(kept) < len(given):
+        kept = [x for x in labelled if x.preference.prompt not in seen]
+        if len(kept) < len(labelled):
             raise DataError(
-                f"{len(given) - len(kept)} training pairs have a prompt that is among the held-out ones; remove them "
+                f"{len(labelled) - len(kept)} training pairs have a prompt that is among the held-out ones; remove them "
                 "from pairs.train, or leave pairs.eval out: then prompts are split"
             )
-        return [_flipped(x, pairs.flip, config.seed) for x in given], held_out
-    _, held_out = split_by_prompt([x.preference for x in given], pairs.held_out, config.seed)
+        return [_flipped(x, pairs.flip, config.seed) for x in labelled], held_out
+    _, held_out = split_by_prompt([x.preference for x in labelled], pairs.held_out, config.seed)
     seen = {p.prompt for p in held_out}
-    kept = [x for x in given if x.preference.prompt not in seen]
+    kept = [x for x in labelled if x.preference.prompt not in seen]
     return [_flipped(x, pairs.flip, config.seed) for x in kept], held_out
 
 
@@ -133,7 +133,7 @@ def _of_run(store: DuckStore, name: str) -> list[Labelled]:
     info = store.run(name)
     if info is None:
         raise StoreError(f"{store.db.path} has no run {name!r}; see: spar sql 'SELECT run_id FROM runs'")
-    found = []
+    labelled = []
     for row in store.labelled(info.id).to_pylist():
         messages, p = json.loads(row["messages"]), row["p_chosen"]
         fields = {"margin": row["margin"], "weight": row["weight"]}
@@ -142,8 +142,8 @@ def _of_run(store: DuckStore, name: str) -> list[Labelled]:
             preference = Preference.make(messages, row["chosen"], row["rejected"], p, **fields)
         else:
             preference = Preference.make(messages, row["rejected"], row["chosen"], 1 - p, **fields)
-        found.append(Labelled(preference, row["pair_id"]))
-    return found
+        labelled.append(Labelled(preference, row["pair_id"]))
+    return labelled
 
 
 Progress = Callable[[str, int, int, float | None], None]
@@ -203,10 +203,10 @@ def _mended(ready: PreparedReward, base: Path, work: Path, progress: Progress) -
     labels = ready.config.labels
     if labels is None:
         return ready.train
-    given = [x.preference for x in ready.train]
-    source = Source(given, ready.unlabelled, base, ready.options, work, work / "features", progress)
-    known = {_key(x.preference): x.pair_id for x in ready.train}
-    return [Labelled(p, known.get(_key(p))) for p in LABELS[labels.kind](source, **labels.options)]
+    preferences = [x.preference for x in ready.train]
+    source = Source(preferences, ready.unlabelled, base, ready.options, work, work / "features", progress)
+    pair_ids = {_key(x.preference): x.pair_id for x in ready.train}
+    return [Labelled(p, pair_ids.get(_key(p))) for p in LABELS[labels.kind](source, **labels.options)]
 
 
 def _key(p: Preference) -> tuple[str, float, float]:
@@ -227,9 +227,9 @@ def _evaluations(before: Checkpoint, after: Checkpoint, report: Mapping[str, Map
     return [
         Evaluation(
             make_id("evaluation", run=after.run, round=1, candidate=after.id, metric=metric),
-            after.run, 1, after.id, before.id, metric, found["value"], found["low"], found["high"], found["n"],
+            after.run, 1, after.id, before.id, metric, result["value"], result["low"], result["high"], result["n"],
         )
-        for metric, found in report.items()
+        for metric, result in report.items()
     ]  # fmt: skip
 
 

@@ -46,9 +46,9 @@ def published(store: DuckStore, run: Run) -> Run:
     """A `run` for loop.round.play after each step of which the read copy of the store is brought up to date."""
 
     def after(step: Run, *args: Any) -> Any:
-        found = run(step, *args)
+        result = run(step, *args)
         publish(store.db)
-        return found
+        return result
 
     return after
 
@@ -70,10 +70,10 @@ def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], track
 
 
 def _chosen(store: DuckStore, decision: Decision) -> Checkpoint:
-    found = history.checkpoint(store.db, decision.policy_id)
-    if found is None:
+    checkpoint = history.checkpoint(store.db, decision.policy_id)
+    if checkpoint is None:
         raise StoreError(f"{decision.id} goes on from {decision.policy_id}, which {store.db.path} lacks; decide anew")
-    return found
+    return checkpoint
 
 
 def rounds_done(store: DuckStore, run: str) -> int:

@@ -80,9 +80,9 @@ class Trackers:
         if first and name == "tensorboard":  # accelerate's way would show two empty runs beside this one
             text = "".join(f"    {key}: {value}\n" for key, value in self.config.items())
             tracker.log({"config": text}, step=points[0].step)
-        known = _last_step(name, self.run_id)
+        last_step = _last_step(name, self.run_id)
         for point in points:
-            if point.step > known:
+            if point.step > last_step:
                 tracker.log(dict(point.values), step=point.step)
         if name != "wandb":  # it streams to its file, and would begin another; the others are on disk when finished
             self._open.pop(name).finish()
@@ -90,8 +90,8 @@ class Trackers:
     def _logged(self) -> dict[str, int]:
         """The last round that each tracker has."""
         file = self.folder / LOGGED
-        found: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-        return found
+        rounds: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        return rounds
 
     def _remember(self, name: str, round: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +133,10 @@ def _learned(metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"learn/{name}": value for name, value in metrics.items()}
 
 
-def _evaluated(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _evaluated(rows_of_round: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Each metric, and the ends of its 95 % interval where it has one."""
     ends = (("", "value"), ("_low", "low"), ("_high", "high"))
-    return {f"evaluate/{e['metric']}{end}": e[key] for e in found for end, key in ends if e[key] is not None}
+    return {f"evaluate/{e['metric']}{end}": e[key] for e in rows_of_round for end, key in ends if e[key] is not None}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
@@ -154,8 +154,8 @@ def _last_step(name: str, run_id: str) -> int:
         return -1  # TensorBoard hides it (purge_step); what W&B logs twice is one step when it is synced
     from trackio.sqlite_storage import SQLiteStorage
 
-    found = SQLiteStorage.get_max_step_for_run(PROJECT, run_id)
-    return -1 if found is None else int(found)
+    step = SQLiteStorage.get_max_step_for_run(PROJECT, run_id)
+    return -1 if step is None else int(step)
 
 
 def _tensorboard(run_id: str, folder: Path, step: int, config: Values) -> Any:

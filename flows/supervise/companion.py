@@ -41,9 +41,9 @@ class Lines:
         if not self._open:
             time.sleep(min(seconds, TICK / 10))  # the process that wrote is about to be gone
         elif select.select([self._fd], [], [], seconds)[0]:
-            said = os.read(self._fd, 1 << 16)
-            self._open = bool(said)
-            *lines, self._rest = (self._rest + said).split(b"\n")
+            data = os.read(self._fd, 1 << 16)
+            self._open = bool(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
             yield from map(json.loads, lines)
 
 
@@ -82,8 +82,8 @@ class Family:
         end(lambda: [*filter(is_living, (self.known | {*marked(self.mark)}) - {self.owner})])
 
     def _list(self) -> None:
-        found = children(self.owner) if self.owner is not None else []
-        self.known = {*filter(is_living, self.known), *(p for p in found if p.create_time() >= self.born)}
+        processes = children(self.owner) if self.owner is not None else []
+        self.known = {*filter(is_living, self.known), *(p for p in processes if p.create_time() >= self.born)}
         self.looked = time.monotonic()
 
 
@@ -117,10 +117,10 @@ class Companion:
             wake = self.grace / ALARMS / 10
         return max(0.0, min(TICK, wake))
 
-    def _hear(self, what: str, *said: Any) -> None:
+    def _hear(self, what: str, *values: Any) -> None:
         now = self.clock.now()
         if what == "enter":
-            self.limit, self.ended = Limit(**said[0], started=now, beaten=now), None
+            self.limit, self.ended = Limit(**values[0], started=now, beaten=now), None
         elif what == "beat" and self.limit:
             self.limit.beaten = now
         elif what == "leave" and self.limit:
@@ -195,8 +195,8 @@ def main() -> None:
     if companion.said_bye:
         return
     if not why:
-        known = error_file is not None and written_since(error_file, family.born)
-        leave_word(gone(mark), None if known else error_file)
+        explained = error_file is not None and written_since(error_file, family.born)
+        leave_word(gone(mark), None if explained else error_file)
     if flow_run and (problem := report_crash(flow_run[0], flow_run[1], why or gone(mark))):
         say(problem)
 

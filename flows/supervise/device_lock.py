@@ -33,11 +33,11 @@ def lock_devices(
     They are taken in one order everywhere, so that two processes never wait for each other. `say` hears whom it waits
     for. The locks are files of this user: who else uses the machine is kept apart by a scheduler.
     """
-    wanted = visible_devices() if names is None else names
+    devices = visible_devices() if names is None else names
     folder = locks_folder() if folder is None else folder
     held: list[FileLock] = []
     try:
-        for path in sorted({lock_path(folder, name) for name in wanted}):
+        for path in sorted({lock_path(folder, name) for name in devices}):
             held.append(_wait_for(path, say))
     except BaseException:
         Devices(held).release()
@@ -71,14 +71,14 @@ def _wait_for(path: Path, say: Callable[[str], None]) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(path))
-        said = float("-inf")
+        last_said = float("-inf")
         while True:
             try:
                 lock.acquire(timeout=0)
                 return lock
             except Timeout:
-                if time.monotonic() - said > REPEAT:
-                    said = time.monotonic()
+                if time.monotonic() - last_said > REPEAT:
+                    last_said = time.monotonic()
                     say(f"waiting for accelerator {path.stem}: {_holder(path)} has it")
                 time.sleep(LOOK)
     except OSError as error:

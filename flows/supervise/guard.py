@@ -140,13 +140,13 @@ class Guard:
         is told again.
         """
         assert self._companion.stdout is not None
-        said = self._companion.stdout.read() or b""
-        for limit, text in map(json.loads, said.splitlines()):
+        lines = self._companion.stdout.read() or b""
+        for limit, text in map(json.loads, lines.splitlines()):
             if limit == self._active:
                 self._passed = text
                 if frame is None or frame.f_code.co_filename not in MACHINERY:
                     raise Alarm(text)
-        if not said and callable(self._handler):
+        if not lines and callable(self._handler):
             self._handler(number, frame)
 
     def _children(self) -> set[psutil.Process]:

@@ -72,10 +72,10 @@ def marked(mark: str) -> list[psutil.Process]:
 def children(owner: psutil.Process) -> list[psutil.Process]:
     """Living descendants of a living process, forks without a mark among them; guards' companions are left out."""
     try:
-        found = owner.children(recursive=True)
+        processes = owner.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [p for p in found if is_living(p) and guarded_by(p) is None]
+    return [p for p in processes if is_living(p) and guarded_by(p) is None]
 
 
 def descendants(owner: psutil.Process, mark: str) -> set[psutil.Process]:
@@ -84,25 +84,25 @@ def descendants(owner: psutil.Process, mark: str) -> set[psutil.Process]:
 
 def orphans() -> list[psutil.Process]:
     """Processes that a run started and that outlived it, in any session."""
-    found = []
+    outlived = []
     for process in psutil.process_iter():
         mark = owner_of(process)
         if mark is not None and is_living(process) and is_alive(mark) is False:
-            found.append(process)
-    return found
+            outlived.append(process)
+    return outlived
 
 
 def end(find: Callable[[], Iterable[psutil.Process]], patience: float = PATIENCE) -> list[psutil.Process]:
     """Ask what `find` finds to end, then end it, until it finds nothing; returns what is left after a few passes."""
     for _ in range(PASSES):
-        found = list(find())
-        if not found:
+        processes = list(find())
+        if not processes:
             return []
-        for process in found:
+        for process in processes:
             send(process, signal.SIGTERM)
-        for process in _outlasting(found, patience):
+        for process in _outlasting(processes, patience):
             send(process, signal.SIGKILL)
-        _outlasting(found, patience)
+        _outlasting(processes, patience)
     return [p for p in find() if is_living(p)]
 
 
@@ -114,16 +114,16 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
 
 def openers(paths: Iterable[Path]) -> dict[Path, psutil.Process]:
     """Which process has each of these files open, where one of ours has. A lock file is open while its lock is held."""
-    wanted = {str(path.resolve()): path for path in paths}
-    found: dict[Path, psutil.Process] = {}
-    for process in psutil.process_iter() if wanted else ():
+    by_name = {str(path.resolve()): path for path in paths}
+    holders: dict[Path, psutil.Process] = {}
+    for process in psutil.process_iter() if by_name else ():
         try:
             for file in process.open_files():
-                if file.path in wanted:
-                    found[wanted[file.path]] = process
+                if file.path in by_name:
+                    holders[by_name[file.path]] = process
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or another user's
-    return found
+    return holders
 
 
 def describe(process: psutil.Process) -> str:

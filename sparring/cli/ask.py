@@ -47,9 +47,9 @@ def ask(
         raise ConfigError(f"there is no question {question!r}{nearest(question, QUESTIONS)}; spar ask lists them")
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    run_id = None if run is None else _run_id(found, run)
-    with found.db.read() as con:
+    opened = DuckStore(store or DEFAULT_PATH)
+    run_id = None if run is None else _run_id(opened, run)
+    with opened.db.read() as con:
         rows = answer(con, question, run=run_id, limit=limit + 1 if limit else None)
     shown = rows.slice(0, limit) if limit else rows
     if shown.num_rows < rows.num_rows:
@@ -59,7 +59,7 @@ def ask(
 
 
 def _run_id(store: "DuckStore", name: str) -> str:
-    known = store.run(name)
-    if known is None:
+    info = store.run(name)
+    if info is None:
         raise ConfigError(f'{store.db.path} has no run {name!r}; see them with: spar sql "SELECT name FROM runs"')
-    return known.id
+    return info.id

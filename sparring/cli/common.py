@@ -32,10 +32,10 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
     try:
         with Database(path, wait=PATIENCE).read() as con:
-            found = rows(con, "SELECT DISTINCT name FROM runs WHERE starts_with(name, ?) ORDER BY name", [incomplete])
+            names = rows(con, "SELECT DISTINCT name FROM runs WHERE starts_with(name, ?) ORDER BY name", [incomplete])
     except SparError:  # busy, or another kind of file: whoever presses Tab wants no message
         return []
-    return [str(row["name"]) for row in found]
+    return [str(row["name"]) for row in names]
 
 
 Run = Annotated[

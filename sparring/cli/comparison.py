@@ -17,10 +17,10 @@ INTERVALS = {
 }
 
 
-def print_comparison(found: Sequence[dict[str, Any]], axes: Sequence[str], format: Format) -> None:
+def print_comparison(rows: Sequence[dict[str, Any]], axes: Sequence[str], format: Format) -> None:
     """One row a run, on stdout."""
     if format != "table":
-        print_rows(list(found), list(found[0]), format)
+        print_rows(list(rows), list(rows[0]), format)
         return
     from rich.console import Console
     from rich.table import Table
@@ -30,7 +30,7 @@ def print_comparison(found: Sequence[dict[str, Any]], axes: Sequence[str], forma
     table.title_justify = "left"
     for title in ("point", *axes, "rounds", "policy", *INTERVALS, "pairs", "examples", "seconds"):
         table.add_column(title, overflow="fold")
-    for row in found:
+    for row in rows:
         table.add_row(*map(Text, _cells(row, axes)))
     console = Console(highlight=False)
     Console(highlight=False, width=None if console.is_terminal else 10_000).print(table)

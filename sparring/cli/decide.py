@@ -43,7 +43,7 @@ def _decide(store: str | None, run: str | None, kind: "Kind", reason: str, to: i
     from sparring.flows.run.decisions import decide
     from sparring.store.store import DuckStore
 
-    made = decide(
+    decision = decide(
         DuckStore(store or DEFAULT_PATH),
         run,
         kind,
@@ -51,8 +51,8 @@ def _decide(store: str | None, run: str | None, kind: "Kind", reason: str, to: i
         reason=reason,
         by=os.environ.get("USER", f"uid {os.getuid()}"),
     )
-    print(made.id)
+    print(decision.id)
     say(
-        f"{made.run} goes on from {made.policy_id} in round {made.round + 1}: spar resume {made.run} "
-        f"--rounds {made.round + 1}, or its next scheduled run"
+        f"{decision.run} goes on from {decision.policy_id} in round {decision.round + 1}: spar resume {decision.run} "
+        f"--rounds {decision.round + 1}, or its next scheduled run"
     )

@@ -59,31 +59,31 @@ def deploy(
     schedules = schedule(cron, interval, rrule, timezone, active)
     where = Pool(pool, image, dict(map(_variable, job_variable or [])))
     first, *others = PLANS[flow](Asked(config, name, rounds, set_ or [], store))
-    made = [make(replace(first, schedules=schedules), where), *(make(other, where) for other in others)]
-    if any(each.made_pool for each in made):
+    deployed = [make(replace(first, schedules=schedules), where), *(make(other, where) for other in others)]
+    if any(each.made_pool for each in deployed):
         say(f"made the work pool {pool}, one of processes")
-    for each in made:
+    for each in deployed:
         print(f"{each.full_name}\t{each.id}")
-    _next_steps(made[0], pool, url, bool(schedules), active)
+    _next_steps(deployed[0], pool, url, bool(schedules), active)
 
 
-def _variable(given: str) -> tuple[str, Any]:
+def _variable(text: str) -> tuple[str, Any]:
     import yaml
 
-    key, found, value = given.partition("=")
-    if not found:
-        raise ConfigError(f"--job-variable {given!r} has no value; write it as key=value")
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--job-variable {text!r} has no value; write it as key=value")
     return key, yaml.safe_load(value)
 
 
-def _next_steps(made: "Deployed", pool: str, url: str, scheduled: bool, active: bool) -> None:
+def _next_steps(deployed: "Deployed", pool: str, url: str, scheduled: bool, active: bool) -> None:
     say(f"start a worker where runs shall be: prefect worker start --pool {pool} --limit 1")
-    say(f"run it now: prefect deployment run {made.full_name}")
+    say(f"run it now: prefect deployment run {deployed.full_name}")
     if scheduled and not active:
         say("its schedule is off; switch it on in its page, or deploy it again with --active")
     elif not scheduled:
         say("it has no schedule; give it one with --cron, --interval or --rrule")
-    say(f"its page: {url.removesuffix('/api')}/deployments/deployment/{made.id}")
+    say(f"its page: {url.removesuffix('/api')}/deployments/deployment/{deployed.id}")
 
 
 def serve(

@@ -41,14 +41,14 @@ def evaluate(
     with prepared(loaded, checkpoint, rival) as ready:
         if ready.done:
             say(f"{ready.info.id} in {ready.store.db.path}: measured before")
-            found = ready.found()
+            results = ready.results()
         else:
             say(f"{ready.info.id} in {ready.store.db.path}: round 0 measures the rival, round 1 the candidate")
-            found = _measure(ready)
+            results = _measure(ready)
         if as_json:
-            print(json.dumps(_everything(ready, found), indent=2))
+            print(json.dumps(_everything(ready, results), indent=2))
         else:
-            _print(ready, found)
+            _print(ready, results)
 
 
 def _measure(ready: "Measurement") -> "list[Evaluation]":
@@ -64,8 +64,8 @@ def _measure(ready: "Measurement") -> "list[Evaluation]":
         return measure(ready, display.call, display.on_chunk)
 
 
-def _everything(ready: "Measurement", found: "list[Evaluation]") -> dict[str, Any]:
-    rows = [asdict(e) | {"of": "candidate" if e.round else "rival"} for e in found]
+def _everything(ready: "Measurement", results: "list[Evaluation]") -> dict[str, Any]:
+    rows = [asdict(e) | {"of": "candidate" if e.round else "rival"} for e in results]
     return {
         "run_id": ready.info.id,
         "judge": ready.judge.name,
@@ -75,11 +75,11 @@ def _everything(ready: "Measurement", found: "list[Evaluation]") -> dict[str, An
     }
 
 
-def _print(ready: "Measurement", found: "list[Evaluation]") -> None:
+def _print(ready: "Measurement", results: "list[Evaluation]") -> None:
     from sparring.cli.tables import print_rows
 
-    of = {(e.round, e.metric): e for e in found}
-    metrics = [e.metric for e in found if e.round and e.metric != "accepted"]
+    of = {(e.round, e.metric): e for e in results}
+    metrics = [e.metric for e in results if e.round and e.metric != "accepted"]
     rows = [
         {"metric": m, "candidate": _cell(of.get((1, m))), "rival": _cell(of.get((0, m))), "n": of[1, m].n}
         for m in metrics

@@ -78,8 +78,8 @@ def import_(
         print(json.dumps(asdict(done), ensure_ascii=False, indent=2))
         return
     counts = {name: n for name, n in asdict(done).items() if isinstance(n, int) and n and name != "added"}
-    said = ", ".join(f"{n} {name}" for name, n in counts.items())
-    say(f"{done.run_id}: {said}; " + (f"{done.added} rows of the store are new" if done.added else "nothing is new"))
+    text = ", ".join(f"{n} {name}" for name, n in counts.items())
+    say(f"{done.run_id}: {text}; " + (f"{done.added} rows of the store are new" if done.added else "nothing is new"))
 
 
 def _named(columns: str | None) -> Mapping[str, str]:

@@ -84,11 +84,11 @@ def agreement(
         reports = [bench_judge(s, chosen, pairs, seed=seed, store=_store(store), show=show) for s in sections]
     if len({report.judge for report in reports}) < len(reports):
         raise ConfigError(f"the judges are {', '.join(report.judge for report in reports)}; wanted different ones")
-    found = [
+    rows = [
         {"judge": one.judge, "other_judge": other.judge, **asdict(agree(one.deltas, other.deltas))}
         for one, other in combinations(reports, 2)
     ]
-    print_rows(found, list(found[0]), "json" if as_json else "table")
+    print_rows(rows, list(rows[0]), "json" if as_json else "table")
 
 
 @judge_app.command()
@@ -131,8 +131,8 @@ def _print_bench(report: "BenchReport") -> None:
     print_rows(rows, list(rows[0]), "table")
     if small := len(subsets) - len(large):
         say(f"{small} subsets of fewer than {FEW} pairs are not shown; --json has them")
-    made = f"{report.judgements} judgements, {report.asked} of them made now in {report.seconds:.1f} s"
-    say(f"judge {report.judge}: {made}{_paid(report)}")
+    counts = f"{report.judgements} judgements, {report.asked} of them made now in {report.seconds:.1f} s"
+    say(f"judge {report.judge}: {counts}{_paid(report)}")
 
 
 def _paid(report: "BenchReport") -> str:

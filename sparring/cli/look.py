@@ -30,17 +30,17 @@ def status(
     from sparring.cli.tables import print_rows
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    info = found.run(run)
+    opened = DuckStore(store or DEFAULT_PATH)
+    info = opened.run(run)
     if info is None:
-        raise StoreError(f"{found.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
+        raise StoreError(f"{opened.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
     if info.config.get("kind") == "reward":
-        _reward_status(found, info.id, as_json)
+        _reward_status(opened, info.id, as_json)
         return
     if info.config.get("kind") == "import":
-        _import_status(found, info.id, as_json)
+        _import_status(opened, info.id, as_json)
         return
-    state = _state(found, info)
+    state = _state(opened, info)
     if as_json:
         print(json.dumps(state, ensure_ascii=False, indent=2, default=str))
         return
@@ -49,9 +49,9 @@ def status(
         + (state["missing"] or "complete")
         + (f", {state['live']}" if state["live"] else "")
     )
-    made = ["examples"] if any(row["examples"] for row in state["rounds"]) else ["pairs"]
+    learned = ["examples"] if any(row["examples"] for row in state["rounds"]) else ["pairs"]
     why = ["ties", "identical", "abstained", *(["filtered"] if any(r["filtered"] for r in state["rounds"]) else [])]
-    columns = ["round", "prompts", "completions", "judged", *made, *why, "failed"]
+    columns = ["round", "prompts", "completions", "judged", *learned, *why, "failed"]
     print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"], "table")
     for decision in state["decisions"]:
         print(
@@ -141,14 +141,14 @@ def lineage(
     from sparring.store.lineage import history
 
     with Database(store or DEFAULT_PATH).read() as con:
-        found = history(con, id, None if everything else limit)
+        walk = history(con, id, None if everything else limit)
     if as_json:
-        said = {name: value for name, value in vars(found).items() if value is not None}
-        print(json.dumps({"id": id, **said}, ensure_ascii=False, indent=2))
+        values = {name: value for name, value in vars(walk).items() if value is not None}
+        print(json.dumps({"id": id, **values}, ensure_ascii=False, indent=2))
         return
-    for update in found.updates or ():
+    for update in walk.updates or ():
         _print_update(update)
-    for title, steps in (("caused by", found.causes), ("led to", found.effects)):
+    for title, steps in (("caused by", walk.causes), ("led to", walk.effects)):
         print(f"{id} {title}:" if steps else f"{id} {title}: nothing")
         _print_tree(id, steps)
 
@@ -187,7 +187,7 @@ def _row(store: str | None, id: str) -> dict[str, Any]:
     path = Path(store or DEFAULT_PATH)
     with Database(path).read() as con:
         for name, columns in TABLES.values():
-            found = rows(con, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?", [id])
-            if found:
-                return {"table": name, **found[0]}
+            matches = rows(con, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?", [id])
+            if matches:
+                return {"table": name, **matches[0]}
     raise StoreError(f"{path} has no row {id!r}; ids look like completion_1a2b..., list some with: spar sql")

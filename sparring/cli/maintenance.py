@@ -43,14 +43,14 @@ def check(
     from sparring.store.maintenance.check import check as look
 
     db = Database(store or DEFAULT_PATH)
-    counts, found = look(db)
-    if files and all(f.ok or f.name != "the file can be opened" for f in found) and counts:
-        found += _files(db)
-    bad = [f for f in found if not f.ok]
+    counts, findings = look(db)
+    if files and all(f.ok or f.name != "the file can be opened" for f in findings) and counts:
+        findings += _files(db)
+    bad = [f for f in findings if not f.ok]
     if as_json:
-        print(json.dumps({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in found]}, indent=2))
+        print(json.dumps({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in findings]}, indent=2))
     else:
-        _print_findings(counts, found)
+        _print_findings(counts, findings)
     if bad:
         raise typer.Exit(1)
 
@@ -63,14 +63,14 @@ def _files(db: Any) -> list["Finding"]:
     return [*check_parts(db), *check_checkpoints(db, weights_sha256)]
 
 
-def _print_findings(counts: dict[str, int], found: list["Finding"]) -> None:
+def _print_findings(counts: dict[str, int], findings: list["Finding"]) -> None:
     print(", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "nothing is stored")
-    for finding in found:
+    for finding in findings:
         if not finding.ok or finding.remedy:
             print(f"{'note' if finding.ok else 'PROBLEM'}: {finding.name}: {finding.found}")
             print(f"  to do: {finding.remedy}")
-    bad = sum(not finding.ok for finding in found)
-    say(f"{len(found) - bad} of {len(found)} checks hold" + (f", {bad} do not" if bad else ""))
+    bad = sum(not finding.ok for finding in findings)
+    say(f"{len(findings) - bad} of {len(findings)} checks hold" + (f", {bad} do not" if bad else ""))
 
 
 def migrate(store: Store = None) -> None:
@@ -159,14 +159,14 @@ def forget(
     from sparring.store.maintenance.forget import older_copies, plan
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    made = plan(found.db, _asked(found, prompt_id, text))
-    _print_plan(made, [*files_of(found, made.run_ids), *older_copies(found.db.path)])
+    opened = DuckStore(store or DEFAULT_PATH)
+    removal = plan(opened.db, _asked(opened, prompt_id, text))
+    _print_plan(removal, [*files_of(opened, removal.run_ids), *older_copies(opened.db.path)])
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nothing was done: to do this, give --yes too")
         typer.confirm("Do this? It cannot be undone", abort=True, err=True)
-    done = forget_everywhere(found, made, reason, os.environ.get("USER", f"uid {os.getuid()}"))
+    done = forget_everywhere(opened, removal, reason, os.environ.get("USER", f"uid {os.getuid()}"))
     if as_json:
         print(json.dumps({**asdict(done.plan), "files": done.files}, indent=2))
     say("done; who has the file or a copy of it open still sees the old one until they close it")
@@ -181,30 +181,30 @@ def _asked(store: "DuckStore", prompt_id: str | None, text: str | None) -> list[
         return [prompt_id]
     if not text:
         raise ConfigError("--text is empty, and every prompt says that; give what it says, or a PROMPT_ID")
-    found = holding(store.db, text)
-    if not found:
+    ids = holding(store.db, text)
+    if not ids:
         raise StoreError(f"no prompt of {store.db.path}, and nothing that came from one, says that; case counts")
-    return found
+    return ids
 
 
-def _print_plan(made: "Plan", files: list[Path]) -> None:
-    if made.prompt_ids:
-        say(f"to forget: {', '.join(made.prompt_ids)}")
-    if made.again:
-        say(f"forgotten before, to be looked for again in all files: {', '.join(made.again)}")
-    removed = [f"{n:,} {table}" for table, n in made.removed.items()]
-    removed += [f"their place in {made.rounds:,} rounds"] * (made.rounds > 0)
+def _print_plan(removal: "Plan", files: list[Path]) -> None:
+    if removal.prompt_ids:
+        say(f"to forget: {', '.join(removal.prompt_ids)}")
+    if removal.again:
+        say(f"forgotten before, to be looked for again in all files: {', '.join(removal.again)}")
+    removed = [f"{n:,} {table}" for table, n in removal.removed.items()]
+    removed += [f"their place in {removal.rounds:,} rounds"] * (removal.rounds > 0)
     say(f"rows: {', '.join(removed) or 'none'}")
     for path in files:
         say(f"file: {path}")
-    if made.checkpoint_ids:
+    if removal.checkpoint_ids:
         say(
-            f"{len(made.checkpoint_ids)} checkpoints came of {len(made.update_ids)} updates that learned from it, and "
-            f"weights do not forget: {', '.join(made.checkpoint_ids)}. Remove them and train anew where that matters"
+            f"{len(removal.checkpoint_ids)} checkpoints come from {len(removal.update_ids)} updates that learned from it, "
+            f"and weights do not forget: {', '.join(removal.checkpoint_ids)}. Remove them and train again where that matters"
         )
-    if made.run_ids:
+    if removal.run_ids:
         say(
-            f"had it: {', '.join(made.run_ids)}. A loop that did cannot go on as it was; take the prompt out of its "
+            f"had it: {', '.join(removal.run_ids)}. A loop that did cannot go on as it was; take the prompt out of its "
             "file, and go on from where it ended under another name, with policy.model: run:NAME"
         )
 
@@ -219,12 +219,12 @@ def prune(
     from sparring.flows.run.retention import prune_by_hand, removable, size_of
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    info = found.run(run)
+    opened = DuckStore(store or DEFAULT_PATH)
+    info = opened.run(run)
     if info is None or "kind" in info.config:
-        raise StoreError(f"{found.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
-    sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(found, info.id, keep)}
-    gone = [path for path, n in sizes.items() if n] if dry_run else prune_by_hand(found, info.id, keep)
+        raise StoreError(f"{opened.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
+    sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(opened, info.id, keep)}
+    gone = [path for path, n in sizes.items() if n] if dry_run else prune_by_hand(opened, info.id, keep)
     for path in gone:
         print(path)
     freed = size(sum(sizes.get(path, 0) for path in gone))

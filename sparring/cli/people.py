@@ -33,16 +33,16 @@ def people(
     from sparring.people.session import Session
     from sparring.store.store import DuckStore
 
-    judge, found = people_judge(who or _login()), DuckStore(store or DEFAULT_PATH, wait=PATIENCE)
-    run_id = run_of(found, run).id
-    groups = groups_to_judge(found, run_id, judge.id, split, round)
-    asked = questions_of(found, run_id, groups, seed, limit)
+    judge, opened = people_judge(who or _login()), DuckStore(store or DEFAULT_PATH, wait=PATIENCE)
+    run_id = run_of(opened, run).id
+    groups = groups_to_judge(opened, run_id, judge.id, split, round)
+    asked = questions_of(opened, run_id, groups, seed, limit)
     done = answered(j for group in groups for j in group.judged)
     open_still = sum(q.both not in done for q in asked)
     if not open_still:
         say(f"{judge.id} has judged all {len(asked)}" if asked else f"{run_id}: no prompt has two different answers")
         return
-    session = Session(found, judge, asked, done)
+    session = Session(opened, judge, asked, done)
     with listen(port) as sock:
         server, address = people_server(session, sock)
         say(f"{judge.id}: {open_still} of {len(asked)} pairs of answers to judge; open this page, Ctrl-C ends")
@@ -52,7 +52,7 @@ def people(
         with suppress(KeyboardInterrupt):  # the ordinary end
             server.run(sockets=[sock])
     say(f"{judge.id}: {session.judged_now} judged now, {session.skipped} skipped (asked again next time)")
-    for other, each in agreements(found, judge.id, asked).items():
+    for other, each in agreements(opened, judge.id, asked).items():
         kappa = "" if each.kappa is None else f", kappa {each.kappa:.2f}"
         say(f"agrees with {other} on {each.agreement:.0%} of {each.pairs}, opposed on {each.opposed:.0%}{kappa}")
 

@@ -28,10 +28,10 @@ def report(
     from sparring.report import default_path, find_runs, report_data, write_report
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    ids = find_runs(found, runs or [])
+    opened = DuckStore(store or DEFAULT_PATH)
+    ids = find_runs(opened, runs or [])
     if as_json:
-        print(json.dumps(report_data(found, ids, pairs), ensure_ascii=False, indent=2))
+        print(json.dumps(report_data(opened, ids, pairs), ensure_ascii=False, indent=2))
         return
-    print(write_report(found, ids, to or default_path(ids), pairs))
+    print(write_report(opened, ids, to or default_path(ids), pairs))
     say("open it in a browser; it needs no network")

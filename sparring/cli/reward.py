@@ -64,7 +64,7 @@ def _report(ready: "PreparedReward", as_json: bool) -> None:
     from sparring.store.db import rows
 
     with ready.store.db.read() as con:
-        found = rows(
+        results = rows(
             con,
             """SELECT metric, e.value, low, high, n FROM evaluations e WHERE run_id = ? ORDER BY metric""",
             [ready.info.id],
@@ -72,7 +72,7 @@ def _report(ready: "PreparedReward", as_json: bool) -> None:
     checkpoint = ready.store.checkpoint_of(ready.info.id)
     path = checkpoint.path if checkpoint else ""
     if as_json:
-        print(json.dumps({"run_id": ready.info.id, "model": path, "held_out": found}, indent=2))
+        print(json.dumps({"run_id": ready.info.id, "model": path, "held_out": results}, indent=2))
         return
-    print_rows(found, ["metric", "value", "low", "high", "n"], "table")
+    print_rows(results, ["metric", "value", "low", "high", "n"], "table")
     say(f"the model is in {path}; judge with it: judge: {{kind: reward_model, model: {path}}}")

@@ -121,8 +121,8 @@ def _line_editing(names: list[str]) -> Iterator[None]:
     from platformdirs import user_state_path
 
     def complete(begun: str, index: int) -> str | None:
-        found = [name for name in names if name.lower().startswith(begun.lower())]
-        return found[index] if index < len(found) else None
+        matches = [name for name in names if name.lower().startswith(begun.lower())]
+        return matches[index] if index < len(matches) else None
 
     history = user_state_path("sparring") / "sql_history"
     history.parent.mkdir(parents=True, exist_ok=True)

@@ -97,14 +97,14 @@ def _text(query: str | None, file: Path | None) -> str:
 def _values(params: str | None) -> dict[str, Any]:
     """JSON, so that a number, a text and a list stay what they are."""
     try:
-        found = json.loads(params or "{}")
+        values = json.loads(params or "{}")
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"""--params {params!r} is not JSON ({error}); write for instance: '{{"run": "tiny"}}'"""
         ) from (error)
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise ConfigError(f"""--params is {params}; wanted is an object of names and values: '{{"run": "tiny"}}'""")
-    return found
+    return values
 
 
 def _shape(format: AnyFormat | None, to: Path | None) -> AnyFormat:
@@ -154,8 +154,8 @@ def _bounded() -> Iterator[None]:
     import psutil
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = psutil.Process().memory_info().data + MEMORY
-    limits = [wanted, *(each for each in (soft, hard) if each != resource.RLIM_INFINITY)]
+    limit = psutil.Process().memory_info().data + MEMORY
+    limits = [limit, *(each for each in (soft, hard) if each != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
         yield

@@ -71,18 +71,18 @@ def print_rounds(store: DuckStore, run: str) -> None:
     console.print(table)
 
 
-def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) -> None:
+def print_rows(rows: list[dict[str, Any]], columns: list[str], format: Format) -> None:
     if format == "json":
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=plain))
+        print(json.dumps(rows, ensure_ascii=False, indent=2, default=plain))
     elif format == "jsonl":
-        for row in found:
+        for row in rows:
             print(json.dumps(row, ensure_ascii=False, default=plain))
     elif format == "csv":
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _nested(value) for name, value in row.items()} for row in found)
+        writer.writerows({name: _nested(value) for name, value in row.items()} for row in rows)
     else:
-        _print_table(found, columns)
+        _print_table(rows, columns)
 
 
 def plain(value: Any) -> Any:
@@ -96,20 +96,20 @@ def _nested(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=plain) if isinstance(value, list | dict) else value
 
 
-def _print_table(found: list[dict[str, Any]], columns: list[str]) -> None:
+def _print_table(rows: list[dict[str, Any]], columns: list[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(found, columns))
+    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(rows, columns))
 
 
-def as_table(found: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
+def as_table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
     """For rich, which draws it. An id that is cut short names nothing: cells go on in the next line."""
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    for row in found:
+    for row in rows:
         table.add_row(*(Text(_cell(row[c])) for c in columns))
     return table
 

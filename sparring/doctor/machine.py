@@ -15,8 +15,8 @@ INSTALL = "pip install 'sparring[cpu]' on a CPU, 'sparring[gpu]' on CUDA"
 
 
 def python() -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+    version_text = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= (3, 11), version_text, "install Python 3.11 or newer")
 
 
 def package(name: str) -> Finding:
@@ -76,5 +76,5 @@ def _ended(name: str, started: "subprocess.Popen[str]", seconds: float, remedy: 
         return Finding(name, False, f"nothing within {seconds:g} s", f"try again on an idle machine; {remedy}")
     if started.returncode == 0 and out.strip():
         return Finding(name, True, out.strip().splitlines()[-1])
-    said = err.strip().splitlines()[-1:] or [f"ended with code {started.returncode} and without a word"]
-    return Finding(name, False, said[0], remedy)
+    last_line = err.strip().splitlines()[-1:] or [f"ended with code {started.returncode} and without a word"]
+    return Finding(name, False, last_line[0], remedy)

@@ -44,17 +44,17 @@ def disk(store: Path, checkpoint: int) -> Finding:
     """Room for the next update, with the largest checkpoint known as its measure."""
     folder = next(parent for parent in store.parents if parent.exists())
     free, need = shutil.disk_usage(folder).free, max(SPARE, STATES * checkpoint)
-    found = f"{size(free)} free at {folder}"
+    text = f"{size(free)} free at {folder}"
     if checkpoint:
-        found += f"; an update takes up to {size(STATES * checkpoint)}, {size(checkpoint)} of them for good"
+        text += f"; an update takes up to {size(STATES * checkpoint)}, {size(checkpoint)} of them for good"
     remedy = f"have {size(need)} free, or keep fewer checkpoints: keep.checkpoints"
-    return Finding("disk", free > need, found, remedy)
+    return Finding("disk", free > need, text, remedy)
 
 
 def _locks(held: dict[Path, psutil.Process]) -> Finding:
     """A lock goes with the process that holds it, so none is ever stale; a file that is left over is no lock."""
-    found = [f"{_name(path)} held by {describe(process)}" for path, process in sorted(held.items())]
-    return Finding("locks", True, "; ".join(found) or "none is held")
+    holders = [f"{_name(path)} held by {describe(process)}" for path, process in sorted(held.items())]
+    return Finding("locks", True, "; ".join(holders) or "none is held")
 
 
 def _stopped(held: dict[Path, psutil.Process]) -> list[Finding]:
@@ -73,8 +73,8 @@ def partial(runs: Path, held: Iterable[Path]) -> Finding:
     if not left:
         return Finding("partial files", True, "none")
     total = sum(f.stat().st_size for path in left for f in (path, *path.rglob("*")) if f.is_file())
-    found = f"{len(left)} left by a run that died, {size(total)}: {', '.join(map(str, left))}"
-    return Finding("partial files", False, found, "go on with the run (spar resume), or remove them: rm -r")
+    text = f"{len(left)} left by a run that died, {size(total)}: {', '.join(map(str, left))}"
+    return Finding("partial files", False, text, "go on with the run (spar resume), or remove them: rm -r")
 
 
 def _name(lock: Path) -> str:

@@ -65,25 +65,25 @@ def _zombies(running: list[dict[str, Any]]) -> list[Finding]:
 
 
 def _flow_runs_here() -> set[str]:
-    found = set()
+    ids = set()
     for process in psutil.process_iter():
         try:
-            found.add(process.environ().get(ENV, ""))
+            ids.add(process.environ().get(ENV, ""))
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or another user's
         if settings := guarded_by(process):
-            found.add((json.loads(settings)[3] or ["", ""])[1])
-    return found
+            ids.add((json.loads(settings)[3] or ["", ""])[1])
+    return ids
 
 
-def left_over(found: list[psutil.Process], kill: bool) -> Finding:
-    listed = ", ".join(map(describe, found))
-    if not found:
+def left_over(processes: list[psutil.Process], kill: bool) -> Finding:
+    listed = ", ".join(map(describe, processes))
+    if not processes:
         return Finding("orphans", True, "none")
     if not kill:
-        return Finding("orphans", False, f"{len(found)} outlived their run: {listed}", "spar doctor --kill-orphans")
-    left = end(lambda: filter(is_living, found))
+        return Finding("orphans", False, f"{len(processes)} outlived their run: {listed}", "spar doctor --kill-orphans")
+    left = end(lambda: filter(is_living, processes))
     if left:
         listed = ", ".join(map(describe, left))
         return Finding("orphans", False, f"{len(left)} do not end: {listed}", "they wait for a driver: restart")
-    return Finding("orphans", True, f"{len(found)} outlived their run and were ended: {listed}")
+    return Finding("orphans", True, f"{len(processes)} outlived their run and were ended: {listed}")

@@ -58,12 +58,14 @@ def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round:
     train: the policy's answers. eval: the candidate's answers beside the rival's. Raises StoreError if there are none.
     """
     with store.db.read() as con:
-        found = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
-    if not found:
+        rounds = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
+    if not rounds:
         which = "no round" if round is None else f"no round {round}"
-        wanted = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
-        raise StoreError(f"{run} has {which} {wanted}; see: spar status {run}, or judge another --round or --split")
-    mine, *rival = (store.experience(_round(row, split), judge) for row in found)
+        which_answers = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
+        raise StoreError(
+            f"{run} has {which} {which_answers}; see: spar status {run}, or judge another --round or --split"
+        )
+    mine, *rival = (store.experience(_round(row, split), judge) for row in rounds)
     return to_judge(mine, rival[0] if rival else None, 1.0)
 
 
@@ -79,19 +81,19 @@ def questions_of(store: DuckStore, run: str, groups: Sequence[Group], seed: int,
 
 def _paired(store: DuckStore, run: str) -> set[Both]:
     with store.db.read() as con:
-        found = rows(con, "SELECT chosen_id, rejected_id FROM pairs WHERE run_id = ?", [run])
-    return {frozenset((row["chosen_id"], row["rejected_id"])) for row in found}
+        pairs = rows(con, "SELECT chosen_id, rejected_id FROM pairs WHERE run_id = ?", [run])
+    return {frozenset((row["chosen_id"], row["rejected_id"])) for row in pairs}
 
 
 def agreements(store: DuckStore, judge: str, asked: Sequence[Question]) -> dict[str, Agreement]:
     """With each other judge that said something of the same two answers, by its name."""
-    said = read(store.judged(judge, [q.completion.id for q in asked])).duels
-    mine = {str(i): said[q.completion.id, q.rival.id] - 0.5 for i, q in enumerate(asked) if _key(q) in said}
+    verdicts = read(store.judged(judge, [q.completion.id for q in asked])).duels
+    mine = {str(i): verdicts[q.completion.id, q.rival.id] - 0.5 for i, q in enumerate(asked) if _key(q) in verdicts}
     theirs: dict[str, dict[str, float | None]] = {}
     for row in _verdicts(store, judge, asked):
         theirs.setdefault(row["judge"], {})[str(row["number"])] = row["delta"]
-    found = {name: agreement(mine, theirs[name]) for name in sorted(theirs)}
-    return {name: each for name, each in found.items() if each.pairs}
+    by_judge = {name: agreement(mine, theirs[name]) for name in sorted(theirs)}
+    return {name: each for name, each in by_judge.items() if each.pairs}
 
 
 def _key(question: Question) -> tuple[str, str]:

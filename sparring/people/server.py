@@ -81,13 +81,13 @@ def people_app(session: Session, token: str, cookie: str = "sparring") -> Starle
 
 def _answer(session: Session, body: bytes) -> Response:
     try:
-        given = Answer.model_validate_json(body)
+        answer = Answer.model_validate_json(body)
     except ValidationError:
         return _problem(400, f"wanted a question and a choice: one of {', '.join(get_args(Choice))}")
-    if not session.has(given.question):
+    if not session.has(answer.question):
         return _problem(404, "this question is not of this session; reload the page")
     try:
-        kept = session.answer(given.question, given.choice)
+        kept = session.answer(answer.question, answer.choice)
     except SparError as error:
         return _problem(503, str(error))
     return JSONResponse({"kept": kept, **session.state()})
@@ -101,10 +101,10 @@ def _refused(request: Request, token: str, cookie: str, page_token: str) -> str 
     """Why a request may not pass."""
     if not HOST.fullmatch(request.headers.get("host", "")):
         return "wrong host: open the address that spar printed, at 127.0.0.1 or localhost"
-    given = request.cookies.get(cookie) or ""
+    sent = request.cookies.get(cookie) or ""
     if request.url.path == "/":
-        given = request.query_params.get("token") or given
-    if not _same(given, token):
+        sent = request.query_params.get("token") or sent
+    if not _same(sent, token):
         return "no token, or an old one: open the address that spar printed"
     if request.method not in ("GET", "HEAD") and not _same(request.headers.get("x-page-token", ""), page_token):
         return "this page is of an earlier session: open the address that spar printed"

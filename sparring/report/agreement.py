@@ -26,8 +26,8 @@ def agreement(report: Row) -> Plot:
     n = counted([row["duels"] for _, row in rows], "duels")
     says = "How often two judges name the same winner (or both a tie), and how often opposite ones"
     caption = f"{says}, with 95 % intervals; {n}."
-    said = "; ".join(f"{name}: {percent(row['agreed']['value'])}" for name, (_, row) in zip(names, rows, strict=True))
-    return Plot(id, title, caption, svg(figure, id, f"{title}. {said}"))
+    shares = "; ".join(f"{name}: {percent(row['agreed']['value'])}" for name, (_, row) in zip(names, rows, strict=True))
+    return Plot(id, title, caption, svg(figure, id, f"{title}. {shares}"))
 
 
 def position(report: Row) -> Plot:
@@ -43,11 +43,11 @@ def position(report: Row) -> Plot:
     _finish(figure, axis, "share of duels")
     n = counted([row["duels"] for _, row in rows], "duels in both orders")
     caption = f"How often a judge names another winner when two answers change places, with 95 % intervals; {n}."
-    said = "; ".join(
+    shares = "; ".join(
         f"{name}: first {percent(row['both_first']['value'])}, second {percent(row['both_second']['value'])}"
         for name, (_, row) in zip(names, rows, strict=True)
     )
-    return Plot(id, title, caption, svg(figure, id, f"{title}. {said}"))
+    return Plot(id, title, caption, svg(figure, id, f"{title}. {shares}"))
 
 
 def _panel(names: Sequence[str]) -> tuple[Any, Any]:

@@ -69,26 +69,30 @@ def gradient(report: Row) -> Plot:
     _borders(report, (above, below))
     _legend(figure, report, {})
     caption = f"Norm of the gradient before clipping, and the learning rate. {_how(report, 'grad_norm', one)}"
-    return Plot(id, title, caption, svg(figure, id, _said(title, report, "grad_norm")))
+    return Plot(id, title, caption, svg(figure, id, _label(title, report, "grad_norm")))
 
 
 def _curves(report: Row, id: str, title: str, names: Mapping[str, str], y: str, says: str, share: bool = False) -> Plot:
-    known = [metric for metric in names if has(report, metric)]
-    if not known:
+    metrics = [metric for metric in names if has(report, metric)]
+    if not metrics:
         return Plot(id, title, "No optimizer step has been stored with it yet.")
     figure, (axis,) = panels()
     one = len(report["runs"]) == 1
-    alone = one and len(known) == 1
+    alone = one and len(metrics) == 1
     for index, run in enumerate(report["runs"]):
-        for number, metric in enumerate(known):
+        for number, metric in enumerate(metrics):
             colour = COLOURS[number] if one else look(index).colour
             _draw(axis, _points(run, metric), Look(colour, line=LINES[number]), each=alone)
     if share:
         share_axis(axis)
     step_axis(axis, "optimizer step", y)
     _borders(report, (axis,))
-    _legend(figure, report, {names[metric]: number for number, metric in enumerate(known)} if len(known) > 1 else {})
-    return Plot(id, title, f"{says}. {_how(report, known[0], alone)}", svg(figure, id, _said(title, report, known[0])))
+    _legend(
+        figure, report, {names[metric]: number for number, metric in enumerate(metrics)} if len(metrics) > 1 else {}
+    )
+    return Plot(
+        id, title, f"{says}. {_how(report, metrics[0], alone)}", svg(figure, id, _label(title, report, metrics[0]))
+    )
 
 
 def _draw(axis: Any, points: list[Row], look: Look, *, each: bool) -> None:
@@ -165,20 +169,20 @@ def _scores(report: Row) -> bool:
 
 def _how(report: Row, metric: str, alone: bool) -> str:
     """How a curve was made from steps, and of how many."""
-    found = [_points(run, metric) for run in report["runs"]]
-    steps = " and ".join(str(sum(row["n"] for row in points)) for points in found)
-    said = f"n = {steps} optimizer steps"
-    if any(len(points) > FEW for points in found):
-        binned = max(row["n"] for points in found for row in points)
+    curves = [_points(run, metric) for run in report["runs"]]
+    steps = " and ".join(str(sum(row["n"] for row in points)) for points in curves)
+    text = f"n = {steps} optimizer steps"
+    if any(len(points) > FEW for points in curves):
+        binned = max(row["n"] for points in curves for row in points)
         thin = f"bands: 10th to 90th percentile of {binned} steps" if binned > 1 else "thin: each step"
         mean = "running mean over a quarter of a round"
-        said += f"; {thin}, bold: {mean}" if alone else f"; lines: {mean}"
-    return said + ("; dotted: where a round begins." if len(found) == 1 and len(_by_round(found[0])) > 1 else ".")
+        text += f"; {thin}, bold: {mean}" if alone else f"; lines: {mean}"
+    return text + ("; dotted: where a round begins." if len(curves) == 1 and len(_by_round(curves[0])) > 1 else ".")
 
 
-def _said(title: str, report: Row, metric: str) -> str:
-    said = []
+def _label(title: str, report: Row, metric: str) -> str:
+    ends = []
     for name, run in zip(labels(report), report["runs"], strict=True):
         if points := _points(run, metric):
-            said.append(f"{name}: from {points[0]['smooth']:.4g} to {points[-1]['smooth']:.4g}")
-    return f"{title} over optimizer steps. {'; '.join(said)}"
+            ends.append(f"{name}: from {points[0]['smooth']:.4g} to {points[-1]['smooth']:.4g}")
+    return f"{title} over optimizer steps. {'; '.join(ends)}"

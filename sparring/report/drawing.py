@@ -62,12 +62,12 @@ def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label
 
 def mark(axis: Any, points: Mapping[int, Point], look: Look, label: str, rejected: Set[int] = frozenset()) -> None:
     """Points with their intervals."""
-    known = list(points.values())
+    all_points = list(points.values())
     axis.errorbar(
-        [p.x for p in known],
-        [p.y for p in known],
-        yerr=list(zip(*(p.y_sides for p in known), strict=True)) or None,
-        xerr=list(zip(*(p.x_sides for p in known), strict=True)) or None,
+        [p.x for p in all_points],
+        [p.y for p in all_points],
+        yerr=list(zip(*(p.y_sides for p in all_points), strict=True)) or None,
+        xerr=list(zip(*(p.x_sides for p in all_points), strict=True)) or None,
         fmt="none",
         ecolor=look.colour,
         elinewidth=0.8,
@@ -129,20 +129,20 @@ def bar_axis(axis: Any, rounds: Sequence[int]) -> None:
     axis.set_ylim(0, axis.get_ylim()[1])
 
 
-def round_axis(axis: Any, found: Sequence[Sequence[Row]], y: str) -> None:
-    rounds = [row["round"] for rows in found for row in rows]
+def round_axis(axis: Any, by_run: Sequence[Sequence[Row]], y: str) -> None:
+    rounds = [row["round"] for rows in by_run for row in rows]
     axis.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
     step_axis(axis, "round", y)
 
 
-def counts(found: Sequence[Sequence[Row]]) -> list[int]:
-    return [row["n"] for rows in found for row in rows]
+def counts(by_run: Sequence[Sequence[Row]]) -> list[int]:
+    return [row["n"] for rows in by_run for row in rows]
 
 
 def bounds(report: Row, section: str, key: str) -> list[float]:
     """The different values that the runs' configs have there."""
-    found = [(run["config"].get(section) or {}).get(key) for run in report["runs"]]
-    return sorted({float(value) for value in found if value is not None})
+    values = [(run["config"].get(section) or {}).get(key) for run in report["runs"]]
+    return sorted({float(value) for value in values if value is not None})
 
 
 def limit(axis: Any, *, label: str, x: float | None = None, y: float | None = None, line: str = "--") -> None:
@@ -157,11 +157,11 @@ def limit(axis: Any, *, label: str, x: float | None = None, y: float | None = No
                       color=GREY, fontsize=7.5)  # fmt: skip
 
 
-def say_values(title: str, report: Row, found: Sequence[Sequence[Row]], unit: str) -> str:
+def say_values(title: str, report: Row, by_run: Sequence[Sequence[Row]], unit: str) -> str:
     """What a figure shows, for those who hear it: the first and the last value of each run."""
-    said = []
-    for name, rows in zip(labels(report), found, strict=True):
+    parts = []
+    for name, rows in zip(labels(report), by_run, strict=True):
         if rows:
             ends = rows[:1] if len(rows) == 1 else (rows[0], rows[-1])
-            said.append(f"{name}: " + ", ".join(f"round {row['round']} {interval(row, unit)}" for row in ends))
-    return f"{title}. {'; '.join(said)}"
+            parts.append(f"{name}: " + ", ".join(f"round {row['round']} {interval(row, unit)}" for row in ends))
+    return f"{title}. {'; '.join(parts)}"

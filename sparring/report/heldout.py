@@ -28,12 +28,12 @@ def win_rate(report: Row) -> Plot:
 
 
 def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str, first: int = 0) -> Plot:
-    found = [[row for row in measured(run, metric) if row["round"] >= first] for run in report["runs"]]
-    if not any(found):
+    by_run = [[row for row in measured(run, metric) if row["round"] >= first] for run in report["runs"]]
+    if not any(by_run):
         return Plot(id, title, _why_no(metric, report) or f"No round has a {title.lower()} yet.")
     figure, (axis,) = panels()
-    for index, (run, rows) in enumerate(zip(report["runs"], found, strict=True)):
-        points = beside(rows, index, len(found))
+    for index, (run, rows) in enumerate(zip(report["runs"], by_run, strict=True)):
+        points = beside(rows, index, len(by_run))
         optimize(axis, run, points, look(index), labels(report)[index])
     gate = ""
     if metric == "win_rate":
@@ -44,10 +44,10 @@ def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str,
             limit(axis, y=value, label="stop", line=":")
             gate += " Dotted: the run stops when the whole interval lies below."
     share_axis(axis)
-    round_axis(axis, found, title.lower())
+    round_axis(axis, by_run, title.lower())
     legend(figure, axis, report)
-    caption = f"{says}, by round, with 95 % intervals; {counted(counts(found), of)} a round.{gate}"
-    return Plot(id, title, caption, svg(figure, id, say_values(title, report, found, "percent")))
+    caption = f"{says}, by round, with 95 % intervals; {counted(counts(by_run), of)} a round.{gate}"
+    return Plot(id, title, caption, svg(figure, id, say_values(title, report, by_run, "percent")))
 
 
 def reward_against_kl(report: Row) -> Plot:

@@ -20,13 +20,13 @@ Row = dict[str, Any]
 
 def find_runs(store: DuckStore, names: Sequence[str]) -> list[str]:
     """Ids of the runs of these names or ids, each once; of the latest run when none is named. Raises StoreError."""
-    found = {name: store.run(name) for name in (names or (None,))}
-    if missing := [name for name, info in found.items() if info is None]:
+    by_name = {name: store.run(name) for name in (names or (None,))}
+    if missing := [name for name, info in by_name.items() if info is None]:
         raise StoreError(
             f"{store.db.path} has no run {', '.join(map(str, filter(None, missing))) or 'at all'}; list them with: "
             "spar sql 'SELECT run_id, name FROM runs', or start one with: spar run CONFIG"
         )
-    return list(dict.fromkeys(info.id for info in found.values() if info is not None))
+    return list(dict.fromkeys(info.id for info in by_name.values() if info is not None))
 
 
 def report_data(store: DuckStore, run_ids: Sequence[str], pairs: int = 12) -> Row:
@@ -35,24 +35,24 @@ def report_data(store: DuckStore, run_ids: Sequence[str], pairs: int = 12) -> Ro
     Numbers that are not finite are None. Raises StoreError for a run that the store does not have.
     """
     runs = find_runs(store, run_ids)
-    asked = {"runs": runs}
+    parameters = {"runs": runs}
     with store.db.read() as con:
-        heads = {row["run_id"]: row for row in rows(con, queries.RUNS, asked)}
+        heads = {row["run_id"]: row for row in rows(con, queries.RUNS, parameters)}
         parts = {
-            "rounds": rows(con, queries.ROUNDS, asked),
-            "metrics": rows(con, queries.METRICS, asked),
-            "updates": rows(con, queries.UPDATES, asked),
-            "steps": rows(con, queries.STEPS, asked | {"points": POINTS}),
-            "decisions": rows(con, queries.DECISIONS, asked),
-            "stops": rows(con, queries.STOPS, asked),
-            "judges": rows(con, queries.JUDGES, asked),
-            "position": [_position(row) for row in rows(con, queries.POSITION, asked)],
+            "rounds": rows(con, queries.ROUNDS, parameters),
+            "metrics": rows(con, queries.METRICS, parameters),
+            "updates": rows(con, queries.UPDATES, parameters),
+            "steps": rows(con, queries.STEPS, parameters | {"points": POINTS}),
+            "decisions": rows(con, queries.DECISIONS, parameters),
+            "stops": rows(con, queries.STOPS, parameters),
+            "judges": rows(con, queries.JUDGES, parameters),
+            "position": [_position(row) for row in rows(con, queries.POSITION, parameters)],
         }
         compared = len({row["judge"] for row in parts["judges"]}) > 1
-        parts["agreement"] = [_agreement(row) for row in rows(con, queries.AGREEMENT, asked)] if compared else []
-        sampled = rows(con, queries.PAIRS, asked | {"pairs": pairs, "characters": CHARACTERS})
-    found = [_run(heads[run], {name: _of(run, part) for name, part in parts.items()}) for run in runs]
-    report: Row = _finite({"runs": found, "pairs": [_pair(row) for row in sampled]})
+        parts["agreement"] = [_agreement(row) for row in rows(con, queries.AGREEMENT, parameters)] if compared else []
+        sampled = rows(con, queries.PAIRS, parameters | {"pairs": pairs, "characters": CHARACTERS})
+    data = [_run(heads[run], {name: _of(run, part) for name, part in parts.items()}) for run in runs]
+    report: Row = _finite({"runs": data, "pairs": [_pair(row) for row in sampled]})
     return report
 
 

@@ -71,14 +71,14 @@ def render(report: Row) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    found = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "visible": text.visible,
         "sentence": text.sentence,
         "unbroken": text.unbroken,
@@ -89,8 +89,8 @@ def _environment() -> jinja2.Environment:
         "drawn": Markup,  # figures are ours, and are made as XML
         "beginning": _beginning,
     }
-    found.globals |= {"at": _at, "shown": _shown, "most": CHARACTERS}
-    return found
+    environment.globals |= {"at": _at, "shown": _shown, "most": CHARACTERS}
+    return environment
 
 
 def _at(run: Row, metric: str, round: int | None) -> Row | None:

@@ -51,11 +51,11 @@ def _learning(report: Row) -> list[Callable[[Row], Plot]]:
     """Pairs have a chosen and a rejected answer; a policy gradient has a ratio to the policy that sampled."""
     of_pairs = [curves.accuracy, curves.rewards, curves.logps]
     of_policy = [curves.clipping]
-    wanted = [
+    drawn = [
         *(of_pairs if curves.has(report, "accuracy") else []),
         *(of_policy if curves.has(report, "ratio") else []),
     ]
-    return [curves.loss, *(wanted or of_pairs), curves.kl, curves.gradient]
+    return [curves.loss, *(drawn or of_pairs), curves.kl, curves.gradient]
 
 
 def outcomes(report: Row) -> Plot:
@@ -102,25 +102,27 @@ def _stack(figure: Any, axis: Any, rows: Sequence[Row]) -> None:
 
 def learning_time(report: Row) -> Plot:
     id, title = "seconds", "Time to learn"
-    found = [run["updates"] for run in report["runs"]]
-    if not any(found):
+    by_run = [run["updates"] for run in report["runs"]]
+    if not any(by_run):
         return Plot(id, title, "No update has been made yet.")
-    longest = max(row["seconds"] for rows in found for row in rows)
+    longest = max(row["seconds"] for rows in by_run for row in rows)
     scale, unit = (1, "seconds") if longest < 300 else (60, "minutes") if longest < 18_000 else (3600, "hours")
     figure, (axis,) = panels()
-    width = 0.72 / len(found)
-    for index, rows in enumerate(found):
-        shift = width * (index - (len(found) - 1) / 2)
+    width = 0.72 / len(by_run)
+    for index, rows in enumerate(by_run):
+        shift = width * (index - (len(by_run) - 1) / 2)
         heights = [row["seconds"] / scale for row in rows]
         axis.bar(
             [row["round"] + shift for row in rows],
             heights, width, color=look(index).colour, label=labels(report)[index], edgecolor="white", linewidth=0.5,
         )  # fmt: skip
-    bar_axis(axis, [row["round"] for rows in found for row in rows])
+    bar_axis(axis, [row["round"] for rows in by_run for row in rows])
     step_axis(axis, "round", unit)
     legend(figure, axis, report)
-    pairs = counted([row["n_examples"] for rows in found for row in rows], "examples")
-    steps = counted([row["steps"] for rows in found for row in rows], "optimizer steps").removeprefix("n = ")
-    values = [[{"round": r["round"], "value": r["seconds"], "low": None, "high": None} for r in rows] for rows in found]
+    pairs = counted([row["n_examples"] for rows in by_run for row in rows], "examples")
+    steps = counted([row["steps"] for rows in by_run for row in rows], "optimizer steps").removeprefix("n = ")
+    values = [
+        [{"round": r["round"], "value": r["seconds"], "low": None, "high": None} for r in rows] for rows in by_run
+    ]
     caption = f"Wall-clock time of each update; {pairs} and {steps} an update."
     return Plot(id, title, caption, svg(figure, id, say_values("Seconds of learning", report, values, "number")))

@@ -50,5 +50,5 @@ def results(store: DuckStore, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
         for column, name in (("value", metric), ("low", f"{short}_low"), ("high", f"{short}_high"))
     ]
     with store.db.read() as con:
-        found = rows(con, RESULTS.format(metrics=",\n           ".join(picked)), {"runs": list(runs)})
-    return {row["run_id"]: row for row in found}
+        by_run = rows(con, RESULTS.format(metrics=",\n           ".join(picked)), {"runs": list(runs)})
+    return {row["run_id"]: row for row in by_run}

@@ -59,7 +59,7 @@ def plan_sweep(config: Path, file: Path, overrides: Sequence[str] = ()) -> Plan:
         except (ConfigError, DataError) as error:
             problems[str(error)].append(name)
     if problems:
-        raise ConfigError(f"{file} cannot be played:\n" + "\n".join(map(_said, problems.items())))
+        raise ConfigError(f"{file} cannot be played:\n" + "\n".join(map(_problem, problems.items())))
     store = DuckStore(base.store)
     compared = [point for point, draft in zip(points, drafts, strict=True) if not draft.first]
     _refuse_same_names(points)
@@ -87,7 +87,7 @@ def changed_by(values: Mapping[str, Any], changes: Changes, file: Path) -> dict[
     return changed
 
 
-def _said(problem: tuple[str, list[str]]) -> str:
+def _problem(problem: tuple[str, list[str]]) -> str:
     message, names = problem
     return f"{', '.join(names)}: {message}"
 

@@ -47,8 +47,8 @@ def play_apart(point: Point, store: DuckStore, no_prefect: bool) -> str | None:
     code = _exit_code(command)
     if code == 0:
         return None
-    said = file.read_text().strip() if file.exists() and file.stat().st_mtime >= began else "see above"
-    return f"exit code {code}: {said}" if code > 0 else f"killed by signal {-code}: {said}"
+    message = file.read_text().strip() if file.exists() and file.stat().st_mtime >= began else "see above"
+    return f"exit code {code}: {message}" if code > 0 else f"killed by signal {-code}: {message}"
 
 
 def _exit_code(command: Sequence[str]) -> int:

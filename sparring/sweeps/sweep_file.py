@@ -64,8 +64,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _firsts(given: Any, folder: Path) -> Iterator[Draft]:
-    for name, changes in _mapping(given, "first").items():
+def _firsts(value: Any, folder: Path) -> Iterator[Draft]:
+    for name, changes in _mapping(value, "first").items():
         kept = dict(_changes(changes, f"first.{name}"))
         file = kept.pop("config", None)
         yield Draft(str(name), kept, first=True, config=None if file is None else folder / str(file))
@@ -83,15 +83,15 @@ def _points(values: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[Draf
         yield Draft(_plain(str(label)), _changes(changes, f"points.{label}"), labels=dict.fromkeys(axes, ""))
 
 
-def _axis(name: str, given: Any) -> list[_Value]:
+def _axis(name: str, places: Any) -> list[_Value]:
     """A list holds values of the key that the axis is named after; a mapping, labels with what each changes."""
     if name in COLUMNS:
         raise ConfigError(f"grid.{name}: {name} is a column of the comparison; give the axis another name")
-    if isinstance(given, Mapping) and given:
-        return [_Value(str(k), _plain(str(k)), _changes(v, f"grid.{name}.{k}")) for k, v in given.items()]
-    if not isinstance(given, list) or not given:
-        raise ConfigError(f"grid.{name} is {given!r}; wanted a list of values, or labels with changes of the config")
-    return [_of_key(name, value) for value in given]
+    if isinstance(places, Mapping) and places:
+        return [_Value(str(k), _plain(str(k)), _changes(v, f"grid.{name}.{k}")) for k, v in places.items()]
+    if not isinstance(places, list) or not places:
+        raise ConfigError(f"grid.{name} is {places!r}; expected a list of values, or labels with changes of the config")
+    return [_of_key(name, value) for value in places]
 
 
 def _of_key(key: str, value: Any) -> _Value:
@@ -104,19 +104,19 @@ def _of_key(key: str, value: Any) -> _Value:
     return _Value(label, _plain(f"{key.rpartition('.')[2]}-{label}"), {key: value})
 
 
-def _changes(given: Any, where: str) -> Changes:
-    changes = {str(key): value for key, value in _mapping(given, where).items()}
+def _changes(mapping: Any, where: str) -> Changes:
+    changes = {str(key): value for key, value in _mapping(mapping, where).items()}
     for key in {"name", "store"} & changes.keys():
         raise ConfigError(f"{where} changes {key}, which the sweep sets; leave it out")
     return changes
 
 
-def _mapping(given: Any, where: str) -> Mapping[Any, Any]:
-    if given is None:
+def _mapping(value: Any, where: str) -> Mapping[Any, Any]:
+    if value is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} holds {given!r}; wanted a mapping such as {{learn.beta: 0.1}}")
-    return given
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} holds {value!r}; expected a mapping such as {{learn.beta: 0.1}}")
+    return value
 
 
 def _plain(text: str) -> str:
