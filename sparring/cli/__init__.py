@@ -32,7 +32,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="spar",
     cls=Commands,
-    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and go on with the better policy.",
+    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and continue with the better policy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -46,9 +46,9 @@ def main() -> None:
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()
-    if {"vllm", "sparring.loop.sampling.transformers_engine"} & sys.modules.keys():  # an engine was there
-        # Everything is committed and closed. Taking vLLM, torch and DuckDB down object by object can last a minute
-        # and ends in complaints of their bindings about each other.
+    if {"vllm", "sparring.loop.sampling.transformers_engine"} & sys.modules.keys():  # an engine was loaded
+        # Everything is committed and closed. Destroying the objects of vLLM, torch and DuckDB one by one can take a
+        # minute, and their bindings print errors about each other.
         os._exit(code)
     sys.exit(code)
 
@@ -62,7 +62,7 @@ def _run() -> int:
         _say(str(error))
         return error.exit_code
     except Exception as error:
-        _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; the same command goes on from there")
+        _say(f"{type(error).__name__}: {error}\nwhat was stored is kept, and the same command resumes")
         if os.environ.get("SPARRING_TRACEBACK"):
             traceback.print_exception(error)
         else:
@@ -76,5 +76,5 @@ def _say(text: str) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    _say("terminated; go on with: spar resume")
+    _say("terminated; what was stored is kept. Resume a run with: spar resume")
     sys.exit(128 + number)

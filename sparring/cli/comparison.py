@@ -1,4 +1,4 @@
-"""The comparison of a sweep: a table for people, rows for programs."""
+"""The comparison of a sweep, as a table for people or as rows for programs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from sparring.cli.common import Format
 from sparring.cli.tables import print_rows
 from sparring.loop.formatting import decimals, interval
 
-# title: its metric, the first part of its bounds, and digits
+# title: metric, prefix of its bounds, digits
 INTERVALS = {
     "pass rate": ("pass_rate", "pass", 3),
     "win rate": ("win_rate", "win", 3),
@@ -18,7 +18,7 @@ INTERVALS = {
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], axes: Sequence[str], format: Format) -> None:
-    """One row a run, on stdout."""
+    """Print one row per run on stdout."""
     if format != "table":
         print_rows(list(rows), list(rows[0]), format)
         return

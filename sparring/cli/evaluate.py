@@ -1,4 +1,4 @@
-"""`spar evaluate`: any checkpoint against any rival, on a config's held-out prompts."""
+"""`spar evaluate`: measure any checkpoint against any rival on a config's held-out prompts."""
 
 import json
 import os
@@ -23,16 +23,18 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    config: Annotated[Path, typer.Argument(help="A YAML config of a loop: its held-out prompts and its judge.")],
+    config: Annotated[
+        Path, typer.Argument(help="A loop's YAML config, which names the held-out prompts and the judge.")
+    ],
     checkpoint: Annotated[
-        str | None, typer.Option(help=f"{WHICH}; the current policy of the config's run when not given.")
+        str | None, typer.Option(help=f"{WHICH}; the current policy of the config's run by default.")
     ] = None,
-    rival: Annotated[str | None, typer.Option(help=f"{WHICH}; the initial policy when not given.")] = None,
+    rival: Annotated[str | None, typer.Option(help=f"{WHICH}; the initial policy by default.")] = None,
     store: Store = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. evaluate.n=16")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Measure a checkpoint against a rival, beside the loop; the same command goes on where it was stopped."""
+    """Measure a checkpoint against a rival, apart from the loop; the same command resumes."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparring.flows.config import read_config
     from sparring.flows.run.evaluate import prepared
@@ -40,7 +42,7 @@ def evaluate(
     loaded = read_config(config, [*(set_ or []), *([f"store={store}"] if store else [])])
     with prepared(loaded, checkpoint, rival) as ready:
         if ready.done:
-            say(f"{ready.info.id} in {ready.store.db.path}: measured before")
+            say(f"{ready.info.id} in {ready.store.db.path} was measured before")
             results = ready.results()
         else:
             say(f"{ready.info.id} in {ready.store.db.path}: round 0 measures the rival, round 1 the candidate")
@@ -93,7 +95,7 @@ def _print(ready: "Measurement", results: "list[Evaluation]") -> None:
 
 
 def _cell(e: "Evaluation | None") -> str:
-    """The win rate of the rival over itself says nothing."""
+    """A value with its interval; none for the win rate of the rival over itself."""
     if e is None or (e.round == 0 and e.metric == "win_rate"):
         return "-"
     return interval(e.value, e.low, e.high)

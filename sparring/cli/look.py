@@ -1,4 +1,4 @@
-"""`spar status`, `show` and `lineage`: looking at the store, also while a run is live."""
+"""`spar status`, `show` and `lineage`: views of the store, also while a run is live."""
 
 import json
 from collections import defaultdict
@@ -26,7 +26,7 @@ def status(
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Rounds, counts of each step, what is missing, and the last error."""
+    """Show the rounds, the counts of each step, what is missing, and the last error."""
     from sparring.cli.tables import print_rows
     from sparring.store.store import DuckStore
 
@@ -55,7 +55,7 @@ def status(
     print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"], "table")
     for decision in state["decisions"]:
         print(
-            f"after round {decision['round']}: {decision['kind']} by {decision['decided_by']}, goes on from "
+            f"after round {decision['round']}: {decision['kind']} by {decision['decided_by']}, continues from "
             f"{decision['policy_id']}" + (f" ({decision['reason']})" if decision["reason"] else "")
         )
     for name in ("waiting", "stop", "last_error"):
@@ -88,7 +88,7 @@ def _state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
 
 
 def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
-    """A reward model's training: done or not, and how it did on held-out pairs."""
+    """Whether a reward model is trained, and its results on held-out pairs."""
     from sparring.cli.tables import print_rows
     from sparring.store.db import rows
 
@@ -105,7 +105,7 @@ def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
 
 
 def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
-    """The files that were imported, and how many of their rows are there."""
+    """The imported files, and how many of their rows are in the store."""
     from sparring.cli.tables import print_rows
     from sparring.store.db import rows
 
@@ -118,25 +118,23 @@ def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"run_id": run_id, "complete": complete, "files": files}, ensure_ascii=False, indent=2))
         return
-    print(f"{run_id} is an import" + ("" if complete else " that broke off: the same spar import finishes it"))
+    print(f"{run_id} is an import" + ("" if complete else " that was interrupted: the same spar import finishes it"))
     print_rows(files, ["path", "source", "licence", "shape", "split", "rows", "imported", "refused"], "table")
 
 
 def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: Store = None) -> None:
-    """Print a row of any table, named by its id, as JSON."""
+    """Print the row with this id, of any table, as JSON."""
     print(json.dumps(_row(store, id), ensure_ascii=False, indent=2, default=str))
 
 
 def lineage(
     id: Annotated[str, typer.Argument(help="The id of any row.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many rows of a kind are followed from one row.")] = 10,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Leave nothing out, and go on through every checkpoint on the way.")
-    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows of each kind to follow from one row.")] = 10,
+    everything: Annotated[bool, typer.Option("--all", help="Leave nothing out, and follow every checkpoint.")] = False,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Walk from a row to everything that caused it, and to everything that came of it."""
+    """Show everything that caused a row, and everything that it led to."""
     from sparring.store.db import Database
     from sparring.store.lineage import history
 
@@ -154,7 +152,7 @@ def lineage(
 
 
 def _print_tree(root: str, steps: list[dict[str, Any]]) -> None:
-    """Each row below the one that it was reached from."""
+    """Print each row below the row that it was reached from."""
     below = defaultdict(list)
     for step in steps:
         below[step["of"]].append(step)
@@ -166,7 +164,7 @@ def _print_tree(root: str, steps: list[dict[str, Any]]) -> None:
             case step:
                 indent, role = "  " * step["depth"], "" if step["role"] == step["kind"] else f" ({step['role']})"
                 print(f"{indent}{step['kind']} {step['id']}{role}" + (f"  {step['label']}" if step["label"] else ""))
-                if step["left_out"]:  # to be said after what came of the last one
+                if step["left_out"]:  # printed after what the last one led to
                     todo.append(f"{indent}... and {step['left_out']} more: --limit, or --all")
                 todo += reversed(below[step["id"]])
 
@@ -175,7 +173,7 @@ def _print_update(update: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in update["versions"].items())
     print(
         f"round {update['round']} of {update['run_id']}: {update['algorithm']} on {update['rows_learned']} rows of "
-        f"{len(update['prompt_ids'])} prompts, judged by {update['judge'] or '(not noted)'}, against "
+        f"{len(update['prompt_ids'])} prompts, judged by {update['judge'] or '(not recorded)'}, against "
         f"{', '.join(update['reference_ids']) or 'no reference'}; config {update['config_sha256'][:12]}; {versions}"
     )
 

@@ -1,4 +1,4 @@
-"""`spar judge people`: a page on which a person says which of two answers is better."""
+"""`spar judge people`: a page on which a person chooses the better of two answers."""
 
 import sys
 from contextlib import suppress
@@ -9,24 +9,24 @@ import typer
 from sparring.cli.common import Store, say
 from sparring.store import DEFAULT_PATH
 
-PATIENCE = 5.0  # seconds to wait for a busy store before the page says so and tries again
+PATIENCE = 5.0  # seconds that the page waits for a busy store before it reports that and tries again
 
 
 def people(
     run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
     store: Store = None,
-    who: Annotated[str | None, typer.Option(help="Who judges; your login name when not given.")] = None,
+    who: Annotated[str | None, typer.Option(help="Who judges; your login name by default.")] = None,
     split: Annotated[
         Literal["train", "eval"],
         typer.Option(help="train: two answers of the policy; eval: the candidate's and the rival's."),
     ] = "train",
-    round: Annotated[int | None, typer.Option(min=0, help="The round; the last one with answers by default.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask this many of the duels, drawn by the seed.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws the duels and their order.")] = 0,
+    round: Annotated[int | None, typer.Option(min=0, help="The round; by default the last one with answers.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only this many duels, drawn by the seed.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that draws the duels and their order.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
-    """Judge pairs of answers yourself, blind, on a page that only this machine can open. Ctrl-C ends it."""
+    """Judge pairs of answers yourself, blind, on a page of this machine only. Ctrl-C ends it."""
     from sparring.judges.human import answered, people_judge
     from sparring.people.queue import agreements, groups_to_judge, questions_of, run_of
     from sparring.people.server import listen, people_server

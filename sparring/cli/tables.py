@@ -1,4 +1,4 @@
-"""Rows for people and programs: the round table, and rows as a table, CSV, JSON or JSON lines."""
+"""The table of rounds, and any rows as a table, CSV, JSON or JSON lines."""
 
 import csv
 import json
@@ -38,14 +38,14 @@ def round_line(row: dict[str, Any]) -> str:
 
 
 def _learned_from(row: dict[str, Any]) -> str:
-    """Pairs, or where there are none the single answers."""
+    """The number of pairs, or of single answers where the loss learns from those."""
     if row["examples"]:
         return f"{row['examples']} answers"
     return "-" if row["pairs"] is None else str(row["pairs"])
 
 
 def print_rounds(store: DuckStore, run: str) -> None:
-    """The table at the end of a run, on stdout."""
+    """Print the table at the end of a run on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -86,7 +86,7 @@ def print_rows(rows: list[dict[str, Any]], columns: list[str], format: Format) -
 
 
 def plain(value: Any) -> Any:
-    """For JSON: SQL's sum of integers comes as a Decimal, and is a number; dates are text."""
+    """A value as JSON takes it: a Decimal, which SQL sums give, is a number; dates are text."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
@@ -104,7 +104,7 @@ def _print_table(rows: list[dict[str, Any]], columns: list[str]) -> None:
 
 
 def as_table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
-    """For rich, which draws it. An id that is cut short names nothing: cells go on in the next line."""
+    """A table for rich. Cells wrap, because a truncated id is useless."""
     from rich.table import Column, Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Everything a report shows, from the store, as plain dicts and lists: what `spar report --json` prints."""
+"""The data of a report as plain dicts and lists, which `spar report --json` prints."""
 
 import json
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from sparring.report.status import policy_now, status
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 
-POINTS = 300  # of a curve over optimizer steps
-CHARACTERS = 20_000  # of a text that is shown
+POINTS = 300  # per curve over optimizer steps
+CHARACTERS = 20_000  # shown per text
 
 Row = dict[str, Any]
 
 
 def find_runs(store: DuckStore, names: Sequence[str]) -> list[str]:
-    """Ids of the runs of these names or ids, each once; of the latest run when none is named. Raises StoreError."""
+    """Ids of the runs with these names or ids, each once; the latest run by default. Raises StoreError."""
     by_name = {name: store.run(name) for name in (names or (None,))}
     if missing := [name for name, info in by_name.items() if info is None]:
         raise StoreError(
@@ -30,9 +30,9 @@ def find_runs(store: DuckStore, names: Sequence[str]) -> list[str]:
 
 
 def report_data(store: DuckStore, run_ids: Sequence[str], pairs: int = 12) -> Row:
-    """`{"runs": [one dict a run, in the order given], "pairs": [pairs to read]}`, all of one moment of the store.
+    """`{"runs": [one dict per run, in the order given], "pairs": [pairs to read]}`, from one snapshot of the store.
 
-    Numbers that are not finite are None. Raises StoreError for a run that the store does not have.
+    Non-finite numbers are None. Raises StoreError for a run that the store does not have.
     """
     runs = find_runs(store, run_ids)
     parameters = {"runs": runs}
@@ -94,7 +94,7 @@ def _pair(row: Row) -> Row:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+    """The value with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list):

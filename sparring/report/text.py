@@ -7,15 +7,15 @@ from typing import Any
 from sparring.loop import formatting
 from sparring.loop.formatting import PERCENT, percent, significant
 
-# C0 and C1 controls but tab and newline, the byte order mark, and what is no character: XML allows none of most, HTML
-# shows nothing.
+# C0 and C1 controls except tab and newline, the byte order mark, and noncharacters. XML forbids most of them, and HTML
+# does not show them.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufdd0-\ufdef\ufffe\uffff]")
 
 NONE = "\N{EN DASH}"
 
 
 def visible(text: str) -> str:
-    """Control characters as their codes, ⟨U+0007⟩; a carriage return before a newline goes."""
+    """The text with control characters as codes, ⟨U+0007⟩, and without carriage returns before newlines."""
     return HIDDEN.sub(_code, text.replace("\r\n", "\n"))
 
 
@@ -37,7 +37,7 @@ def sentence(text: str) -> str:
 
 
 def unbroken(caption: str) -> str:
-    """Numbers stay on one line with what they belong to."""
+    """The caption with spaces that do not break beside its numbers."""
     return caption.replace(" %", PERCENT).replace("n = ", "n\u00a0=\u00a0")
 
 
