@@ -1,7 +1,7 @@
-"""What Prefect's page shows of a round: a table of the run, the round in words, and a link to the report.
+"""Prefect artifacts of a round: a table of the run, a text on the round, and a link to the report.
 
-An artifact's key names the run, so that Prefect keeps one history a run. The numbers are the store's; an artifact that
-cannot be made costs a warning in the run's log, never the round.
+An artifact's key names the run, so Prefect keeps one history per run. The numbers come from the store. An artifact that
+cannot be created causes a warning in the run's log and never fails the round.
 """
 
 import re
@@ -15,17 +15,17 @@ from sparring.loop.types import Evaluation, RunInfo
 from sparring.store.store import DuckStore
 
 Row = Mapping[str, Any]
-WriteReport = Callable[[DuckStore, Sequence[str], Path], Path]  # a page on these runs; returns where it is
+WriteReport = Callable[[DuckStore, Sequence[str], Path], Path]  # writes a page about these runs; returns its path
 COLUMNS = (
     *("round", "accepted", "prompts", "completions", "judged", "pairs", "ties", "identical", "abstained", "failed"),
     *("examples", "filtered"),
     *("loss", "accuracy", "pass_rate", "pass_low", "pass_high", "win_rate", "win_low", "win_high", "kl", "eval_tokens"),
 )
-NEWEST = 50  # rounds in the table: bodies travel through Prefect's API and stay in its database
+NEWEST = 50  # rounds in the table, whose size counts in Prefect's API and database
 
 
 def publish_round(store: DuckStore, info: RunInfo, index: int) -> None:
-    """The artifacts of a round that was just played; call it within a flow run."""
+    """Create the artifacts of a finished round; call it within a flow run."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     def publish() -> None:
@@ -39,7 +39,7 @@ def publish_round(store: DuckStore, info: RunInfo, index: int) -> None:
 
 
 def publish_report(store: DuckStore, info: RunInfo, write: WriteReport) -> None:
-    """The page on the run so far, in its folder, and a link to it."""
+    """Write the report of the run so far to its folder, and create a link to it."""
     from prefect.artifacts import create_link_artifact
 
     def publish() -> None:
@@ -51,7 +51,7 @@ def publish_report(store: DuckStore, info: RunInfo, write: WriteReport) -> None:
 
 
 def publish_note(info: RunInfo, title: str, message: str) -> None:
-    """Why a run does not go on: a person must decide, or a rule stopped it."""
+    """Create a note on why a run does not continue: a person must decide, or a rule stopped it."""
     from prefect.artifacts import create_markdown_artifact
 
     def publish() -> None:
@@ -61,7 +61,7 @@ def publish_note(info: RunInfo, title: str, message: str) -> None:
 
 
 def publish_metrics(results: Sequence[Evaluation]) -> None:
-    """What a measurement beside the loop found."""
+    """Create a table of the results of a measurement."""
     from prefect.artifacts import create_table_artifact
 
     def publish() -> None:
@@ -78,12 +78,12 @@ def _or_warn(what: str, publish: Callable[[], None]) -> None:
 
     try:
         publish()
-    except Exception as error:  # whatever it is, the round is in the store, and the next one shall be played
-        get_run_logger().warning(f"{what} could not be made ({type(error).__name__}: {error})", exc_info=True)
+    except Exception as error:  # whatever it is, the round is in the store, and the run continues
+        get_run_logger().warning(f"{what} could not be created ({type(error).__name__}: {error})", exc_info=True)
 
 
 def key(run: str, what: str) -> str:
-    """Prefect wants lower-case letters, digits and dashes."""
+    """An artifact key, for which Prefect allows lower-case letters, digits and dashes."""
     return f"{re.sub('[^a-z0-9]+', '-', run.lower()).strip('-')}-{what}"
 
 
@@ -95,7 +95,7 @@ def in_words(row: Row) -> str:
 
 def _made(row: Row) -> Sequence[str]:
     if row["round"] == 0:
-        return ["The initial policy, measured on held-out prompts; nothing was learned."]
+        return ["The initial policy was measured on held-out prompts; nothing was learned."]
     why = f"{row['ties']} ties + {row['identical']} identical + {row['abstained']} abstained + {row['failed']} failed"
     why += f" + {row['filtered']} filtered" if row["filtered"] else ""
     return [
@@ -125,8 +125,8 @@ def _gate(row: Row) -> str:
     if row["round"] == 0:
         return f"The policy is `{row['policy_id']}`."
     if row["accepted"]:
-        return f"The candidate `{row['candidate_id']}` was accepted: it is the policy now."
-    return f"The candidate `{row['candidate_id']}` was rejected: the policy stays `{row['policy_id']}`."
+        return f"The candidate `{row['candidate_id']}` was accepted and is now the policy."
+    return f"The candidate `{row['candidate_id']}` was rejected; the policy is still `{row['policy_id']}`."
 
 
 def _short(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From what a person asks to deploy to a plan: the config is read and checked as the command line does it."""
+"""From a request to deploy to its plans. The config is read and checked as `spar run` does it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """`rounds` is how many a run plays; `overrides` are as those of --set."""
+    """A request to deploy a config. `rounds` is per run; `overrides` are those of --set."""
 
     config: Path
     name: str | None = None
@@ -28,7 +28,7 @@ class Asked:
 
 
 def self_play(asked: Asked) -> list[Plan]:
-    """The loop; and beside it, when its rounds await a person, the deployment by which one decides."""
+    """The loop, and a deployment for decisions when its rounds await a person."""
     from sparring.flows.compose.build import prepare
     from sparring.flows.config import read_config
 
@@ -54,7 +54,7 @@ def reward_model(asked: Asked) -> list[Plan]:
 
 
 def evaluate(asked: Asked) -> list[Plan]:
-    """The config's current policy against its initial one; a run may name others."""
+    """The config's current policy against its initial policy; a run may name other models."""
     from sparring.flows.compose.build import check_labels, read_all_prompts
     from sparring.flows.config import read_config
 
@@ -66,11 +66,11 @@ def evaluate(asked: Asked) -> list[Plan]:
 
 
 def label(asked: Asked) -> list[Plan]:
-    """A judge over all that the store holds when a run starts. The config is a judge's, as for spar judge label."""
+    """A judge over all answers in the store when a run starts. The config is a judge's, as for spar judge label."""
     from sparring.flows.run.judge_trials import read_judge
 
     if asked.overrides:
-        raise ConfigError("--set is for configs of a loop or of a reward model; change the judge's file instead")
+        raise ConfigError("--set applies to configs of a loop or a reward model; change the judge's file instead")
     judge = read_judge(asked.config)
     store = asked.store or DEFAULT_PATH
     parameters = {"judge": judge.model_dump(mode="json"), "store": store}
@@ -90,10 +90,10 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def schedule(
     cron: str | None, interval: str | None, rrule: str | None, timezone: str, active: bool
 ) -> "list[Schedule]":
-    """At most one of the three. Raises ConfigError."""
+    """The schedule of a deployment, from at most one of the three options. Raises ConfigError."""
     options = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
     if len(options) > 1:
-        raise ConfigError(f"{' and '.join(options)} were given; a deployment made here has one schedule")
+        raise ConfigError(f"{' and '.join(options)} were given; expected one schedule, so leave out the others")
     from prefect.schedules import Cron, Interval, RRule
 
     try:
@@ -112,7 +112,7 @@ def schedule(
 
 
 def _check(schedule: "Schedule") -> None:
-    """Prefect checks a schedule only when it is sent. Raises ValueError."""
+    """Check a schedule now; Prefect checks it only when it is sent. Raises ValueError."""
     from prefect.client.schemas.schedules import construct_schedule
     from pydantic import ValidationError
 
@@ -125,9 +125,9 @@ def _check(schedule: "Schedule") -> None:
 
 
 def seconds(text: str) -> float:
-    """`90`, `90s`, `15m`, `12h` or `1d` in seconds. Raises ValueError."""
+    """Seconds of `90`, `90s`, `15m`, `12h` or `1d`. Raises ValueError."""
     number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, 1)
     duration = float(number) * unit
     if not duration > 0:
-        raise ValueError("an interval is longer than nothing")
+        raise ValueError("expected an interval above 0")
     return duration

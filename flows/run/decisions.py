@@ -1,4 +1,4 @@
-"""Between two rounds: may the run go on, and what did a person decide? Approve, reject, or roll back."""
+"""Between two rounds: whether the run may continue, and what a person decides: approve, reject or roll back."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,9 +21,9 @@ class Stopped(StepError):
 
 
 def awaited(store: DuckStore, run: str, config: Config) -> str | None:
-    """Why the next round may not start before a person has decided; raises Stopped when the last round broke a rule.
+    """The decision that the next round waits for, or None. Raises Stopped when the last round broke a stop rule.
 
-    What was decided about the last round takes precedence over both.
+    A decision about the last round takes precedence over both.
     """
     last = store.last_round(run) if store.db.path.exists() else None
     if last is None or history.rounds_settled(store.db, run) < last.index:
@@ -48,7 +48,7 @@ def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
         return None
     rule, bound, (value, why) = broken
     message = (
-        f"round {rnd.index} stopped the run by stop.{rule}: {why}. Go on all the same with: spar approve {rnd.run}; "
+        f"round {rnd.index} stopped the run by stop.{rule}: {why}. Continue anyway with: spar approve {rnd.run}; "
         f"without its update: spar reject {rnd.run}; from an earlier policy: spar rollback {rnd.run} --to ROUND; or "
         f"change stop.{rule} in the config and run it again"
     )
@@ -59,11 +59,10 @@ def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
 def decide(
     store: DuckStore, run: str | None, kind: Kind, *, to: int | None = None, reason: str = "", by: str = ""
 ) -> Decision:
-    """Decide from which policy a run goes on after its last round. Nothing is deleted, new rounds get new numbers.
+    """Decide from which policy a run continues after its last round. Nothing is deleted; new rounds get new numbers.
 
-    approve: from what the gate said. reject: from the policy before the round. rollback: from the policy that round
-    `to` ended with; a round that is under way is given up. Raises ConfigError, StoreError, or StoreBusy while it is
-    played.
+    approve: as the gate said. reject: from the policy before the round. rollback: from the policy that round `to` ended
+    with; a round under way is abandoned. Raises ConfigError, StoreError, or StoreBusy while the run is being played.
     """
     info = store.run(run)
     if info is None or "kind" in info.config:
@@ -72,7 +71,9 @@ def decide(
     try:
         last = store.last_round(info.id)
         if last is None:
-            raise ConfigError(f"{info.id} has played no round yet: nothing to {kind}; play one with: spar resume")
+            raise ConfigError(
+                f"{info.id} has played no round yet, so there is nothing to {kind}; play one with: spar resume"
+            )
         decision = _decision(store, last, kind, _policy(store, last, kind, to), reason, by)
         store.add([[decision]])
     finally:
@@ -94,7 +95,7 @@ def _policy(store: DuckStore, last: Round, kind: Kind, to: int | None) -> Checkp
     if policy is None:
         raise ConfigError(
             f"round {last.index} of {last.run} is not finished, so there is nothing to {kind}; finish it: spar resume "
-            f"{last.run}, or give it up: spar rollback {last.run} --to {last.index - 1}"
+            f"{last.run}, or abandon it: spar rollback {last.run} --to {last.index - 1}"
         )
     return policy if kind == "approve" else last.policy
 
@@ -103,12 +104,14 @@ def _target(store: DuckStore, last: Round, to: int | None) -> Checkpoint:
     db, settled = store.db, history.rounds_settled(store.db, last.run)
     policy = None if to is None else history.policy_after(db, last.run, to)
     if policy is None or to is None:
-        raise ConfigError(f"{last.run} has no finished round {to}; give one of 0 to {settled} (0: the initial policy)")
+        raise ConfigError(f"{last.run} has no finished round {to}; expected 0 (the initial policy) to {settled}")
     if (why := history.removed(db, policy.id)) is not None or not Path(policy.path).is_dir():
         raise ConfigError(
             f"the weights of round {to}'s policy {policy.id} are not in {policy.path} any more "
             f"({why or 'no such folder'}); roll back to another round"
         )
     if to == last.index:
-        raise ConfigError(f"round {to} is the last one of {last.run}: its policy is the policy already")
+        raise ConfigError(
+            f"round {to} is the last one of {last.run}, so its policy is current; choose an earlier round"
+        )
     return policy

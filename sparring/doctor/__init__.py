@@ -9,7 +9,7 @@ __all__ = ["Finding", "examine"]
 
 
 def examine(store: Path, *, probe: bool = False, kill_orphans: bool = False) -> list[Finding]:
-    """Run all checks. `probe` also samples with a tiny engine, `kill_orphans` ends processes that outlived their run."""
+    """Run all checks. `probe` also samples with a tiny engine, `kill_orphans` ends orphaned processes."""
     vllm = machine.start_vllm()  # loads during the other checks
     return [
         machine.python(),

@@ -96,7 +96,7 @@ def _curves(report: Row, id: str, title: str, names: Mapping[str, str], y: str, 
 
 
 def _draw(axis: Any, points: list[Row], look: Look, *, each: bool) -> None:
-    """Draw few points as they are, and many as a running mean; a curve that is alone also shows its points."""
+    """Draw few points as they are, and many as a running mean; a curve that is alone also shows what was averaged."""
     for rows in _by_round(points):
         x, y = _steps(rows)
         if len(points) <= FEW:

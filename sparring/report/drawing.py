@@ -45,7 +45,7 @@ def beside(rows: Sequence[Row], run: int, runs: int) -> dict[int, Point]:
 
 
 def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label: str) -> None:
-    """Draw points by round, each with a line from the round whose policy it was trained from; rejected ones are open."""
+    """Draw points by round, with a line from the round whose policy each started from; rejected ones are open."""
     if not points:
         return
     rounds = [row for row in run["rounds"] if row["round"] in points]

@@ -74,7 +74,7 @@ def _point(draft: Draft, name: str, values: Mapping[str, Any], store: str, file:
     config = parse_config(changed, f"{file}, a run of it,")
     if len(name) > LONGEST:
         raise ConfigError(
-            f"a name of {len(name)} characters is too long for a folder, expected at most {LONGEST}; give shorter labels"
+            f"a name of {len(name)} characters is too long, expected {LONGEST} at most; give shorter labels"
         )
     if config.approve:
         raise ConfigError("approve is true, but a sweep cannot wait for a decision; set approve: false")

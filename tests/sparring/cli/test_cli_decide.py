@@ -24,7 +24,7 @@ def test_decisions_from_the_command_line(tmp_path: Path) -> None:
     reject, status, approve, told, lost, unknown, unsaid, nobody, stored = said
     assert reject.code == approve.code == 0
     assert reject.out.startswith("decision_")
-    assert f"{run} goes on from" in reject.err and f"spar resume {run} --rounds 3" in reject.err
+    assert f"{run} continues from" in reject.err and f"spar resume {run} --rounds 3" in reject.err
     state = json.loads(status.out)
     assert [(d["kind"], d["round"], d["reason"]) for d in state["decisions"]] == [("reject", 2, "it rambles")]
     assert state["complete"] and state["waiting"] is None and state["live"] is None
