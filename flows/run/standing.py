@@ -18,7 +18,7 @@ class Standing:
     """Where a loop stands. `decided` is the last decision about its last finished round."""
 
     done: int  # finished rounds, each evaluated or ended by a decision; round 0 does not count
-    wanted: int  # rounds of the config, or `done` when more were played
+    planned: int  # rounds of the config, or `done` when more were played
     under_way: bool  # a round has begun and is not finished
     missing: str | None
     stop: str | None  # the message of the rule that stopped the run
@@ -32,27 +32,27 @@ def standing(
     """Where a loop stands by its rows, a pure function: rounds in order, decisions and stops oldest first."""
     decided = {row["round"]: row for row in decisions}
     finished = {row["round"] for row in rounds if row["accepted"] is not None or row["round"] in decided}
-    done, wanted = max(finished, default=0), config["rounds"]
+    done, planned = max(finished, default=0), config["rounds"]
     under_way = bool(rounds) and rounds[-1]["round"] not in finished
     undecided = done > 0 and not under_way and done not in decided
     stop = next((row["message"] for row in reversed(stops) if row["round"] == done), None) if undecided else None
     waiting = waits(run_id, done) if undecided and config.get("approve") else None
-    missing = _missing(rounds, finished, done, wanted)
-    return Standing(done, max(wanted, done), under_way, missing, stop, waiting, decided.get(done))
+    missing = _missing(rounds, finished, done, planned)
+    return Standing(done, max(planned, done), under_way, missing, stop, waiting, decided.get(done))
 
 
 def waits(run: str, round: int) -> str:
     return f"round {round} of {run} awaits a decision: spar approve {run}, or spar reject {run}"
 
 
-def _missing(rounds: Sequence[Row], finished: set[int], done: int, wanted: int) -> str | None:
+def _missing(rounds: Sequence[Row], finished: set[int], done: int, planned: int) -> str | None:
     if 0 not in finished and not done:
         return "round 0 has yet to measure the initial policy"
     last = rounds[-1]
     if last["round"] not in finished:
         steps = [f"no {step}" for step, column in FILLS.items() if column in last and last[column] is None]
         return f"round {last['round']} is not finished" + (f": it has {', '.join(steps)}" if steps else "")
-    return f"round {done + 1} has yet to start" if done < wanted else None
+    return f"round {done + 1} has yet to start" if done < planned else None
 
 
 def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:

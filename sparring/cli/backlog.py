@@ -28,7 +28,7 @@ def label(
     round: Annotated[int | None, typer.Option(min=0, help="Only this round.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge all answers in the store that this judge has not judged; the same command resumes."""
+    """Judge all answers in the store that this judge has not judged; the same command resumes it."""
     from sparring.cli.progress import Bars
     from sparring.flows.run.backlog import label_backlog
     from sparring.flows.run.judge_trials import read_judge

@@ -34,7 +34,7 @@ def evaluate(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. evaluate.n=16")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Measure a checkpoint against a rival, apart from the loop; the same command resumes."""
+    """Measure a checkpoint against a rival, apart from the loop; the same command resumes it."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparring.flows.config import read_config
     from sparring.flows.run.evaluate import prepared

@@ -75,7 +75,7 @@ def _state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
         "run_id": info.id,
         "store": str(store.db.path),
         "rounds_done": at.done,
-        "rounds_wanted": at.wanted,
+        "rounds_wanted": at.planned,
         "complete": at.done >= info.config["rounds"],
         "missing": at.missing,
         "live": "being played now" if is_locked(store.db.path.parent / "runs" / info.id) else None,

@@ -32,7 +32,7 @@ def train(
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Train without Prefect.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the held-out results as JSON.")] = False,
 ) -> None:
-    """Train a reward model, measure it on held-out pairs, and store it; the same command resumes."""
+    """Train a reward model, measure it on held-out pairs, and store it; the same command resumes it."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparring.flows.config.reward import read_reward_config
     from sparring.flows.run.reward import prepare_reward

@@ -22,7 +22,7 @@ def status(run: Row) -> Row:
         state, says = "awaiting approval", at.waiting
     else:
         state, says = ("not finished" if at.missing else "complete"), at.missing
-    return _state(state, says or "", at.done, at.wanted)
+    return _state(state, says or "", at.done, at.planned)
 
 
 def _measured_once(run: Row) -> Row:
@@ -31,8 +31,8 @@ def _measured_once(run: Row) -> Row:
     return _state(word if rows else "not finished", "", int(bool(rows)), 1)
 
 
-def _state(state: str, says: str, done: int, wanted: int) -> Row:
-    return {"state": state, "says": says, "rounds_done": done, "rounds_wanted": wanted}
+def _state(state: str, says: str, done: int, planned: int) -> Row:
+    return {"state": state, "says": says, "rounds_done": done, "rounds_wanted": planned}
 
 
 def policy_now(run: Row) -> Row | None:

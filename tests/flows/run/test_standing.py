@@ -22,8 +22,8 @@ def test_what_is_missing_comes_in_the_order_of_the_steps() -> None:
     assert (begun.under_way, begun.done) == (True, 0)
     assert begun.missing is not None and begun.missing.endswith("no pairing, no learning")
     whole = at([row(0), row(1), row(2)])
-    assert (whole.missing, whole.done, whole.wanted) == (None, 2, 2)
-    assert at([row(0), row(1), row(2), row(3)]).wanted == 3
+    assert (whole.missing, whole.done, whole.planned) == (None, 2, 2)
+    assert at([row(0), row(1), row(2), row(3)]).planned == 3
 
 
 def test_a_decision_finishes_a_round_and_answers_what_it_waited_for() -> None:

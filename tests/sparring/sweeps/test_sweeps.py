@@ -112,13 +112,13 @@ def test_a_file_that_means_nothing_is_refused(tmp_path: Path, text: str) -> None
 # -- refused before anything is played
 
 REFUSED = {
-    "grid: {seed: [1, 1]}": "several runs with the name tiny-seed-1",
-    "points: {a b: {seed: 1}, a-b: {seed: 2}}": "several runs with the name tiny-a-b",
+    "grid: {seed: [1, 1]}": "have the name tiny-seed-1",
+    "points: {a b: {seed: 1}, a-b: {seed: 2}}": "have the name tiny-a-b",
     "points: {a: {policy.model: run:sft}}": "has no played run 'sft'",
     "points: {a: {policy.model: run:tiny-b}, b: {}}": "tiny-a needs run:tiny-b, which is not played before it",
     "points: {a: {policy.model: run:tiny-a}}": "tiny-a needs run:tiny-a, which is not played before it",
     "points: {a: {judge: {kind: implicit, policy: run:x, reference: ./model}}}": "has no played run 'x'",
-    "points: {a: {approve: true}}": "tiny-a: approve is true, and a sweep waits for nobody",
+    "points: {a: {approve: true}}": "tiny-a: approve is true",
     "grid: {evaluate.pass_at: [0.5, 1]}": "tiny-pass_at-1 would be measured by different judges",
     "points: {a: {}, b: {evaluate.judge: {kind: rules, truncated: fail}}}": "tiny-b would be measured by different",
     "points: {a: {seed.x: 1}}": "seed.x: seed is a value, not a section",
