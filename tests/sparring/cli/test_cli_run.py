@@ -138,5 +138,5 @@ def test_none_of_these_changed_a_file(session: Session) -> None:
 def test_resuming_a_finished_run_loads_no_model_library(session: Session) -> None:
     said = python("-X", "importtime", "-m", "sparring.cli", "resume", cwd=session.folder / "done")
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in said.err.splitlines()}
-    assert {"duckdb", "flows"} <= loaded
+    assert {"duckdb", "sparring"} <= loaded
     assert not loaded & {"torch", "vllm", "prefect", "transformers"}

@@ -77,7 +77,7 @@ def test_templates_are_listed_and_a_wrong_name_too(written: Written) -> None:
 
 def test_nothing_is_written_where_one_file_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("mine")
-    with pytest.raises(ConfigError, match=r"pairs.jsonl is there already"):
+    with pytest.raises(ConfigError, match=r"pairs.jsonl already exists"):
         write_template("reward-model", tmp_path)
     assert contents(tmp_path) == {"pairs.jsonl": b"mine"}
 
