@@ -1,1 +1,1 @@
-"""The outside: config, building the parts, Prefect flows, the command line. Imports everything; nothing imports it."""
+"""How a config becomes a loop that runs: config, parts, Prefect flows, supervision, deployment."""

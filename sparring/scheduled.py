@@ -1,6 +1,6 @@
-"""The flows that a deployment names: a worker imports `sparring.scheduled.self_play`.
+"""The flows that deployments name. A worker imports `sparring.scheduled.self_play`.
 
-An address of its own, since deployments keep it for years: what is behind it may move.
+Deployments store this address for years, so it stays the same when the code behind it moves.
 """
 
 from sparring.flows.compose.build import build, prepare

@@ -1,7 +1,7 @@
-"""What Prefect's page shows of a round: a table of the run, the round in words, and a link to the report.
+"""Prefect artifacts of a round: a table of the run, a text on the round, and a link to the report.
 
-An artifact's key names the run, so that Prefect keeps one history a run. The numbers are the store's; an artifact that
-cannot be made costs a warning in the run's log, never the round.
+An artifact's key names the run, so Prefect keeps one history per run. The numbers come from the store. An artifact that
+cannot be created causes a warning in the run's log and never fails the round.
 """
 
 import re
@@ -9,86 +9,82 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparring.flows.run.standing import summaries
+from sparring.loop.formatting import decimals, interval, percent
 from sparring.loop.types import Evaluation, RunInfo
-from sparring.store.db import rows
 from sparring.store.store import DuckStore
 
 Row = Mapping[str, Any]
-WriteReport = Callable[[DuckStore, Sequence[str], Path], Path]  # a page on these runs; returns where it is
+WriteReport = Callable[[DuckStore, Sequence[str], Path], Path]  # writes a page about these runs; returns its path
 COLUMNS = (
     *("round", "accepted", "prompts", "completions", "judged", "pairs", "ties", "identical", "abstained", "failed"),
     *("examples", "filtered"),
     *("loss", "accuracy", "pass_rate", "pass_low", "pass_high", "win_rate", "win_low", "win_high", "kl", "eval_tokens"),
 )
-NEWEST = 50  # rounds in the table: bodies travel through Prefect's API and stay in its database
+NEWEST = 50  # rounds in the table, whose size counts in Prefect's API and database
 
 
 def publish_round(store: DuckStore, info: RunInfo, index: int) -> None:
-    """The artifacts of a round that was just played; call it within a flow run."""
+    """Create the artifacts of a finished round; call it within a flow run."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    def made() -> None:
-        found = summaries(store, info.id)
-        table = [{name: _short(row[name]) for name in COLUMNS} for row in found[-NEWEST:]]
+    def publish() -> None:
+        rounds = summaries(store, info.id)
+        table = [{name: _short(row[name]) for name in COLUMNS} for row in rounds[-NEWEST:]]
         create_table_artifact(table, key=key(info.id, "rounds"), description=f"Rounds of {info.id} (95 % intervals)")
-        row = next(row for row in found if row["round"] == index)
+        row = next(row for row in rounds if row["round"] == index)
         create_markdown_artifact(in_words(row), key=key(info.id, "round"), description=f"Round {index} of {info.id}")
 
-    _or_warn(f"the artifacts of round {index}", made)
+    _or_warn(f"the artifacts of round {index}", publish)
 
 
 def publish_report(store: DuckStore, info: RunInfo, write: WriteReport) -> None:
-    """The page on the run so far, in its folder, and a link to it."""
+    """Write the report of the run so far to its folder, and create a link to it."""
     from prefect.artifacts import create_link_artifact
 
-    def made() -> None:
+    def publish() -> None:
         page = write(store, [info.id], store.db.path.parent / "runs" / info.id / "report.html")
         what = f"Report of {info.id}, on the machine that played it"
         create_link_artifact(page.resolve().as_uri(), key=key(info.id, "report"), description=what)
 
-    _or_warn("the report", made)
+    _or_warn("the report", publish)
 
 
 def publish_note(info: RunInfo, title: str, message: str) -> None:
-    """Why a run does not go on: a person must decide, or a rule stopped it."""
+    """Create a note on why a run does not continue: a person must decide, or a rule stopped it."""
     from prefect.artifacts import create_markdown_artifact
 
-    def made() -> None:
+    def publish() -> None:
         create_markdown_artifact(f"# {title}\n\n{message}\n", key=key(info.id, "note"), description=title)
 
-    _or_warn("the note", made)
+    _or_warn("the note", publish)
 
 
-def publish_metrics(found: Sequence[Evaluation]) -> None:
-    """What a measurement beside the loop found."""
+def publish_metrics(results: Sequence[Evaluation]) -> None:
+    """Create a table of the results of a measurement."""
     from prefect.artifacts import create_table_artifact
 
-    def made() -> None:
+    def publish() -> None:
         names = ("metric", "value", "low", "high", "n")
-        table = [{name: _short(getattr(e, name)) for name in names} for e in found]
-        what = f"{found[0].candidate_id} against {found[0].rival_id}"
-        create_table_artifact(table, key=key(found[0].run, "metrics"), description=f"{what} (95 % intervals)")
+        table = [{name: _short(getattr(e, name)) for name in names} for e in results]
+        what = f"{results[0].candidate_id} against {results[0].rival_id}"
+        create_table_artifact(table, key=key(results[0].run, "metrics"), description=f"{what} (95 % intervals)")
 
-    _or_warn("the table of metrics", made)
+    _or_warn("the table of metrics", publish)
 
 
-def _or_warn(what: str, made: Callable[[], None]) -> None:
+def _or_warn(what: str, publish: Callable[[], None]) -> None:
     from prefect.logging import get_run_logger
 
     try:
-        made()
-    except Exception as error:  # whatever it is, the round is in the store, and the next one shall be played
-        get_run_logger().warning(f"{what} could not be made ({type(error).__name__}: {error})", exc_info=True)
+        publish()
+    except Exception as error:  # whatever it is, the round is in the store, and the run continues
+        get_run_logger().warning(f"{what} could not be created ({type(error).__name__}: {error})", exc_info=True)
 
 
 def key(run: str, what: str) -> str:
-    """Prefect wants lower-case letters, digits and dashes."""
+    """An artifact key, for which Prefect allows lower-case letters, digits and dashes."""
     return f"{re.sub('[^a-z0-9]+', '-', run.lower()).strip('-')}-{what}"
-
-
-def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
-    with store.db.read() as con:
-        return rows(con, "SELECT * FROM round_summary WHERE run_id = ? ORDER BY round", [run])
 
 
 def in_words(row: Row) -> str:
@@ -99,14 +95,14 @@ def in_words(row: Row) -> str:
 
 def _made(row: Row) -> Sequence[str]:
     if row["round"] == 0:
-        return ["The initial policy, measured on held-out prompts; nothing was learned."]
+        return ["The initial policy was measured on held-out prompts; nothing was learned."]
     why = f"{row['ties']} ties + {row['identical']} identical + {row['abstained']} abstained + {row['failed']} failed"
     why += f" + {row['filtered']} filtered" if row["filtered"] else ""
     return [
         f"- {row['prompts']} prompts = {row['paired']} paired + {why}",
-        f"- {row['completions']} completions, {row['judged']} judged, mean score {_number(row['mean_score'], 3)}, "
-        f"mean length {_number(row['mean_tokens'], 1)} tokens, {_percent(row['truncated'])} cut off",
-        f"- {_learned_from(row)} learned from: loss {_number(row['loss'], 3)}, accuracy {_number(row['accuracy'], 2)}",
+        f"- {row['completions']} completions, {row['judged']} judged, mean score {decimals(row['mean_score'])}, "
+        f"mean length {decimals(row['mean_tokens'], 1)} tokens, {percent(row['truncated'])} cut off",
+        f"- {_learned_from(row)} learned from: loss {decimals(row['loss'])}, accuracy {decimals(row['accuracy'], 2)}",
     ]
 
 
@@ -116,12 +112,12 @@ def _learned_from(row: Row) -> str:
 
 def _measured(row: Row) -> Sequence[str]:
     return [
-        "| on held-out prompts | | 95 % interval |",
-        "|---|---:|---|",
-        f"| pass rate | {_number(row['pass_rate'], 3)} | {_interval(row, 'pass')} |",
-        f"| win rate | {_number(row['win_rate'], 3)} | {_interval(row, 'win')} |",
-        f"| KL from the initial policy, nats | {_number(row['kl'], 3)} | |",
-        f"| mean tokens | {_number(row['eval_tokens'], 1)} | |",
+        "| on held-out prompts | with a 95 % interval |",
+        "|---|---|",
+        f"| pass rate | {interval(row['pass_rate'], row['pass_low'], row['pass_high'])} |",
+        f"| win rate | {interval(row['win_rate'], row['win_low'], row['win_high'])} |",
+        f"| KL from the initial policy, nats | {decimals(row['kl'])} |",
+        f"| mean tokens | {decimals(row['eval_tokens'], 1)} |",
     ]
 
 
@@ -129,22 +125,9 @@ def _gate(row: Row) -> str:
     if row["round"] == 0:
         return f"The policy is `{row['policy_id']}`."
     if row["accepted"]:
-        return f"The candidate `{row['candidate_id']}` was accepted: it is the policy now."
-    return f"The candidate `{row['candidate_id']}` was rejected: the policy stays `{row['policy_id']}`."
+        return f"The candidate `{row['candidate_id']}` was accepted and is now the policy."
+    return f"The candidate `{row['candidate_id']}` was rejected; the policy is still `{row['policy_id']}`."
 
 
 def _short(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def _interval(row: Row, metric: str) -> str:
-    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return "" if low is None else f"{low:.3f} to {high:.3f}"

@@ -1,8 +1,8 @@
-"""Make a deployment of a config: Prefect's record of what to run, when, where, and with which parameters.
+"""Create a deployment of a config: Prefect's record of what to run, when, where, and with which parameters.
 
-Runs of one store queue up: each store has a work queue of its own in the pool, which lets one run at a time through,
-whichever deployment it is of. A deployment's own limit would not see the other deployments, and it is a lease: when the
-server is restarted the lease is gone, and Prefect 3.7 kills the run that held it at its next renewal (410 Gone).
+Each store has its own work queue in the pool, which starts one run at a time, of whichever deployment. A deployment's
+own concurrency limit would not count other deployments. It is also a lease, which is lost when the server restarts:
+Prefect 3.7 then kills the run that held it at the next renewal (410 Gone).
 """
 
 import re
@@ -28,7 +28,7 @@ TAG = "sparring"
 
 @dataclass(frozen=True)
 class Plan:
-    """What to deploy. Paths in the parameters are relative to `folder`, where a run works."""
+    """What to deploy. Paths in the parameters are relative to `folder`, the working folder of a run."""
 
     name: str
     entrypoint: str  # module.flow, as the worker imports it
@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pool:
-    """Where runs are started. A pool that is not there is made, as one of processes on the worker's machine."""
+    """The work pool. One that does not exist is created, of type process."""
 
     name: str
     image: str | None = None
@@ -56,14 +56,14 @@ class Deployed:
 
 
 def deploy(plan: Plan, pool: Pool) -> Deployed:
-    """Make the deployment, or make it anew as the plan says. Raises EnvironmentProblem, ConfigError."""
+    """Create or update the deployment of a plan. Raises EnvironmentProblem, ConfigError."""
     from prefect.client.orchestration import get_client
     from prefect.deployments.runner import DeploymentApplyError
     from prefect.runner.storage import LocalStorage
 
     api_url()
     deployment = described(plan)
-    # Not the job variable working_dir: only process pools have it.
+    # Not by the job variable working_dir, which only process pools have.
     deployment.storage = LocalStorage(str(plan.folder))
     deployment.job_variables = dict(pool.job_variables)
     queue = queue_name(plan.folder / plan.store)
@@ -73,20 +73,20 @@ def deploy(plan: Plan, pool: Pool) -> Deployed:
         ensure_watch(client)
     deployment.work_queue_name = queue
     try:
-        made = deployment.apply(work_pool_name=pool.name, image=pool.image)
+        deployment_id = deployment.apply(work_pool_name=pool.name, image=pool.image)
     except DeploymentApplyError as error:
         raise ConfigError(f"Prefect refuses the deployment {deployment.full_name}: {error}") from error
-    return Deployed(deployment.full_name, str(made), queue, made_pool)
+    return Deployed(deployment.full_name, str(deployment_id), queue, made_pool)
 
 
 def described(plan: Plan) -> "RunnerDeployment":
-    """The deployment as Prefect's object, without a place to run: `serve` takes it like that."""
+    """The deployment as Prefect's object, without a work pool, as `serve` needs it."""
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
     from prefect.utilities.importtools import import_object
 
     flow: Flow[..., Any] = import_object(plan.entrypoint)
-    made = RunnerDeployment.from_flow(
+    deployment = RunnerDeployment.from_flow(
         flow,
         plan.name,
         schedules=list(plan.schedules),
@@ -95,28 +95,28 @@ def described(plan: Plan) -> "RunnerDeployment":
         tags=[TAG],
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    made.entrypoint = plan.entrypoint  # a flow that a function made names that function's module
-    return made
+    deployment.entrypoint = plan.entrypoint  # a flow made by a function would name that function's module
+    return deployment
 
 
 def queue_name(store: Path) -> str:
-    """One a store, whatever path leads to it."""
+    """The work queue of a store, the same for any path to it."""
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", store.stem)
     return f"store-{stem}-{digest([str(store.resolve())], 4)}"
 
 
 def api_url() -> str:
-    """Where Prefect's server answers. Raises EnvironmentProblem: without one, Prefect would start one for a moment."""
+    """The URL of Prefect's API. Raises EnvironmentProblem without a server: Prefect would start a temporary one."""
     from prefect.settings import get_current_settings
 
     url = get_current_settings().api.url
     if url and answers(url):
         return url
-    found = (
+    problem = (
         f"no Prefect server answers at {url}" if url else "PREFECT_API_URL is not set, so there is no Prefect server"
     )
     raise EnvironmentProblem(
-        f"{found}; start one with: prefect server start, and in another terminal: prefect config set "
+        f"{problem}; start one with: prefect server start, and in another terminal: prefect config set "
         "PREFECT_API_URL=http://127.0.0.1:4200/api. On one machine, spar serve CONFIG needs neither"
     )
 
@@ -136,23 +136,23 @@ def _ensure_pool(client: "SyncPrefectClient", pool: Pool) -> bool:
 
     try:
         kind = client.read_work_pool(pool.name).type
-        made = False
+        created = False
     except ObjectNotFound:
         if pool.image:
             raise ConfigError(
-                f"there is no work pool {pool.name!r}, and a pool of processes runs no image; make one with: prefect "
+                f"there is no work pool {pool.name!r}, and a process pool runs no image; create one with: prefect "
                 f"work-pool create --type docker {pool.name}, or --type kubernetes"
             ) from None
-        kind, made = "process", True
+        kind, created = "process", True
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=pool.name, type=kind, base_job_template=template))
     if pool.image and kind == "process":
-        raise ConfigError(f"the work pool {pool.name!r} is one of processes, which run no image; leave --image out")
-    return made
+        raise ConfigError(f"the work pool {pool.name!r} is a process pool, which runs no image; leave --image out")
+    return created
 
 
 def _ensure_queue(client: "SyncPrefectClient", pool: str, name: str) -> None:
-    """A queue with a limit of one run; a limit that a person has given it stays."""
+    """Create a queue with a limit of one run, unless a person has set another limit."""
     from prefect.exceptions import ObjectNotFound
 
     try:
@@ -169,9 +169,9 @@ BEATS = 3  # heartbeats that may be missed
 
 
 def ensure_watch(client: "SyncPrefectClient") -> None:
-    """An automation that calls a run Crashed when its heartbeats cease, or it would hold its queue for ever.
+    """Create an automation that sets a run without heartbeats to Crashed; it would block its queue forever.
 
-    A run whose process alone died is reported at once by flows.supervise.guard; this is for a machine that died whole.
+    flows.supervise.guard reports a run whose process died; this is for a machine that is gone.
     """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState

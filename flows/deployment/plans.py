@@ -1,4 +1,4 @@
-"""From what a person asks to deploy to a plan: the config is read and checked as the command line does it."""
+"""From a request to deploy to its plans. The config is read and checked as `spar run` does it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """`rounds` is how many a run plays; `overrides` are as those of --set."""
+    """A request to deploy a config. `rounds` is per run; `overrides` are those of --set."""
 
     config: Path
     name: str | None = None
@@ -28,7 +28,7 @@ class Asked:
 
 
 def self_play(asked: Asked) -> list[Plan]:
-    """The loop; and beside it, when its rounds await a person, the deployment by which one decides."""
+    """The loop, and a deployment for decisions when its rounds await a person."""
     from sparring.flows.compose.build import prepare
     from sparring.flows.config import read_config
 
@@ -38,8 +38,8 @@ def self_play(asked: Asked) -> list[Plan]:
     parameters = {"config": config.resolved(), "rounds": asked.rounds}
     plans = [Plan(name, "sparring.scheduled.self_play", parameters, config.store)]
     if config.approve:
-        given = {"store": config.store, "run": config.name}
-        plans.append(Plan(name, "sparring.scheduled.decide", given, config.store))
+        decide = {"store": config.store, "run": config.name}
+        plans.append(Plan(name, "sparring.scheduled.decide", decide, config.store))
     return plans
 
 
@@ -54,7 +54,7 @@ def reward_model(asked: Asked) -> list[Plan]:
 
 
 def evaluate(asked: Asked) -> list[Plan]:
-    """The config's current policy against its initial one; a run may name others."""
+    """The config's current policy against its initial policy; a run may name other models."""
     from sparring.flows.compose.build import check_labels, read_all_prompts
     from sparring.flows.config import read_config
 
@@ -66,11 +66,11 @@ def evaluate(asked: Asked) -> list[Plan]:
 
 
 def label(asked: Asked) -> list[Plan]:
-    """A judge over all that the store holds when a run starts. The config is a judge's, as for spar judge label."""
+    """A judge over all answers in the store when a run starts. The config is a judge's, as for spar judge label."""
     from sparring.flows.run.judge_trials import read_judge
 
     if asked.overrides:
-        raise ConfigError("--set is for configs of a loop or of a reward model; change the judge's file instead")
+        raise ConfigError("--set applies to configs of a loop or a reward model; change the judge's file instead")
     judge = read_judge(asked.config)
     store = asked.store or DEFAULT_PATH
     parameters = {"judge": judge.model_dump(mode="json"), "store": store}
@@ -90,42 +90,44 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def schedule(
     cron: str | None, interval: str | None, rrule: str | None, timezone: str, active: bool
 ) -> "list[Schedule]":
-    """At most one of the three. Raises ConfigError."""
-    given = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} were given; a deployment made here has one schedule")
+    """The schedule of a deployment, from at most one of the three options. Raises ConfigError."""
+    options = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
+    if len(options) > 1:
+        raise ConfigError(f"{' and '.join(options)} were given; expected one schedule, so leave out the others")
     from prefect.schedules import Cron, Interval, RRule
 
     try:
         if cron:
-            made = Cron(cron, timezone=timezone, active=active)
+            schedule = Cron(cron, timezone=timezone, active=active)
         elif interval:
-            made = Interval(seconds(interval), timezone=timezone, active=active)
+            schedule = Interval(seconds(interval), timezone=timezone, active=active)
         elif rrule:
-            made = RRule(rrule, timezone=timezone, active=active)
+            schedule = RRule(rrule, timezone=timezone, active=active)
         else:
             return []
-        _check(made)
+        _check(schedule)
     except ValueError as error:
-        raise ConfigError(f"{given[0]} {cron or interval or rrule!r} with --timezone {timezone}: {error}") from error
-    return [made]
+        raise ConfigError(f"{options[0]} {cron or interval or rrule!r} with --timezone {timezone}: {error}") from error
+    return [schedule]
 
 
-def _check(made: "Schedule") -> None:
-    """Prefect checks a schedule only when it is sent. Raises ValueError."""
+def _check(schedule: "Schedule") -> None:
+    """Check a schedule now; Prefect checks it only when it is sent. Raises ValueError."""
     from prefect.client.schemas.schedules import construct_schedule
     from pydantic import ValidationError
 
     try:
-        construct_schedule(cron=made.cron, interval=made.interval, rrule=made.rrule, timezone=made.timezone)
+        construct_schedule(
+            cron=schedule.cron, interval=schedule.interval, rrule=schedule.rrule, timezone=schedule.timezone
+        )
     except ValidationError as error:
         raise ValueError("; ".join(problem["msg"] for problem in error.errors())) from error
 
 
 def seconds(text: str) -> float:
-    """`90`, `90s`, `15m`, `12h` or `1d` in seconds. Raises ValueError."""
+    """Seconds of `90`, `90s`, `15m`, `12h` or `1d`. Raises ValueError."""
     number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, 1)
-    found = float(number) * unit
-    if not found > 0:
-        raise ValueError("an interval is longer than nothing")
-    return found
+    duration = float(number) * unit
+    if not duration > 0:
+        raise ValueError("expected an interval above 0")
+    return duration

@@ -1,7 +1,7 @@
-"""The flows that a deployment runs. A worker imports them as objects of `sparring.scheduled`.
+"""The flows of deployments. A worker imports them from `sparring.scheduled`.
 
-One run of `self_play` finishes a round that was interrupted, or plays the next one: a nightly schedule goes on where
-last night stopped, and so does a retry of a run that failed. What is done is in the store, not in Prefect.
+One run of `self_play` finishes an interrupted round or plays the next one. So a nightly schedule, or a retry after a
+failed run, resumes where the last run stopped. The store, not Prefect, remembers what is done.
 """
 
 import time
@@ -39,36 +39,36 @@ from sparring.loop.types import Round, RunInfo
 from sparring.store.history import rounds_settled
 from sparring.store.store import DuckStore
 
-AWAITING = "AwaitingApproval"  # the name of the state of a run that plays nothing until a person has decided
-PATIENCE = 120.0  # seconds that a run waits for another process to let go of its loop
+AWAITING = "AwaitingApproval"  # state name of a run that waits for a person's decision
+PATIENCE = 120.0  # seconds that a run waits for another process to release its loop
 
 
 def scheduled_flow(make: Callable[[Config], Loop], write: WriteReport) -> Flow[[Config, int], State[Any]]:
-    """The flow of a deployment: `rounds` further rounds of the loop that `make` makes, whatever `config.rounds` says.
+    """The flow of a deployment: `rounds` more rounds of the loop that `make` makes; `config.rounds` is ignored.
 
-    It ends Completed; Completed with the name AwaitingApproval while a round awaits a person; or Failed, with the
-    message that the command line would print.
+    It ends as Completed, as Completed with the name AwaitingApproval when a round awaits a decision, or as Failed with
+    the message that the command line would print.
     """
 
     @flow(name="self-play", persist_result=False)
     def self_play(config: Config, rounds: int = 1) -> State[Any]:
-        """Finish the round that was interrupted, or play the next rounds of this loop.
+        """Finish an interrupted round, or play the next rounds of this loop.
 
         Args:
             config: the loop, as in its YAML file
-            rounds: how many rounds one run plays
+            rounds: the number of rounds per run
         """
         store = DuckStore(config.store)
-        known = store.run(config.name) if store.db.path.exists() else None
-        return _told(lambda: _play(config, known, make, rounds, write), error_file(store, known.id) if known else None)
+        info = store.run(config.name) if store.db.path.exists() else None
+        return _reported(lambda: _play(config, info, make, rounds, write), error_file(store, info.id) if info else None)
 
     return self_play
 
 
-def _told(work: Callable[[], State[Any]], error_file: Path | None = None) -> State[Any]:
-    """Nothing that the run started outlives it, and Prefect hears of its death; see flows.supervise.guard.
+def _reported(work: Callable[[], State[Any]], error_file: Path | None = None) -> State[Any]:
+    """The state that a run's work ends with, under a guard (see flows.supervise.guard).
 
-    An error that a person can act on is the message of the failed run, without a traceback before it.
+    An error that a person can act on is the message of the failed run, without a traceback.
     """
     try:
         with Guard(error_file=error_file, flow_run=_here()):
@@ -85,9 +85,9 @@ def _here() -> tuple[str, str] | None:
 
 
 def _play(
-    config: Config, known: RunInfo | None, make: Callable[[Config], Loop], rounds: int, write: WriteReport
+    config: Config, info: RunInfo | None, make: Callable[[Config], Loop], rounds: int, write: WriteReport
 ) -> State[Any]:
-    if known is not None and (why := awaited(DuckStore(config.store), known.id, config)):
+    if info is not None and (why := awaited(DuckStore(config.store), info.id, config)):
         return Completed(name=AWAITING, message=why)  # before any model is loaded
     loop = _patiently(lambda: make(config))
     try:
@@ -96,12 +96,12 @@ def _play(
         loop.close()
 
 
-def _patiently(made: Callable[[], Loop]) -> Loop:
-    """A run that was cancelled may still be closing its engine when the next one starts; wait for it a while."""
+def _patiently(make: Callable[[], Loop]) -> Loop:
+    """Make the loop, waiting a while if a cancelled run is still closing its engine."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return made()
+            return make()
         except StoreBusy:
             if time.monotonic() > deadline:
                 raise
@@ -113,7 +113,7 @@ def _play_on(loop: Loop, rounds: int, write: WriteReport) -> State[Any]:
     settled = rounds_settled(store.db, info.id)
 
     def each(following: Round) -> None:
-        if following.index - 1 > settled:  # the last finished round is played again, and finds nothing missing
+        if following.index - 1 > settled:  # the last finished round is visited again, with nothing missing
             publish_round(store, info, following.index - 1)
 
     try:
@@ -124,7 +124,7 @@ def _play_on(loop: Loop, rounds: int, write: WriteReport) -> State[Any]:
         raise
     publish_report(store, info, write)
     if ended.waiting is not None:
-        publish_note(info, "A decision is awaited", ended.waiting)
+        publish_note(info, "Awaiting a decision", ended.waiting)
         return Completed(name=AWAITING, message=ended.waiting)
     return Completed(message=f"{info.id}: {rounds_done(store, info.id)} rounds are done")
 
@@ -138,10 +138,10 @@ def reward_model(config: RewardConfig) -> State[Any]:
     """
 
     def trained() -> State[Any]:
-        made = train_reward(prepare_reward(config))
-        return Completed(message=f"{made.id} is in {made.path}")
+        checkpoint = train_reward(prepare_reward(config))
+        return Completed(message=f"{checkpoint.id} is in {checkpoint.path}")
 
-    return _told(trained)
+    return _reported(trained)
 
 
 @flow(name="decide", persist_result=False)
@@ -151,51 +151,53 @@ def decide(store: str, run: str, decision: Literal["approve", "reject"], reason:
     Args:
         store: the DuckDB file
         run: name or id of the run
-        decision: approve goes on from what the gate said; reject goes on from the policy before the round
+        decision: approve continues as the gate said; reject continues from the policy before the round
         reason: why; kept in the store
     """
 
     def decided() -> State[Any]:
-        made = decide_now(DuckStore(store), run, decision, reason=reason, by="Prefect")
-        return Completed(message=f"{made.kind} of round {made.round} of {made.run}: it goes on from {made.policy_id}")
+        outcome = decide_now(DuckStore(store), run, decision, reason=reason, by="Prefect")
+        return Completed(
+            message=f"{outcome.kind} of round {outcome.round} of {outcome.run}: it continues from {outcome.policy_id}"
+        )
 
-    return _told(decided)
+    return _reported(decided)
 
 
 @flow(name="evaluate", persist_result=False)
 def evaluate(config: Config, checkpoint: str | None = None, rival: str | None = None) -> State[Any]:
-    """Measure a checkpoint against a rival on held-out prompts, beside the loop.
+    """Measure a checkpoint against a rival on held-out prompts, apart from the loop.
 
     Args:
         config: the loop, as in its YAML file
-        checkpoint: an id in the store, a model's folder or a hub id; the loop's current policy when not given
-        rival: as checkpoint; the loop's initial policy when not given
+        checkpoint: an id in the store, a model's folder or a hub id; the loop's current policy by default
+        rival: like checkpoint; the loop's initial policy by default
     """
 
     def run(step: Run, *args: Any) -> Any:
         return as_task(config.steps, step, *args)
 
     def evaluated() -> State[Any]:
-        found = [e for e in evaluate_checkpoint(config, checkpoint, rival, run=run) if e.round]
-        publish_metrics(found)
-        return Completed(message=", ".join(f"{e.metric} {e.value:.3f}" for e in found))
+        results = [e for e in evaluate_checkpoint(config, checkpoint, rival, run=run) if e.round]
+        publish_metrics(results)
+        return Completed(message=", ".join(f"{e.metric} {e.value:.3f}" for e in results))
 
-    return _told(evaluated)
+    return _reported(evaluated)
 
 
 @flow(name="label", persist_result=False)
 def label(judge: JudgeConfig, store: str, run: str | None = None) -> State[Any]:
-    """Have a judge judge all that is in the store and that it has not judged.
+    """Judge all answers in the store that this judge has not judged.
 
     Args:
         judge: the judge, as in a config
         store: the DuckDB file
-        run: name or id of a run; every run when not given
+        run: name or id of a run; every run by default
     """
 
     def labelled() -> State[Any]:
-        found = label_backlog(judge, store, run)
-        made, silent = sum(each.made for each in found), sum(each.silent for each in found)
-        return Completed(message=f"{made} judgements were made, {silent} of them without an answer")
+        entries = label_backlog(judge, store, run)
+        judged, silent = sum(each.made for each in entries), sum(each.silent for each in entries)
+        return Completed(message=f"{judged} judgements were made, {silent} of those without an answer")
 
-    return _told(labelled)
+    return _reported(labelled)

@@ -1,6 +1,6 @@
-"""Serve deployments on one machine: this process starts the runs, and the Prefect server too when there is none.
+"""Serve deployments on one machine: this process starts the runs, and a Prefect server when there is none.
 
-The server keeps its records in Prefect's home, so that they are there the next time; its page is on loopback.
+The server keeps its records in Prefect's home, for the next time. Its page is on loopback.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-GRACE = 30.0  # seconds that a run has to end
+GRACE = 30.0  # seconds for a run to end
 
 
 def serve_here(plans: Sequence[Plan], say: Say) -> None:
-    """Serve until Ctrl-C or SIGTERM: one run at a time. A run in flight is ended then, and schedules are paused."""
+    """Serve one run at a time until Ctrl-C or SIGTERM, which end the current run and pause the schedules."""
     with server(say) as url:
         from prefect.client.orchestration import get_client
 
@@ -35,7 +35,7 @@ def serve_here(plans: Sequence[Plan], say: Say) -> None:
         for each in deployments:
             say(f"serving {each.full_name}; run it now: prefect deployment run {each.full_name}")
         asyncio.run(_serve(deployments, f"{url.removesuffix('/api')}/deployments", say))
-        say("stopped; the schedules are paused until it is served again")
+        say("stopped; the schedules are paused until the next spar serve")
 
 
 async def _serve(deployments: "Sequence[RunnerDeployment]", page: str, say: Say) -> None:
@@ -50,7 +50,7 @@ async def _serve(deployments: "Sequence[RunnerDeployment]", page: str, say: Say)
             return started
 
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-            """Prefect's own exits within the event loop, which leaves tracebacks."""
+            """Stop in order; Prefect's own handler exits within the event loop, with tracebacks."""
             loop.call_soon_threadsafe(stopping.set)
 
     loop = asyncio.get_running_loop()
@@ -61,14 +61,14 @@ async def _serve(deployments: "Sequence[RunnerDeployment]", page: str, say: Say)
     serving, stopped = asyncio.create_task(runner.start()), asyncio.create_task(stopping.wait())
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    await asyncio.to_thread(_end_runs)  # the runner would kill them where they stand
+    await asyncio.to_thread(_end_runs)  # the runner would kill them at once
     serving.cancel()
     with suppress(asyncio.CancelledError):
         await serving
 
 
 def _end_runs() -> None:
-    """Let each run close its engine."""
+    """Terminate the runs, with time for each to close its engine."""
     runs = [child for child in psutil.Process().children() if "prefect.engine" in child.cmdline()]
     for run in runs:
         run.terminate()
@@ -77,7 +77,7 @@ def _end_runs() -> None:
 
 @contextmanager
 def server(say: Say) -> Iterator[str]:
-    """The URL of the API: of PREFECT_API_URL or Prefect's profile, of a server on Prefect's port, or of our own."""
+    """The URL of Prefect's API: the configured one, that of a server on Prefect's port, or that of a new server."""
     from prefect.context import refresh_global_settings_context
     from prefect.settings import get_current_settings
 
@@ -85,16 +85,16 @@ def server(say: Say) -> Iterator[str]:
     if settings.api.url:
         yield api_url()
         return
-    wanted = settings.server.api.port
-    url = f"http://127.0.0.1:{wanted}/api"
+    preferred = settings.server.api.port
+    url = f"http://127.0.0.1:{preferred}/api"
     if answers(url):
         os.environ["PREFECT_API_URL"] = url
         refresh_global_settings_context()
         yield url
         return
-    port = wanted if _free(wanted) else free_port()
+    port = preferred if _free(preferred) else free_port()
     home = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
-    say("starting a Prefect server; its records are in Prefect's home, ~/.prefect or PREFECT_HOME")
+    say("starting a Prefect server with its records in Prefect's home (~/.prefect or PREFECT_HOME)")
     with server_process(port, home) as wait:
         wait()
         os.environ["PREFECT_API_URL"] = wait.url

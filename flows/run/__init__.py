@@ -1,4 +1,4 @@
-"""What runs: rounds of self-play, measurements, reward model training, the judging of a backlog.
+"""What runs: rounds of self-play, measurements, reward model training, judging of stored answers.
 
-Beside them stands how a run is operated: decisions, retention, trackers, and the Prefect flow.
+Beside them is the operation of a run: standing, decisions, retention, trackers, and the Prefect flow.
 """

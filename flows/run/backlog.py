@@ -1,4 +1,4 @@
-"""Have a judge judge what is in the store already: a second opinion on a run, or a new judge over old rounds."""
+"""Let a judge score stored answers: a second opinion on a run, or a new judge over old rounds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ Which = Literal["train", "eval", "all"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a judge was missing of one round's answers by one policy, and what became of that."""
+    """Counts of judgements of one round's answers by one policy."""
 
     run: str
     round: int
     split: Split
     policy_id: str
-    rival_id: str | None  # whom held-out answers were set against, by a judge that compares
-    missing: int  # judgements that were still to be made
+    rival_id: str | None  # whose answers held-out answers were compared with
+    missing: int  # judgements that did not exist yet
     made: int
-    silent: int  # of those made, without an answer
+    silent: int  # of those made, the ones without an answer
 
 
 def label_backlog(
@@ -43,28 +43,29 @@ def label_backlog(
     show: Show = unshown,
     each: Callable[[Labelled], None] = lambda labelled: None,
 ) -> list[Labelled]:
-    """Make the judgements that `judge` has not made of the answers in the store; one entry a round, split and policy.
+    """Make the judgements that `judge` has not made of stored answers; one entry per round, split and policy.
 
-    `run` is a run's name or id; None: every loop and every evaluation. A judge that compares gets the answers of a
-    policy to a train prompt among each other, and its held-out answers beside those of the rival that it was measured
-    against. One round is in memory at a time, and rows are committed as they come: the same call again makes only what
-    is missing. `show` hears of every chunk, `each` of every entry. Raises ConfigError when the judge fails its
-    canaries, StepError when it stops answering, StoreBusy when another process has it label the same store.
+    `run` is a run's name or id; None means every loop and every evaluation. A judge that compares gets pairs of a
+    policy's answers to each train prompt, and its held-out answers with those of the rival that it was measured
+    against. One round is in memory at a time, and rows are committed as they come, so the same call again makes only
+    what is missing. `show` is called with every chunk, `each` with every entry. Raises ConfigError when the judge fails
+    its canaries, StepError when it stops answering, StoreBusy when another process labels the same store with it.
     """
     if split != "train":
         check_eval_judge(judge)
-    known = DuckStore(store)
-    found = _run_id(known, run)
+    opened_store = DuckStore(store)
+    run_id = _run_id(opened_store, run)
     with opened(judge) as labeller:
-        todo = (duel_units if labeller.compares else units)(known.db, found)
-        lock = lock_run(known.db.path.parent / "labelling" / labeller.name)
+        todo = (duel_units if labeller.compares else units)(opened_store.db, run_id)
+        lock = lock_run(opened_store.db.path.parent / "labelling" / labeller.name)
         try:
-            known.add([[judge_info(judge, labeller)]])
-            check = cache(lambda: refuse_failing(judge, labeller, known))  # once, and only if there is something to do
+            opened_store.add([[judge_info(judge, labeller)]])
+            # once, and only when a judgement is missing
+            check = cache(lambda: refuse_failing(judge, labeller, opened_store))
             labelled = []
             for unit in todo:
                 if split in (unit.split, "all") and round in (unit.round, None):
-                    labelled.append(_label(unit, labeller, known, judge.max_abstain, check, show))
+                    labelled.append(_label(unit, labeller, opened_store, judge.max_abstain, check, show))
                     each(labelled[-1])
             return labelled
         finally:
@@ -93,13 +94,13 @@ def _label(
 
 
 def _round(unit: Unit, policy_id: str, prompts: tuple[str, ...]) -> Round:
-    """The answers of that policy as the store finds them: by run, round, policy and prompts. No weights are needed."""
+    """A round that selects the answers of a policy in the store. No weights are needed."""
     policy = Checkpoint(policy_id, unit.run, "", None, "")
     return Round(unit.run, unit.round, policy, policy, policy, policy, prompts, unit.split)
 
 
 class _Count:
-    """Counts the judgements on their way into the store; calls `check` before the first is asked for."""
+    """A count of the judgements on their way into the store. Calls `check` before the first one is made."""
 
     def __init__(self, what: str, check: Callable[[], None], show: Show) -> None:
         self.what, self.check, self.show = what, check, show
@@ -110,7 +111,7 @@ class _Count:
         if total:
             self.check()
         for chunk in chunks:
-            yield chunk  # comes back when the store has committed it
+            yield chunk  # resumes when the store has committed it
             judgements = [r for r in chunk if isinstance(r, Judgement)]
             self.made += len(judgements)
             self.silent += sum(j.value is None for j in judgements)

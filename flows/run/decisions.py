@@ -1,10 +1,11 @@
-"""Between two rounds: may the run go on, and what did a person decide? Approve, reject, or roll back."""
+"""Between two rounds: whether the run may continue, and what a person decides: approve, reject or roll back."""
 
 from pathlib import Path
 from typing import Literal
 
 from sparring.flows.compose.sql_plugs import broken_by_query
 from sparring.flows.config import Config
+from sparring.flows.run.standing import waits
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.errors import ConfigError, StepError, StoreError
 from sparring.loop.stopping import first_broken
@@ -20,9 +21,9 @@ class Stopped(StepError):
 
 
 def awaited(store: DuckStore, run: str, config: Config) -> str | None:
-    """Why the next round may not start before a person has decided; raises Stopped when the last round broke a rule.
+    """The decision that the next round waits for, or None. Raises Stopped when the last round broke a stop rule.
 
-    What was decided about the last round takes precedence over both.
+    A decision about the last round takes precedence over both.
     """
     last = store.last_round(run) if store.db.path.exists() else None
     if last is None or history.rounds_settled(store.db, run) < last.index:
@@ -38,10 +39,6 @@ def awaited(store: DuckStore, run: str, config: Config) -> str | None:
     return None
 
 
-def waits(run: str, round: int) -> str:
-    return f"round {round} of {run} awaits a decision: spar approve {run}, or spar reject {run}"
-
-
 def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
     bounds = config.stop.model_dump(exclude={"query", "rules"})
     rules = [each.entry for each in config.stop.rules]
@@ -50,24 +47,23 @@ def _broken(store: DuckStore, rnd: Round, config: Config) -> Stop | None:
     )
     if broken is None:
         return None
-    rule, bound, (found, why) = broken
+    rule, bound, (value, why) = broken
     message = (
-        f"round {rnd.index} stopped the run by stop.{rule}: {why}. Go on all the same with: spar approve {rnd.run}; "
+        f"round {rnd.index} stopped the run by stop.{rule}: {why}. Continue anyway with: spar approve {rnd.run}; "
         f"without its update: spar reject {rnd.run}; from an earlier policy: spar rollback {rnd.run} --to ROUND; or "
         f"change stop.{rule} in the config and run it again"
     )
     cause = {"run": rnd.run, "round": rnd.index, "rule": rule, "bound": bound}
-    return Stop(make_id("stop", **cause), rnd.run, rnd.index, rule, found, bound, message)
+    return Stop(make_id("stop", **cause), rnd.run, rnd.index, rule, value, bound, message)
 
 
 def decide(
     store: DuckStore, run: str | None, kind: Kind, *, to: int | None = None, reason: str = "", by: str = ""
 ) -> Decision:
-    """Decide from which policy a run goes on after its last round. Nothing is deleted, new rounds get new numbers.
+    """Decide from which policy a run continues after its last round. Nothing is deleted; new rounds get new numbers.
 
-    approve: from what the gate said. reject: from the policy before the round. rollback: from the policy that round
-    `to` ended with; a round that is under way is given up. Raises ConfigError, StoreError, or StoreBusy while it is
-    played.
+    approve: as the gate said. reject: from the policy before the round. rollback: from the policy that round `to` ended
+    with; a round under way is abandoned. Raises ConfigError, StoreError, or StoreBusy while the run is being played.
     """
     info = store.run(run)
     if info is None or info.kind != "loop":
@@ -76,7 +72,9 @@ def decide(
     try:
         last = store.last_round(info.id)
         if last is None:
-            raise ConfigError(f"{info.id} has played no round yet: nothing to {kind}; play one with: spar resume")
+            raise ConfigError(
+                f"{info.id} has played no round yet, so there is nothing to {kind}; play one with: spar resume"
+            )
         decision = _decision(store, last, kind, _policy(store, last, kind, to), reason, by)
         store.add([[decision]])
     finally:
@@ -94,25 +92,27 @@ def _decision(store: DuckStore, last: Round, kind: Kind, policy: Checkpoint, rea
 def _policy(store: DuckStore, last: Round, kind: Kind, to: int | None) -> Checkpoint:
     if kind == "rollback":
         return _target(store, last, to)
-    found = history.gated(store.db, last.run, last.index)
-    if found is None:
+    policy = history.gated(store.db, last.run, last.index)
+    if policy is None:
         raise ConfigError(
             f"round {last.index} of {last.run} is not finished, so there is nothing to {kind}; finish it: spar resume "
-            f"{last.run}, or give it up: spar rollback {last.run} --to {last.index - 1}"
+            f"{last.run}, or abandon it: spar rollback {last.run} --to {last.index - 1}"
         )
-    return found if kind == "approve" else last.policy
+    return policy if kind == "approve" else last.policy
 
 
 def _target(store: DuckStore, last: Round, to: int | None) -> Checkpoint:
     db, settled = store.db, history.rounds_settled(store.db, last.run)
-    found = None if to is None else history.policy_after(db, last.run, to)
-    if found is None or to is None:
-        raise ConfigError(f"{last.run} has no finished round {to}; give one of 0 to {settled} (0: the initial policy)")
-    if (why := history.removed(db, found.id)) is not None or not Path(found.path).is_dir():
+    policy = None if to is None else history.policy_after(db, last.run, to)
+    if policy is None or to is None:
+        raise ConfigError(f"{last.run} has no finished round {to}; expected 0 (the initial policy) to {settled}")
+    if (why := history.removed(db, policy.id)) is not None or not Path(policy.path).is_dir():
         raise ConfigError(
-            f"the weights of round {to}'s policy {found.id} are not in {found.path} any more "
+            f"the weights of round {to}'s policy {policy.id} are not in {policy.path} any more "
             f"({why or 'no such folder'}); roll back to another round"
         )
     if to == last.index:
-        raise ConfigError(f"round {to} is the last one of {last.run}: its policy is the policy already")
-    return found
+        raise ConfigError(
+            f"round {to} is the last one of {last.run}, so its policy is current; choose an earlier round"
+        )
+    return policy

@@ -1,7 +1,7 @@
-"""Measure any checkpoint against any rival on a config's held-out prompts, as a run of its own beside the loop's.
+"""Measure any checkpoint against any rival on a config's held-out prompts, as a run apart from the loop.
 
-Round 0 measures the rival, round 1 the candidate, by the step with which a loop measures (loop.round.evaluate). Nothing
-it makes is a row of the loop: the run's id stands for both models' weights, the prompts, the sampling and the judge.
+Round 0 measures the rival and round 1 the candidate, with the same step as a loop (loop.round.evaluate). None of the
+rows belong to the loop. The run's id is derived from both models' weights, the prompts, the sampling and the judge.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ KIND: Final = "evaluate"
 
 @dataclass(frozen=True)
 class Measurement:
-    """A candidate and a rival that passed every check that needs no model, and the run that measures them."""
+    """A candidate and a rival that passed all checks without a model, and the run that measures them."""
 
     config: Config
     info: RunInfo
@@ -61,12 +61,12 @@ class Measurement:
 
     @property
     def rounds(self) -> tuple[Round, Round]:
-        """The rival is the policy of both: in round 0 it is measured, in round 1 the candidate meets it."""
+        """The round that measures the rival, and the round that measures the candidate against it."""
         zeroth = round_zero(self.info.id, self.rival)
         return zeroth, replace(zeroth, index=1)
 
-    def found(self) -> list[Evaluation]:
-        """What is known of the rival (round 0) and of the candidate (round 1)."""
+    def results(self) -> list[Evaluation]:
+        """The stored evaluations of the rival (round 0) and of the candidate (round 1)."""
         zeroth, first = self.rounds
         return [e for rnd in (zeroth, replace(first, policy=self.candidate)) for e in self.store.evaluated(rnd)]
 
@@ -79,12 +79,12 @@ def evaluate_checkpoint(
     run: Run = call,
     on_chunk: OnChunk = passthrough,
 ) -> list[Evaluation]:
-    """Every metric of the rival (round 0) and of the candidate (round 1); what the store knows is not made again.
+    """Every metric of the rival (round 0) and of the candidate (round 1); stored rows are not made again.
 
     `checkpoint` and `rival` are ids in the store, model folders or hub ids; by default the current policy of the
-    config's run and its initial policy. `run` calls a step (twice `loop.round.evaluate`), `on_chunk` sees chunks
-    on their way into the store. Raises ConfigError, DataError, StoreError, and StoreBusy where another process
-    measures the same.
+    config's run and its initial policy. `run` calls a step (`loop.round.evaluate`, twice), `on_chunk` sees chunks on
+    their way into the store. Raises ConfigError, DataError, StoreError, and StoreBusy when another process measures
+    the same.
     """
     with prepared(config, checkpoint, rival) as ready:
         return measure(ready, run, on_chunk)
@@ -92,7 +92,7 @@ def evaluate_checkpoint(
 
 @contextmanager
 def prepared(config: Config, checkpoint: str | None = None, rival: str | None = None) -> Iterator[Measurement]:
-    """Check everything that needs no model, and name the run. The judge is closed at the end."""
+    """The measurement after all checks that need no model. The judge is closed at the end."""
     section = config.evaluate.judge or config.judge
     check_eval_judge(section)
     with opened(section) as judge:
@@ -109,7 +109,7 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
     """See `evaluate_checkpoint`."""
     if not ready.done:
         for checkpoint in (ready.rival, ready.candidate):
-            if checkpoint.run != ready.info.id:  # a model from outside was read just now
+            if checkpoint.run != ready.info.id:  # a model from outside the store, which was just read
                 refuse_unusable(ready.store, checkpoint)
         file = error_file(ready.store, ready.info.id)
         with ExitStack() as held:
@@ -118,7 +118,7 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
             held.callback(lock_devices(say=log.warning).release)
             held.enter_context(last_error(file))
             _measure(ready, limited(guard, ready.config.steps, run), beating(on_chunk))
-    return ready.found()
+    return ready.results()
 
 
 def _measure(ready: Measurement, run: Run, on_chunk: OnChunk) -> None:
@@ -133,7 +133,7 @@ def _measure(ready: Measurement, run: Run, on_chunk: OnChunk) -> None:
 
 
 def parts_of(ready: Measurement, sampler: Sampler, on_chunk: OnChunk) -> Parts:
-    """The parts of the loop that measuring takes; nothing is paired or learned."""
+    """The parts of a loop that a measurement needs; nothing is paired or learned."""
     config, judge = ready.config, ready.judge
     return Parts(
         store=ready.store,
@@ -151,18 +151,18 @@ def parts_of(ready: Measurement, sampler: Sampler, on_chunk: OnChunk) -> Parts:
 
 
 def play_measurement(ready: Measurement, parts: Parts, run: Run = call, *, kl: bool = True) -> None:
-    """Measure the rival, then the candidate against it. KL is from the rival; without `kl` there is none."""
+    """Measure the rival, then the candidate against it. KL is measured from the rival, unless `kl` is False."""
     zeroth, first = ready.rounds
     known = judge_info(ready.section, ready.judge)
     parts.store.add([[ready.info, ready.rival, ready.candidate, *ready.held_out, known]])
     run(evaluate, zeroth, ready.rival, parts)
     parts.store.add([[first]])
-    # The step measures KL from the round's initial policy, and leaves out that of a policy from itself.
+    # The step measures KL from the round's initial policy, unless that is the candidate itself.
     run(evaluate, first if kl else replace(first, initial=ready.candidate), ready.candidate, parts)
 
 
 def _family(ready: Measurement) -> Callable[[Checkpoint], str]:
-    """The checkpoints of one loop are a family; a model from outside is its own."""
+    """Names the family of a checkpoint: its loop, or itself when it is from outside the store."""
 
     def family(checkpoint: Checkpoint) -> str:
         made_by = ready.store.run(checkpoint.run)
@@ -179,7 +179,7 @@ def _describe(
     judge: Judge,
     loop: RunInfo | None,
 ) -> RunInfo:
-    """The run that measures; its id is also its name, so that it never takes the name of a loop."""
+    """The run that measures. Its id is also its name, so that it never has the name of a loop."""
     shape: dict[str, Any] = {
         "candidate": _cause(candidate),
         "rival": _cause(rival),
@@ -188,7 +188,9 @@ def _describe(
         "sample": config.sample.model_dump(mode="json", exclude={"n", "extra", "tree"}),
         "evaluate": config.evaluate.model_dump(mode="json", include={"n", "gate", "pass_at"}),
         "judge": judge.name,
-        "score": config.learn.model_dump(mode="json", include={"dtype", "token_budget", "batch_size"}),  # rounds KL
+        "score": config.learn.model_dump(
+            mode="json", include={"dtype", "token_budget", "batch_size"}
+        ),  # they affect KL by rounding
     }
     digest = sha256(shape)
     name = f"{config.name}-{KIND}-{digest[:8]}"
@@ -201,8 +203,8 @@ def _cause(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _owned(checkpoint: Checkpoint, info: RunInfo) -> Checkpoint:
-    """A checkpoint of the store as it is, with its lineage; a model from outside as one of this run."""
+    """A stored checkpoint unchanged, with its lineage; a model from outside as a checkpoint of this run."""
     if checkpoint.run:
         return checkpoint
-    made = make_id("checkpoint", run=info.id, weights=checkpoint.weights_sha256)
-    return replace(checkpoint, id=made, run=info.id)
+    checkpoint_id = make_id("checkpoint", run=info.id, weights=checkpoint.weights_sha256)
+    return replace(checkpoint, id=checkpoint_id, run=info.id)

@@ -1,4 +1,4 @@
-"""Judges outside a loop: measured on labelled pairs, compared with each other, tried with canaries."""
+"""Judges outside a loop: measured on labelled pairs, compared with each other, tested with canaries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +35,14 @@ def read_judge(path: Path) -> JudgeConfig:
     if "kind" in values:
         return parse_model(JudgeConfig, values, str(path))
     if "judge" not in values:
-        raise ConfigError(f"{path} has the keys {', '.join(values)}; wanted `kind:`, or a loop's config with `judge:`")
+        raise ConfigError(
+            f"{path} has the keys {', '.join(values)}; expected `kind:`, or a loop's config with `judge:`"
+        )
     return parse_model(Config, values, str(path)).judge
 
 
 def some_pairs(source: str, limit: int | None, seed: int) -> list[Preference]:
-    """The labelled pairs of a source, or `limit` of them, drawn by a hash of the seed; in the order of the source."""
+    """The labelled pairs of a source in its order, or `limit` of them, drawn by a hash of the seed."""
     pairs = read_preferences(source)
     drawn = {p.id for p in sorted(pairs, key=lambda p: digest([seed, p.id]))[:limit]}
     return [p for p in pairs if p.id in drawn]
@@ -48,7 +50,7 @@ def some_pairs(source: str, limit: int | None, seed: int) -> list[Preference]:
 
 @contextmanager
 def opened(section: JudgeConfig) -> Iterator[Judge]:
-    """The judge of a section, its engine closed at the end where it has one."""
+    """The judge of a section; its engine, if any, is closed at the end."""
     judge = make_judge(section)
     try:
         yield judge
@@ -62,7 +64,7 @@ def close_judge(judge: Judge) -> None:
 
 
 def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None:
-    """Raise ConfigError when a judge that is a model fails its canaries; what it said of them is asked once a store."""
+    """Raise ConfigError when a model as judge fails its canaries. Each store asks a judge for them once."""
     if section.canaries == "skip":
         return
     section, judge = _on_trial(section, judge)
@@ -73,15 +75,15 @@ def refuse_failing(section: JudgeConfig, judge: Judge, store: DuckStore) -> None
     if not report.passed:
         problems = "\n".join(f"  {failure}" for failure in report.failures)
         raise ConfigError(
-            f"judge {judge.name} fails its canaries; a policy would learn to please it and nothing else:\n{problems}\n"
-            "see: spar judge canary CONFIG. Choose a better judge or prompt, or learn from it with judge.canaries: skip"
+            f"judge {judge.name} fails its canaries, so a policy would learn to exploit it:\n{problems}\n"
+            "see: spar judge canary CONFIG. Choose a better judge or prompt, or accept it with judge.canaries: skip"
         )
 
 
 def _on_trial(section: JudgeConfig, judge: Judge) -> tuple[JudgeConfig, Judge]:
-    """Who must pass the canaries: an active judge's oracle, which decides; of a policy that judges itself, the first.
+    """The judge that must pass the canaries: an active judge's oracle, or the initial policy that judges itself.
 
-    Later policies are not tried: another judge measures them.
+    Later policies are not tested, because another judge measures them.
     """
     if isinstance(judge, ActiveJudge):
         return oracle_of(section), judge.oracle
@@ -97,9 +99,9 @@ def bench_judge(
     store: DuckStore | None = None,
     show: Show = unshown,
 ) -> BenchReport:
-    """See judges.bench. With a store, verdicts that are there are not asked again, and new ones are kept as they come.
+    """A judge's report on labelled pairs, see judges.bench. A store keeps verdicts, so that none is asked for twice.
 
-    Answers are stored under the run `bench-` and the name of the source, so all judges see the same rows.
+    Answers are stored under a run named `bench-` and the name of the source, so that all judges share the same rows.
     """
     run = f"bench-{Path(source.partition(':')[0]).stem}"
     with opened(section) as judge:
@@ -111,7 +113,7 @@ def bench_judge(
 def try_canaries(
     section: JudgeConfig, judge: Judge, *, store: DuckStore | None = None, show: Show = unshown
 ) -> CanaryReport:
-    """See judges.canary; a store is used as by `bench_judge`. See `_on_trial` for whom it tries."""
+    """A judge's report on canaries, see judges.canary. A store is used as by `bench_judge`."""
     section, judge = _on_trial(section, judge)
     known, remember = _memory(section, judge, [canary.case for canary in canaries(read_bank())], store, show)
     return run_canaries(judge, known=known, remember=remember)
@@ -120,7 +122,7 @@ def try_canaries(
 def _memory(
     section: JudgeConfig, judge: Judge, cases: Sequence[Case], store: DuckStore | None, show: Show
 ) -> tuple[list[Said], Remember]:
-    """What the store knows of these answers, and a `remember` that adds to it and shows how far the judge is."""
+    """The stored verdicts on these answers, and a `remember` that adds new ones and shows progress."""
     known = _stored(store, judge.name, {c.id for case in cases for c in case.shown}) if store else []
     if store:
         store.add([[judge_info(section, judge)]])
@@ -138,7 +140,7 @@ def _memory(
 
 
 def _stored(store: DuckStore, judge: str, completion_ids: set[str]) -> list[Said]:
-    """A judge's rows about these completions, and the calls that they took."""
+    """A judge's stored judgements of these completions, and the calls that they took."""
     if not store.db.path.exists():
         return []
     judged = store.judged(judge, sorted(completion_ids))

@@ -1,4 +1,4 @@
-"""A temporary Prefect server of our own, on this machine, when none is configured."""
+"""A temporary Prefect server on this machine, for when none is configured."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 from sparring.loop.errors import EnvironmentProblem
 
-# Set before prefect is imported, and only where the user has not set them.
+# Set before prefect is imported, unless the user has set them.
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # an error reaches the person once, from the command line
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the command line prints each error once
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -28,7 +28,7 @@ PATIENCE = 180.0
 
 @contextmanager
 def quiet_server() -> Iterator["Ready"]:
-    """As `api_server`, with Prefect's own talk off unless the user wants it."""
+    """`api_server`, with Prefect's own logging off unless the user has turned it on."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     with api_server() as wait:
@@ -37,9 +37,9 @@ def quiet_server() -> Iterator["Ready"]:
 
 @contextmanager
 def api_server() -> Iterator["Ready"]:
-    """Yields a function that waits until Prefect answers: at PREFECT_API_URL, or a server of our own that dies with us.
+    """Yields a function that waits until Prefect answers, at PREFECT_API_URL or on a server of this process.
 
-    Ours keeps its records in memory: the store is what remembers a run, and two runs never wait for one database.
+    That server keeps its records in memory: the store remembers a run, and two runs never wait for one database.
     """
     if os.environ.get("PREFECT_API_URL"):
         yield Ready(os.environ["PREFECT_API_URL"], None)
@@ -69,7 +69,7 @@ def server_process(port: int, settings: dict[str, str]) -> Iterator["Ready"]:
         env=os.environ | settings,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us; the flow still has something to tell the server
+        start_new_session=True,  # without Ctrl-C, as the flow still reports its end
         preexec_fn=_die_with_parent,
     )
     try:
@@ -84,7 +84,7 @@ def server_process(port: int, settings: dict[str, str]) -> Iterator["Ready"]:
 
 
 class Ready:
-    """Call it to wait for the server."""
+    """A server; call it to wait until it answers."""
 
     def __init__(self, url: str, process: "subprocess.Popen[bytes] | None") -> None:
         self.url, self.process = url, process
@@ -106,7 +106,7 @@ class Ready:
 
 
 def _die_with_parent() -> None:
-    """So that even a SIGKILL of this process leaves no server behind (Linux)."""
+    """Make even a SIGKILL of the parent leave no server behind (Linux)."""
     if sys.platform == "linux":
         import ctypes
 

@@ -1,4 +1,4 @@
-"""Labels mended or made before a reward model learns from them: by name, for the `labels` of its config."""
+"""Ways to correct or make labels before a reward model is trained, by name, for the `labels` of its config."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What labels are mended from: labelled pairs, pairs without labels, and how a reward model is trained."""
+    """The inputs of relabelling: labelled pairs, unlabelled pairs, and how a reward model is trained."""
 
     labelled: Sequence[Preference]
     unlabelled: Sequence[Preference]
@@ -29,7 +29,7 @@ class Source:
 
     @property
     def helper(self) -> "RewardTraining":
-        """As the model itself, on a frozen backbone: many helpers are trained, on features computed once."""
+        """Options of helper models: as the model itself, on a frozen backbone whose features are computed once."""
         return replace(self.options, freeze="backbone", lr=None, sft=0.0, contrastive=0.0, dropout=0.0, meta=0.0)
 
 
@@ -44,13 +44,13 @@ def strength(
     smooth: float = 0.1,
     drop_ambiguous: bool = False,
 ) -> list[Preference]:
-    """Flip, soften and give margins by how far `models` reward models agree with a label (2401.06080)."""
+    """Flip, soften and set margins of labels by how much `models` reward models agree with them (2401.06080)."""
     from sparring.judges.quality import relabel_preferences
     from sparring.judges.reward.folds import out_of_fold
 
     options = replace(source.helper, head="linear", members=models)
     deltas = out_of_fold(source.base, source.labelled, options, folds, source.work, source.progress, cache=source.cache)
-    fits = ~(deltas != deltas).any(0)  # a pair that is too long has no difference; training drops it anyway
+    fits = ~(deltas != deltas).any(0)  # NaN: the pair is too long, and training drops it too
     kept = [p for p, fit in zip(source.labelled, fits, strict=True) if fit]
     shares: dict[str, Any] = {"wrong": wrong, "ambiguous": ambiguous, "smooth": smooth}
     return relabel_preferences(kept, deltas[:, fits], variant, drop_ambiguous=drop_ambiguous, **shares)  # type: ignore[arg-type]
@@ -59,15 +59,15 @@ def strength(
 def self_evolved(
     source: Source, *, lo: float = 0.45, hi: float = 0.55, gap: float = 0.3, rounds: int = 3, validation: float = 0.2
 ) -> list[Preference]:
-    """Add unlabelled pairs that a model trained so far is sure of, round by round (SER, 2411.00418).
+    """Add unlabelled pairs that the current model is confident about, round by round (SER, 2411.00418).
 
-    Stops when the accuracy on a `validation` share of the labelled prompts, which no round learns from, gains no more.
+    Stops when accuracy no longer improves on a `validation` share of the labelled prompts, which no round trains on.
     """
     from sparring.judges.quality import answer_probabilities, best_round, evolve, fit_temperature
     from sparring.judges.reward.folds import answer_scores
     from sparring.judges.reward.train import create, forget, train
 
-    _wanted(source, "self_evolved")
+    _need_unlabelled(source, "self_evolved")
     seed, check = split_by_prompt(source.labelled, validation, derive_seed("validation", source.options.seed))
     added: list[Preference] = []
     history: list[tuple[float, list[Preference]]] = []
@@ -75,25 +75,25 @@ def self_evolved(
     for number in range(rounds + 1):
         model, state = create(source.base, source.helper), source.work / f"evolve-{number}.safetensors"
         train(model, [*seed, *added], source.helper, state, source.progress, cache=source.cache)
-        told = answer_scores(model, check, source.cache)[0]
-        history.append((_accuracy(told, check), list(added)))
+        scores = answer_scores(model, check, source.cache)[0]
+        history.append((_accuracy(scores, check), list(added)))
         forget(state)
         if number == rounds or not left or best_round([a for a, _ in history]) is not None:
             break
-        temperature = fit_temperature(told[:, 0] - told[:, 1], [p.p_a for p in check])
-        centre = float(told[told == told].mean())
+        temperature = fit_temperature(scores[:, 0] - scores[:, 1], [p.p_a for p in check])
+        centre = float(scores[scores == scores].mean())
         p = answer_probabilities(answer_scores(model, left, source.cache)[0], temperature, centre)
         sure, left = evolve(left, p, lo, hi, gap)
         added = [*added, *sure]
-    _, _, best = max((a, i, pairs) for i, (a, pairs) in enumerate(history))  # of equals the one with more pairs
+    _, _, best = max((a, i, pairs) for i, (a, pairs) in enumerate(history))  # on a tie, the one with more pairs
     return [*source.labelled, *best]
 
 
 def weak(source: Source) -> list[Preference]:
-    """Add unlabelled pairs with soft labels of labelling functions, trusted as the labelled pairs say (2410.20869)."""
+    """Add unlabelled pairs with soft labels of labelling functions, weighted by the labelled pairs (2410.20869)."""
     from sparring.judges.weak import weak_labels
 
-    _wanted(source, "weak")
+    _need_unlabelled(source, "weak")
     return [*source.labelled, *weak_labels(source.labelled, source.unlabelled)]
 
 
@@ -102,20 +102,20 @@ LABELS: dict[str, Callable[..., list[Preference]]] = {"strength": strength, "sel
 
 def check_labelling(kind: str, options: dict[str, Any]) -> None:
     if kind not in LABELS:
-        raise ConfigError(f"there are no labels {kind!r}{nearest(kind, LABELS)}; choose one of {', '.join(LABELS)}")
+        raise ConfigError(f"there is no labelling {kind!r}{nearest(kind, LABELS)}; choose one of {', '.join(LABELS)}")
     check_options("labels", kind, LABELS[kind], options, skip=1)
 
 
-def _wanted(source: Source, kind: str) -> None:
+def _need_unlabelled(source: Source, kind: str) -> None:
     if not source.unlabelled:
-        raise DataError(f"labels {kind} has no pairs to label; give some in pairs.unlabelled")
+        raise DataError(f"labels {kind} has no pairs to label; name some in pairs.unlabelled")
 
 
-def _accuracy(told: Any, check: Sequence[Preference]) -> float:
-    """Of the pairs that fit and have a winner."""
+def _accuracy(scores: Any, check: Sequence[Preference]) -> float:
+    """Accuracy on the pairs that fit the context and have a winner."""
     from sparring.judges.measure import accuracy
 
-    found = accuracy(told[:, 0] - told[:, 1], [p.p_a for p in check], [p.prompt for p in check]).share
-    if found is None:
+    share = accuracy(scores[:, 0] - scores[:, 1], [p.p_a for p in check], [p.prompt for p in check]).share
+    if share is None:
         raise DataError("no labelled pair is left to validate on; give more labelled pairs, or raise labels.validation")
-    return found.value
+    return share.value

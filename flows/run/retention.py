@@ -13,13 +13,13 @@ from sparring.store.store import DuckStore
 
 
 def prune(store: DuckStore, run: str, config: Config) -> int:
-    """Remove the files of checkpoints that are not kept; rows and hashes stay. Returns how many it removed now."""
+    """Remove the files of checkpoints that are not kept; rows and hashes stay. Returns how many were removed."""
     keep = config.keep.checkpoints
     return 0 if keep is None else len(_remove(store, run, removable(store, run, keep), f"keep.checkpoints = {keep}"))
 
 
 def prune_by_hand(store: DuckStore, run: str, keep: int) -> list[Path]:
-    """The same for a run that is not being played, with any `keep`. Returns the folders. Raises StoreBusy."""
+    """Like `prune` for a run that is not being played, with any `keep`. Returns the folders. Raises StoreBusy."""
     folder = store.db.path.parent / "runs" / run
     if not folder.is_dir():
         return []
@@ -31,11 +31,11 @@ def prune_by_hand(store: DuckStore, run: str, keep: int) -> list[Path]:
 
 
 def removable(store: DuckStore, run: str, keep: int) -> list[Checkpoint]:
-    """Checkpoints whose files a run does not need and no other run names: one may have begun from them."""
+    """Checkpoints whose files a run does not need, and that no other run names, which may have started from them."""
     folder = store.db.path.parent / "runs" / run
     with store.db.read() as con:
-        found = rows(con, "SELECT DISTINCT path FROM checkpoints WHERE run_id <> ?", [run])
-    elsewhere = {row["path"] for row in found}
+        paths = rows(con, "SELECT DISTINCT path FROM checkpoints WHERE run_id <> ?", [run])
+    elsewhere = {row["path"] for row in paths}
     gone = history.unneeded(store.db, run, keep)
     return [k for k in gone if Path(k.path).parent == folder and k.path not in elsewhere]
 
@@ -46,7 +46,7 @@ def size_of(folder: Path) -> int:
 
 
 def _remove(store: DuckStore, run: str, gone: Sequence[Checkpoint], why: str) -> list[Path]:
-    """The store hears of it first: what a kill leaves on disk is removed the next time."""
+    """Remove files after the store records it, so that files left by a kill are removed the next time."""
     store.add([[Removal(k.id, run, why) for k in gone]])
     present = [Path(k.path) for k in gone if Path(k.path).is_dir()]
     for path in present:

@@ -1,4 +1,4 @@
-"""Train a reward model: from pairs in files or in the store to a checkpoint with lineage, as a policy has."""
+"""Train a reward model from pairs in files or in the store; it is a checkpoint with lineage, like a policy."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ KIND: Final = "reward"
 
 @dataclass(frozen=True)
 class Labelled:
-    """A labelled pair, and the id of the pair in the store where it came from there."""
+    """A labelled pair, with its id when it comes from the store."""
 
     preference: Preference
     pair_id: str | None = None
@@ -76,7 +76,7 @@ def prepare_reward(config: RewardConfig) -> PreparedReward:
     store = DuckStore(config.store)
     options = RewardTraining(**config.train, seed=config.seed) if "seed" not in config.train else None
     if options is None:
-        raise ConfigError("train.seed is set; wanted seed beside train, which seeds everything")
+        raise ConfigError("train.seed is set; expected `seed` beside `train`, which seeds everything")
     if config.labels is not None:
         check_labelling(config.labels.kind, config.labels.options)
     train, held_out = _pairs(config, store)
@@ -97,32 +97,32 @@ def prepare_reward(config: RewardConfig) -> PreparedReward:
 
 def _pairs(config: RewardConfig, store: DuckStore) -> tuple[list[Labelled], list[Preference]]:
     pairs = config.pairs
-    given = _of_run(store, pairs.run) if pairs.run else [Labelled(p) for p in read_preferences(str(pairs.train))]
+    labelled = _of_run(store, pairs.run) if pairs.run else [Labelled(p) for p in read_preferences(str(pairs.train))]
     if pairs.eval:
         held_out = read_preferences(pairs.eval)
         seen = {p.prompt for p in held_out}
-        kept = [x for x in given if x.preference.prompt not in seen]
-        if len(kept) < len(given):
+        kept = [x for x in labelled if x.preference.prompt not in seen]
+        if len(kept) < len(labelled):
             raise DataError(
-                f"{len(given) - len(kept)} training pairs have a prompt that is among the held-out ones; remove them "
-                "from pairs.train, or leave pairs.eval out: then prompts are split"
+                f"{len(labelled) - len(kept)} training pairs have a held-out prompt; remove them from pairs.train, or "
+                "leave pairs.eval out so that prompts are split"
             )
-        return [_flipped(x, pairs.flip, config.seed) for x in given], held_out
-    _, held_out = split_by_prompt([x.preference for x in given], pairs.held_out, config.seed)
+        return [_flipped(x, pairs.flip, config.seed) for x in labelled], held_out
+    _, held_out = split_by_prompt([x.preference for x in labelled], pairs.held_out, config.seed)
     seen = {p.prompt for p in held_out}
-    kept = [x for x in given if x.preference.prompt not in seen]
+    kept = [x for x in labelled if x.preference.prompt not in seen]
     return [_flipped(x, pairs.flip, config.seed) for x in kept], held_out
 
 
 def _unlabelled(config: RewardConfig, held_out: Sequence[Preference]) -> list[Preference]:
-    """Pairs whose labels nobody reads, without the prompts that are held out."""
+    """Pairs whose labels are ignored, without those of held-out prompts."""
     seen = {p.prompt for p in held_out}
     source = config.pairs.unlabelled
     return [p for p in read_preferences(source) if p.prompt not in seen] if source else []
 
 
 def _flipped(x: Labelled, share: float, seed: int) -> Labelled:
-    """Label noise on purpose, for about `share` of the pairs, always the same ones."""
+    """The pair with its label flipped, for about `share` of the pairs: deliberate, reproducible noise."""
     p = x.preference
     if int(digest(["flip", seed, p.id], 4), 16) / 2**32 >= share:
         return x
@@ -133,24 +133,24 @@ def _of_run(store: DuckStore, name: str) -> list[Labelled]:
     info = store.run(name)
     if info is None:
         raise StoreError(f"{store.db.path} has no run {name!r}; see: spar sql 'SELECT run_id FROM runs'")
-    found = []
+    labelled = []
     for row in store.labelled(info.id).to_pylist():
         messages, p = json.loads(row["messages"]), row["p_chosen"]
         fields = {"margin": row["margin"], "weight": row["weight"]}
-        # Which of the two is `a` must not tell which is better: the pair's id decides.
+        # The order must not reveal which answer is better, so the pair's id decides it.
         if int(row["pair_id"][-1], 16) % 2:
             preference = Preference.make(messages, row["chosen"], row["rejected"], p, **fields)
         else:
             preference = Preference.make(messages, row["rejected"], row["chosen"], 1 - p, **fields)
-        found.append(Labelled(preference, row["pair_id"]))
-    return found
+        labelled.append(Labelled(preference, row["pair_id"]))
+    return labelled
 
 
 Progress = Callable[[str, int, int, float | None], None]
 
 
 def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, total, loss: None) -> Checkpoint:
-    """Train, measure on held-out pairs and store; goes on where it was stopped, changes nothing when it is done."""
+    """Train, measure on held-out pairs and store. Resumes where it stopped; does nothing when it is done."""
     done = ready.store.checkpoint_of(ready.info.id)
     if done is not None:
         return done
@@ -174,7 +174,7 @@ def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:
     before = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(base), None, weights)
     store.add([[info, before]])
     store.add(_imported(info, ready.held_out, "eval", "labelled"))
-    work = ready.folder / "training"  # what a killed training goes on from, and the features of a frozen backbone
+    work = ready.folder / "training"  # training state to resume from, and features of a frozen backbone
     cache = work / "features"
     learned = _mended(ready, base, work, progress)
     store.add(_imported(info, [x.preference for x in learned if x.pair_id is None], "train", _builder(ready.config)))
@@ -197,16 +197,16 @@ def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:
 
 
 def _mended(ready: PreparedReward, base: Path, work: Path, progress: Progress) -> list[Labelled]:
-    """The pairs to learn from; one that keeps label, margin and weight keeps its pair in the store."""
+    """The pairs to train on, relabelled. A pair whose label, margin and weight stay keeps its id in the store."""
     from sparring.flows.run.relabel import LABELS, Source
 
     labels = ready.config.labels
     if labels is None:
         return ready.train
-    given = [x.preference for x in ready.train]
-    source = Source(given, ready.unlabelled, base, ready.options, work, work / "features", progress)
-    known = {_key(x.preference): x.pair_id for x in ready.train}
-    return [Labelled(p, known.get(_key(p))) for p in LABELS[labels.kind](source, **labels.options)]
+    preferences = [x.preference for x in ready.train]
+    source = Source(preferences, ready.unlabelled, base, ready.options, work, work / "features", progress)
+    pair_ids = {_key(x.preference): x.pair_id for x in ready.train}
+    return [Labelled(p, pair_ids.get(_key(p))) for p in LABELS[labels.kind](source, **labels.options)]
 
 
 def _key(p: Preference) -> tuple[str, float, float]:
@@ -227,19 +227,19 @@ def _evaluations(before: Checkpoint, after: Checkpoint, report: Mapping[str, Map
     return [
         Evaluation(
             make_id("evaluation", run=after.run, round=1, candidate=after.id, metric=metric),
-            after.run, 1, after.id, before.id, metric, found["value"], found["low"], found["high"], found["n"],
+            after.run, 1, after.id, before.id, metric, result["value"], result["low"], result["high"], result["n"],
         )
-        for metric, found in report.items()
+        for metric, result in report.items()
     ]  # fmt: skip
 
 
 def _builder(config: RewardConfig) -> str:
-    """What the store says a pair was made by."""
+    """The name that the store gives to the maker of a pair."""
     return config.labels.kind if config.labels else "labelled"
 
 
 def _imported(info: RunInfo, preferences: Sequence[Preference], split: Split, builder: str) -> Iterator[list[Record]]:
-    """The pairs of a file as rows: a prompt, two answers of nobody's policy, and the pair."""
+    """The pairs of a file as rows: a prompt, two answers without a policy, and the pair."""
     rows = iter(preferences)
     while chunk := list(islice(rows, CHUNK)):
         records: dict[str, Record] = {}
@@ -258,7 +258,7 @@ def _records(info: RunInfo, p: Preference, split: Split, builder: str) -> Iterat
             completion_id, info.id, 0, prompt.id, "", 0, "dataset", text, (), (), "stop", 1.0, 1.0, 0
         )  # fmt: skip
     chosen, rejected = ids if p.p_a >= 0.5 else ids[::-1]
-    if chosen != rejected:  # two equal answers are no pair: the training counts and drops them
+    if chosen != rejected:  # two equal answers are not a pair; training counts and drops them
         p_chosen = max(p.p_a, 1 - p.p_a)
         yield Pair(
             _pair_id(info, p), info.id, 0, prompt.id, chosen, rejected, p_chosen, p.margin, p.weight, builder
@@ -273,7 +273,7 @@ def reward_flow(
     make: Callable[[RewardConfig], PreparedReward] = prepare_reward,
     progress: Progress = lambda what, done, total, loss: None,
 ) -> Any:
-    """The flow object: one task, which remembers in the store and in its own state folder."""
+    """The Prefect flow of a reward model: one task, whose memory is the store and its state folder."""
     from prefect import flow, task
     from prefect.cache_policies import NO_CACHE
 

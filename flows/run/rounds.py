@@ -1,4 +1,4 @@
-"""Play rounds as an operator wants them: each step within its limits, stopped by rules, waiting for people, tidy."""
+"""Play rounds under operation: steps with limits, stop rules, decisions by people, pruned checkpoints."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,16 +23,16 @@ from sparring.store.store import DuckStore
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """Where playing ended: the round that would be next, and what it waits for, if it does."""
+    """Where playing ended: the next round, and what it waits for, if anything."""
 
     next: Round
     waiting: str | None = None
 
 
 def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], None] = lambda rnd: None) -> RunOutcome:
-    """Play up to round `until` whatever the store does not have; `run` calls a step, `each` hears of every round's end.
+    """Play up to round `until` what the store does not have. `run` calls a step, `each` is called after every round.
 
-    Raises Stopped when a rule of the config is broken. An error stays in the run's folder until the next success.
+    Raises Stopped when a stop rule is broken. An error stays in the run's folder until the next success.
     """
     file = error_file(loop.store, loop.info.id)
     folder = file.parent / "trackers"
@@ -43,12 +43,12 @@ def operate(loop: Loop, until: int, run: Run = call, each: Callable[[Round], Non
 
 
 def published(store: DuckStore, run: Run) -> Run:
-    """A `run` for loop.round.play after each step of which the read copy of the store is brought up to date."""
+    """A `run` for loop.round.play that updates the store's read copy after each step."""
 
     def after(step: Run, *args: Any) -> Any:
-        found = run(step, *args)
+        result = run(step, *args)
         publish(store.db)
-        return found
+        return result
 
     return after
 
@@ -57,7 +57,7 @@ def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], track
     rnd = loop.start
     while rnd.index <= until:
         decided = history.decision(loop.store.db, rnd.run, rnd.index)
-        if decided is not None:  # the round is over, also where it was given up half-way
+        if decided is not None:  # the round is over, even if it was abandoned
             rnd = following(rnd, _chosen(loop.store, decided), loop.parts)
             continue
         rnd = play(rnd, loop.parts, run)
@@ -70,25 +70,27 @@ def _play(loop: Loop, until: int, run: Run, each: Callable[[Round], None], track
 
 
 def _chosen(store: DuckStore, decision: Decision) -> Checkpoint:
-    found = history.checkpoint(store.db, decision.policy_id)
-    if found is None:
-        raise StoreError(f"{decision.id} goes on from {decision.policy_id}, which {store.db.path} lacks; decide anew")
-    return found
+    checkpoint = history.checkpoint(store.db, decision.policy_id)
+    if checkpoint is None:
+        raise StoreError(
+            f"{decision.id} continues from {decision.policy_id}, which {store.db.path} does not have; decide again"
+        )
+    return checkpoint
 
 
 def rounds_done(store: DuckStore, run: str) -> int:
-    """How many rounds of a run are over; measuring the initial policy is not one."""
+    """The number of finished rounds of a run; round 0 does not count."""
     return max(0, history.rounds_settled(store.db, run))
 
 
 def error_file(store: DuckStore, run: str) -> Path:
-    """Where the last error of a run is kept, for `spar status`."""
+    """The file with the last error of a run, which `spar status` shows."""
     return store.db.path.parent / "runs" / run / "error.txt"
 
 
 @contextmanager
 def last_error(file: Path) -> Iterator[None]:
-    """Keep what ends this block, until a later one ends well."""
+    """Write the error that ends this block to a file; a later block without one removes it."""
     try:
         yield
     except BaseException as error:

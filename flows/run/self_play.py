@@ -1,4 +1,4 @@
-"""The loop as a Prefect flow. Take the decorators away and it still runs: see `flows.run.rounds`."""
+"""The loop as a Prefect flow. Without Prefect, the same rounds run by `flows.run.rounds`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -12,14 +12,14 @@ from sparring.loop.types import Record, Round
 
 
 def as_task(steps: Steps, step: Run, *args: Any, inside: Run = call) -> Any:
-    """Call a step as a Prefect task. The store remembers what is done: a second memory in Prefect could disagree.
+    """Call a step as a Prefect task. Prefect caches nothing, because the store remembers what is done.
 
-    A step that failed is run again from what the store has; errors that a person must act on are not retried.
+    A failed step is retried from what the store has. Errors that a person must act on are not retried.
     """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
-    def closed() -> Any:  # no parameters: Prefect would walk through them, and they hold the engine
+    def closed() -> Any:  # without parameters, which Prefect would inspect: they hold the engine
         return inside(step, *args)
 
     retries = getattr(steps, step.__name__).retries
@@ -37,7 +37,7 @@ def as_task(steps: Steps, step: Run, *args: Any, inside: Run = call) -> Any:
 def play_as_tasks(
     loop: Loop, until: int, each: Callable[[Round], None] = lambda rnd: None, inside: Run = call
 ) -> RunOutcome:
-    """Within a flow: play up to round `until`, each step a task of the flow."""
+    """Play up to round `until` within a flow; each step is a task of the flow."""
 
     def run(step: Run, *args: Any) -> Any:
         return as_task(loop.config.steps, step, *args, inside=inside)
@@ -57,7 +57,7 @@ def self_play_flow(
     each: Callable[[Round], None] = lambda rnd: None,
     inside: Run = call,
 ) -> Any:
-    """The flow of `spar run`. `make` makes the parts, `inside` calls a step in its task: both let a display watch."""
+    """The flow of `spar run`. `make` makes the loop, and `inside` calls a step within its task."""
     from prefect import flow
 
     @flow(name="self-play", persist_result=False)
@@ -72,7 +72,7 @@ def self_play_flow(
 
 
 class Display(Protocol):
-    """What shows a person how far a run is."""
+    """The protocol of a progress display."""
 
     def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]: ...
     def learning(self, done: int, total: int, loss: float) -> None: ...
@@ -106,7 +106,7 @@ def run_bare(ready: Prepared, display: Display) -> RunOutcome:
 
 
 def run_as_flow(ready: Prepared, display: Display) -> RunOutcome:
-    """Play the config's rounds as the flow `self-play`; the server starts while the engine loads."""
+    """Play the config's rounds as the flow `self-play`. Prefect's server starts while the engine loads."""
     with quiet_server() as wait:
         loop = build(ready, on_chunk=display.on_chunk, progress=display.learning)
         loop.warm()

@@ -1,7 +1,7 @@
-"""Rounds on their way to the trackers that people know, TensorBoard, W&B and trackio, by accelerate's classes.
+"""Rounds logged to TensorBoard, W&B and trackio, by accelerate's classes.
 
-The store is what remembers a run; a tracker shows it. What is logged is read from the store after a round is done, so a
-run that is resumed logs what it has not logged yet, and nothing twice.
+The values are read from the store after each round, so a resumed run logs what it has not logged yet, and nothing
+twice.
 """
 
 import json
@@ -19,24 +19,24 @@ from sparring.loop.options import nearest
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 
-PROJECT = "sparring"  # all runs in one project, so that they can be laid over each other
+PROJECT = "sparring"  # one project for all runs, so that they can be compared
 LOGGED = "logged.json"
 Values = dict[str, bool | float | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is logged at one step: the number of optimizer steps since the run began."""
+    """The values to log at one step, which counts optimizer steps since the run began."""
 
     step: int
     values: Mapping[str, float]
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ConfigError for a name that nobody knows, EnvironmentProblem for a package that is not installed."""
+    """Raises ConfigError for an unknown tracker, EnvironmentProblem for a package that is not installed."""
     for name in names:
         if name not in MAKERS:
-            raise ConfigError(f"there is no tracker {name!r}{nearest(name, MAKERS)}; choose of {', '.join(MAKERS)}")
+            raise ConfigError(f"there is no tracker {name!r}{nearest(name, MAKERS)}; choose one of {', '.join(MAKERS)}")
         try:
             version(name)
         except PackageNotFoundError as error:
@@ -44,9 +44,9 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The trackers of one run. Their files go to `folder`, but for trackio's, which has a place of its own.
+    """The trackers of one run. Their files go to `folder`, except trackio's, which go to trackio's own folder.
 
-    `config` is logged too. Raises as `check_trackers`.
+    `config` is logged too. Raises what `check_trackers` raises.
     """
 
     def __init__(self, names: Sequence[str], run_id: str, folder: Path, config: Mapping[str, Any]) -> None:
@@ -56,13 +56,13 @@ class Trackers:
         self._open: dict[str, Any] = {}
 
     def log_round(self, store: DuckStore, run_id: str, round: int) -> None:
-        """Log what was learned and measured in this round, and in earlier ones that were not logged yet."""
+        """Log the training and evaluation metrics of this round, and of earlier rounds that are not logged yet."""
         for name in self.names:
             last = self._logged().get(name, -1)
             if last >= round:
                 continue
             points = list(read_points(store, run_id, last + 1, round))
-            with redirect_stdout(StringIO()):  # trackers talk, and stdout is for data
+            with redirect_stdout(StringIO()):  # trackers print, and stdout is for data
                 self._log(name, points, first=last < 0)
             self._remember(name, round)
 
@@ -77,21 +77,21 @@ class Trackers:
             self._open[name] = MAKERS[name](self.run_id, self.folder, points[0].step, self.config)
             self._open[name].start()
         tracker = self._open[name]
-        if first and name == "tensorboard":  # accelerate's way would show two empty runs beside this one
+        if first and name == "tensorboard":  # accelerate's own method would add two empty runs
             text = "".join(f"    {key}: {value}\n" for key, value in self.config.items())
             tracker.log({"config": text}, step=points[0].step)
-        known = _last_step(name, self.run_id)
+        last_step = _last_step(name, self.run_id)
         for point in points:
-            if point.step > known:
+            if point.step > last_step:
                 tracker.log(dict(point.values), step=point.step)
-        if name != "wandb":  # it streams to its file, and would begin another; the others are on disk when finished
+        if name != "wandb":  # wandb streams to one file; the others write to disk when they finish
             self._open.pop(name).finish()
 
     def _logged(self) -> dict[str, int]:
-        """The last round that each tracker has."""
+        """The last logged round of each tracker."""
         file = self.folder / LOGGED
-        found: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-        return found
+        rounds: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        return rounds
 
     def _remember(self, name: str, round: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Trackers:
 
 
 def read_points(store: DuckStore, run_id: str, first: int, last: int) -> Iterator[Point]:
-    """The points of rounds first..last, in order: one a step, the round's evaluations with its last step."""
+    """The points of rounds first..last in order: one per step; evaluations are at the last step of their round."""
     with store.db.read() as con:
         steps = rows(
             con,
@@ -133,14 +133,14 @@ def _learned(metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"learn/{name}": value for name, value in metrics.items()}
 
 
-def _evaluated(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Each metric, and the ends of its 95 % interval where it has one."""
+def _evaluated(rows_of_round: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each metric, and the bounds of its 95 % interval if it has one."""
     ends = (("", "value"), ("_low", "low"), ("_high", "high"))
-    return {f"evaluate/{e['metric']}{end}": e[key] for e in found for end, key in ends if e[key] is not None}
+    return {f"evaluate/{e['metric']}{end}": e[key] for e in rows_of_round for end, key in ends if e[key] is not None}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
-    """Nested keys with dots, and values of the types that every tracker takes."""
+    """Nested keys joined by dots, with values of types that every tracker accepts."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -149,13 +149,13 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bo
 
 
 def _last_step(name: str, run_id: str) -> int:
-    """The last step that is there already, when a kill came between logging a round and remembering it."""
+    """The last step that the tracker has; a kill may have come between logging a round and recording that."""
     if name != "trackio":
-        return -1  # TensorBoard hides it (purge_step); what W&B logs twice is one step when it is synced
+        return -1  # TensorBoard hides repeated steps (purge_step), and W&B merges them when it syncs
     from trackio.sqlite_storage import SQLiteStorage
 
-    found = SQLiteStorage.get_max_step_for_run(PROJECT, run_id)
-    return -1 if found is None else int(found)
+    step = SQLiteStorage.get_max_step_for_run(PROJECT, run_id)
+    return -1 if step is None else int(step)
 
 
 def _tensorboard(run_id: str, folder: Path, step: int, config: Values) -> Any:
@@ -182,7 +182,7 @@ def _trackio(run_id: str, folder: Path, step: int, config: Values) -> Any:
 
     quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
     tracker = TrackioTracker(PROJECT, name=run_id, resume="allow", config=config, **quiet)
-    tracker.finish = trackio.finish  # which also forgets the run: accelerate's leaves it to be ended again at exit
+    tracker.finish = trackio.finish  # it also forgets the run, which accelerate's method would end again at exit
     return tracker
 
 

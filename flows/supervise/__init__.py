@@ -1,1 +1,1 @@
-"""Limits that end a step, locks that keep two processes apart, and a companion that cleans up after a dead run."""
+"""Limits that end a step, locks between processes, and a companion process that cleans up after a dead run."""

@@ -1,9 +1,9 @@
-"""When a step has taken too long, and what a person is told of it. No process, no clock: time is given."""
+"""When a step has taken too long, and the message about it. Pure: the time is an argument."""
 
 import time
 from dataclasses import dataclass
 
-RESUME = "what it had stored is kept; go on with: spar resume"
+RESUME = "what was stored is kept; resume with: spar resume"
 
 
 @dataclass
@@ -14,8 +14,8 @@ class Limit:
     what: str
     timeout: float | None
     stall: float | None
-    slack: float  # seconds for which the run may hold a beat back
-    heard: bool  # whether a SIGALRM reaches the code within this limit
+    slack: float  # seconds for which the run may delay a beat
+    heard: bool  # whether SIGALRM reaches the code within this limit
     started: float
     beaten: float
     passed: float | None = None
@@ -23,7 +23,7 @@ class Limit:
     text: str = ""
 
     def passes(self) -> tuple[float, str]:
-        """When it passes unless something happens, and what to say then."""
+        """When the limit passes unless a beat comes, and the message for that."""
         over = float("inf") if self.timeout is None else self.started + self.timeout
         stalled = float("inf") if self.stall is None else self.beaten + self.stall + self.slack
         if over <= stalled:
@@ -38,7 +38,7 @@ class Limit:
 
 
 class Clock:
-    """Seconds in which the watched process could run: those that a person or a debugger stopped it do not count."""
+    """Seconds in which the watched process could run, without those for which it was stopped (Ctrl-Z, a debugger)."""
 
     def __init__(self) -> None:
         self._ticked, self._stopped = time.monotonic(), 0.0

@@ -1,11 +1,10 @@
-"""The companion of a run's process: keeps the clock of its steps, and ends what it leaves behind. See guard.py.
+"""The companion of a run's process: it times the steps, and ends the processes that a run leaves behind. See guard.py.
 
-It is a process of its own because a thread cannot end a hang in native code that holds the interpreter, nor outlive a
-SIGKILL. Standard library and psutil only, so that it starts in a tenth of a second.
+It is a separate process because a thread cannot end a hang in native code that holds the interpreter, and does not
+survive a SIGKILL. It uses only the standard library and psutil, so it starts in a tenth of a second.
 
-Its settings are in its environment. On stdin it hears lines of JSON, `["enter", {...}]`, `["beat"]`, `["leave"]` and at
-last `["bye"]`.
-Before each SIGALRM it writes to stdout which limit has passed, and what to say of it: `[number, text]`.
+Its settings are in its environment. On stdin it reads lines of JSON: `["enter", {...}]`, `["beat"]`, `["leave"]` and
+finally `["bye"]`. Before each SIGALRM it writes the limit that has passed and its message to stdout: `[number, text]`.
 """
 
 import contextlib
@@ -27,33 +26,33 @@ from sparring.flows.supervise.processes import GUARD, children, end, is_living, 
 
 TICK = 1.0  # seconds between looks at the run's process
 SNAPSHOT = 2.0  # seconds between looks at its children
-ALARMS = 3  # within the grace: an exception raised in a callback may be lost
+ALARMS = 3  # within the grace period, because an exception raised in a callback may be lost
 
 
 class Lines:
-    """Lines of JSON from a pipe, as they come."""
+    """Lines of JSON from a pipe."""
 
     def __init__(self, fd: int) -> None:
         self._fd, self._rest, self._open = fd, b"", True
 
     def read(self, seconds: float) -> Iterator[Any]:
-        """Those that are there, or that come within `seconds`."""
+        """Lines that are available, or that come within `seconds`."""
         if not self._open:
-            time.sleep(min(seconds, TICK / 10))  # the process that wrote is about to be gone
+            time.sleep(min(seconds, TICK / 10))  # the writing process is about to end
         elif select.select([self._fd], [], [], seconds)[0]:
-            said = os.read(self._fd, 1 << 16)
-            self._open = bool(said)
-            *lines, self._rest = (self._rest + said).split(b"\n")
+            data = os.read(self._fd, 1 << 16)
+            self._open = bool(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
             yield from map(json.loads, lines)
 
 
 class Family:
-    """The run's process and what it started."""
+    """The run's process and the processes that it started."""
 
     def __init__(self, mark: str) -> None:
         self.mark, self.owner = mark, owner_of(mark)
         self.born = psutil.Process().create_time()
-        self.known: set[psutil.Process] = set()  # children, while the owner could still be asked
+        self.known: set[psutil.Process] = set()  # children, listed while the owner was alive
         self.looked = 0.0
 
     def alive(self) -> bool:
@@ -67,13 +66,13 @@ class Family:
             send(self.owner, signal.SIGALRM)
 
     def look(self) -> None:
-        """Remember the children, now and then: once the owner is gone, a fork without a mark is anyone's."""
+        """List the children from time to time: once the owner is gone, a fork without a mark cannot be found."""
         if time.monotonic() > self.looked + SNAPSHOT:
             self._list()
 
     def kill_owner(self) -> None:
         if self.owner is not None:
-            send(self.owner, signal.SIGSTOP)  # so that it starts nothing while its children are listed
+            send(self.owner, signal.SIGSTOP)  # it starts nothing while its children are listed
             self._list()
             send(self.owner, signal.SIGKILL)
 
@@ -82,23 +81,23 @@ class Family:
         end(lambda: [*filter(is_living, (self.known | {*marked(self.mark)}) - {self.owner})])
 
     def _list(self) -> None:
-        found = children(self.owner) if self.owner is not None else []
-        self.known = {*filter(is_living, self.known), *(p for p in found if p.create_time() >= self.born)}
+        processes = children(self.owner) if self.owner is not None else []
+        self.known = {*filter(is_living, self.known), *(p for p in processes if p.create_time() >= self.born)}
         self.looked = time.monotonic()
 
 
 class Companion:
-    """Watches a run's process until that says goodbye, is gone, or is to be killed. Times are those of its `clock`."""
+    """Watches a run's process until it says goodbye, ends, or must be killed. Times are those of `clock`."""
 
     def __init__(self, family: Family, grace: float, lines: Lines) -> None:
         self.family, self.grace, self.lines = family, grace, lines
         self.clock = Clock()
         self.limit: Limit | None = None
-        self.ended: Limit | None = None  # the limit that ended the run, which now must say goodbye
+        self.ended: Limit | None = None  # the passed limit of a run that must now say goodbye
         self.said_bye = False
 
     def watch(self) -> str | None:
-        """Returns what to say when the process is to be killed."""
+        """Watch; returns the reason when the process must be killed."""
         while self.family.alive() and not self.said_bye:
             for line in self.lines.read(self._rest()):
                 self._hear(*line)
@@ -109,7 +108,7 @@ class Companion:
         return None
 
     def _rest(self) -> float:
-        """Seconds until there may be something to do."""
+        """Seconds until the next look."""
         wake = TICK
         if self.limit and self.limit.passed is None:
             wake = self.limit.passes()[0] - self.clock.now()
@@ -117,10 +116,10 @@ class Companion:
             wake = self.grace / ALARMS / 10
         return max(0.0, min(TICK, wake))
 
-    def _hear(self, what: str, *said: Any) -> None:
+    def _hear(self, what: str, *values: Any) -> None:
         now = self.clock.now()
         if what == "enter":
-            self.limit, self.ended = Limit(**said[0], started=now, beaten=now), None
+            self.limit, self.ended = Limit(**values[0], started=now, beaten=now), None
         elif what == "beat" and self.limit:
             self.limit.beaten = now
         elif what == "leave" and self.limit:
@@ -130,7 +129,7 @@ class Companion:
             self.said_bye = True
 
     def _check(self) -> str | None:
-        """Do what is due."""
+        """Send the alarms that are due; returns the reason when the process must be killed."""
         now, limit, over = self.clock.now(), self.limit, self.limit or self.ended
         if limit and limit.passed is None and now >= limit.passes()[0]:
             limit.passed, limit.text = now, limit.passes()[1]
@@ -144,13 +143,13 @@ class Companion:
     def _alarm(self, limit: Limit) -> None:
         limit.alarmed = self.clock.now()
         if limit.heard:
-            with contextlib.suppress(BrokenPipeError):  # gone: the next look tells
+            with contextlib.suppress(BrokenPipeError):  # the process is gone, as the next look shows
                 os.write(sys.stdout.fileno(), json.dumps([limit.number, limit.text]).encode() + b"\n")
             self.family.alarm()
 
 
 def owner_of(mark: str) -> psutil.Process | None:
-    """The process of a mark; None when it is gone already."""
+    """The process of a mark; None when it is gone."""
     try:
         process = psutil.Process(int(mark.partition("-")[0]))
         return process if mark_of(process.pid) == mark else None
@@ -159,7 +158,7 @@ def owner_of(mark: str) -> psutil.Process | None:
 
 
 def leave_word(text: str, error_file: Path | None) -> None:
-    """What the run's process can no longer say: to its error file, and to stderr."""
+    """Write a message in place of the run's process to its error file and to stderr."""
     if error_file:
         error_file.parent.mkdir(parents=True, exist_ok=True)
         error_file.write_text(f"{text}\n")
@@ -173,8 +172,8 @@ def say(text: str) -> None:
 
 def gone(mark: str) -> str:
     return (
-        f"the process of the run (pid {mark.partition('-')[0]}) was killed, or crashed in native code (when memory ran "
-        f"out, dmesg says so). {RESUME.capitalize()}"
+        f"the process of the run (pid {mark.partition('-')[0]}) was killed, or crashed in native code (dmesg shows if "
+        f"memory ran out). {RESUME.capitalize()}"
     )
 
 
@@ -189,14 +188,14 @@ def main() -> None:
     companion = Companion(family, grace, Lines(sys.stdin.fileno()))
     why = companion.watch()
     if why:
-        leave_word(why, error_file)  # before the kill: whoever waits for the process may read it
+        leave_word(why, error_file)  # before the kill, so that it is there when the process ends
         family.kill_owner()
     family.end_children()
     if companion.said_bye:
         return
     if not why:
-        known = error_file is not None and written_since(error_file, family.born)
-        leave_word(gone(mark), None if known else error_file)
+        explained = error_file is not None and written_since(error_file, family.born)
+        leave_word(gone(mark), None if explained else error_file)
     if flow_run and (problem := report_crash(flow_run[0], flow_run[1], why or gone(mark))):
         say(problem)
 

@@ -1,4 +1,4 @@
-"""One process at a time on an accelerator: two engines that each take most of its memory end both."""
+"""One process at a time per accelerator, because two engines that each take most of its memory both fail."""
 
 import re
 import time
@@ -11,11 +11,11 @@ from sparring.flows.supervise.processes import describe, openers
 from sparring.loop.errors import EnvironmentProblem
 
 LOOK = 1.0  # seconds between tries
-REPEAT = 300.0  # seconds between words to who waits
+REPEAT = 300.0  # seconds between messages while waiting
 
 
 class Devices:
-    """Locks that are held, until `release` or the end of the process, whatever ends it."""
+    """Locks that are held until `release` or the end of the process, whatever ends it."""
 
     def __init__(self, locks: Sequence[FileLock] = ()) -> None:
         self._locks = locks
@@ -28,16 +28,16 @@ class Devices:
 def lock_devices(
     names: Sequence[str] | None = None, *, folder: Path | None = None, say: Callable[[str], None] = lambda text: None
 ) -> Devices:
-    """Take the accelerators that this process sees, waiting for who has them; on a CPU there is nothing to take.
+    """Lock the accelerators that this process sees, waiting until they are free; a CPU needs no lock.
 
-    They are taken in one order everywhere, so that two processes never wait for each other. `say` hears whom it waits
-    for. The locks are files of this user: who else uses the machine is kept apart by a scheduler.
+    All processes lock in the same order, so that two never wait for each other. `say` gets a message about the holder.
+    The locks are files of this user; a scheduler must separate users of one machine.
     """
-    wanted = visible_devices() if names is None else names
+    devices = visible_devices() if names is None else names
     folder = locks_folder() if folder is None else folder
     held: list[FileLock] = []
     try:
-        for path in sorted({lock_path(folder, name) for name in wanted}):
+        for path in sorted({lock_path(folder, name) for name in devices}):
             held.append(_wait_for(path, say))
     except BaseException:
         Devices(held).release()
@@ -46,7 +46,7 @@ def lock_devices(
 
 
 def visible_devices() -> list[str]:
-    """The UUIDs of the accelerators that CUDA_VISIBLE_DEVICES leaves to this process, as PyTorch sees them."""
+    """The UUIDs of the accelerators that PyTorch sees under CUDA_VISIBLE_DEVICES."""
     import torch
 
     from sparring.loop.hardware import device
@@ -57,7 +57,7 @@ def visible_devices() -> list[str]:
 
 
 def locks_folder() -> Path:
-    """Not the run-time folder, which goes with a log-out, nor the one for temporary files, which is tidied by age."""
+    """The folder of the locks: neither the runtime folder, deleted at logout, nor the temporary one, cleaned by age."""
     import platformdirs
 
     return platformdirs.user_state_path("sparring") / "devices"
@@ -71,14 +71,14 @@ def _wait_for(path: Path, say: Callable[[str], None]) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(path))
-        said = float("-inf")
+        last_said = float("-inf")
         while True:
             try:
                 lock.acquire(timeout=0)
                 return lock
             except Timeout:
-                if time.monotonic() - said > REPEAT:
-                    said = time.monotonic()
+                if time.monotonic() - last_said > REPEAT:
+                    last_said = time.monotonic()
                     say(f"waiting for accelerator {path.stem}: {_holder(path)} has it")
                 time.sleep(LOOK)
     except OSError as error:

@@ -1,13 +1,13 @@
-"""Limits that really end a step, and nothing left behind when a run ends, however it ends.
+"""Limits that end a step in any case, and processes that never outlive their run.
 
     with Guard() as guard:
         with guard.limit("sample", timeout=600, stall=60):
             ...
 
-A companion process (companion.py) keeps the clock. When a limit passes it sends SIGALRM, which raises in the
-main thread and unwinds the step. Code that hangs where no signal reaches it is killed `grace` seconds later, with every
-process it started. When the process of the run dies, by whatever signal, the companion ends what it started and tells
-Prefect. What a run starts inherits a mark in its environment, by which it is found in any session.
+A companion process (companion.py) keeps the time. When a limit passes it sends SIGALRM, which raises in the main thread
+and unwinds the step. A process that hangs where no signal reaches it is killed `grace` seconds later, with all that it
+started. When the process of the run dies, by any signal, the companion ends what it started and reports to
+Prefect. Processes that a run starts inherit a mark in their environment, by which they are found in any session.
 """
 
 import json
@@ -28,19 +28,19 @@ import psutil
 from sparring.flows.supervise.processes import GUARD, OWNER, PASSES, PATIENCE, descendants, end, mark_of
 from sparring.loop.errors import EnvironmentProblem, StepTimeout
 
-HELD_BACK = 1.0  # most seconds between two beats that are told
+HELD_BACK = 1.0  # maximum seconds between two beats that are sent
 MACHINERY = (__file__, contextmanager.__code__.co_filename)  # the code between a limit and its block
 
 
 class Alarm(KeyboardInterrupt):
-    """A limit has passed. A KeyboardInterrupt, for what swallows exceptions (asyncio, retries) lets that one pass."""
+    """A limit has passed. A KeyboardInterrupt, because asyncio and retries swallow other exceptions."""
 
 
 class Guard:
-    """One a process, entered before anything it is to guard is started.
+    """The guard of a process, one per process, entered before it starts anything to guard.
 
-    Entered in another thread than the main one, no signal reaches the step: a limit that passes is a kill, after
-    `grace` seconds more. `error_file` gets the reason of a kill; `flow_run` is (URL of Prefect's API, id of the run).
+    When it is entered outside the main thread, no signal reaches the step, so the process is killed `grace` seconds
+    after a limit passes. `error_file` gets the reason of a kill; `flow_run` is (URL of Prefect's API, id of the run).
     Raises EnvironmentProblem on Windows, which has neither these signals nor this kind of pipe.
     """
 
@@ -51,8 +51,8 @@ class Guard:
         self, grace: float = 30.0, error_file: Path | None = None, flow_run: tuple[str, str] | None = None
     ) -> None:
         self.grace, self.error_file, self.flow_run = grace, error_file, flow_run
-        self._active: int | None = None  # the number of the limit that holds
-        self._passed: str | None = None  # what to say of it, when it has passed
+        self._active: int | None = None  # the number of the current limit
+        self._passed: str | None = None  # its message, once it has passed
         self._number = 0
         self._told, self._hold_back = 0.0, HELD_BACK
 
@@ -60,7 +60,7 @@ class Guard:
         if sys.platform == "win32":
             raise EnvironmentProblem("limits of steps need Linux or macOS; on Windows, run inside WSL")
         if Guard._open is not None and Guard._open._pid == os.getpid():
-            raise RuntimeError("this process has a Guard already; pass that one on")
+            raise RuntimeError("this process already has a Guard; use that one")
         Guard._open = self
         self._pid, self._mark = os.getpid(), mark_of(os.getpid())
         self._companion = self._start()
@@ -75,7 +75,7 @@ class Guard:
         self.close()
 
     def close(self) -> None:
-        """End what was started and is still there, and the companion. Closing twice does nothing."""
+        """End the remaining processes and the companion. Closing twice does nothing."""
         if Guard._open is not self or self._pid != os.getpid():
             return
         self._stop()
@@ -89,12 +89,12 @@ class Guard:
 
     @contextmanager
     def limit(self, what: str, *, timeout: float | None, stall: float | None) -> Iterator[None]:
-        """Raises StepTimeout when the block takes more than `timeout` seconds, or `stall` pass without a beat.
+        """Raises StepTimeout when the block takes more than `timeout` seconds, or `stall` seconds pass without a beat.
 
-        What the block started and did not end is ended then. Limits do not nest: evaluating samples within its own.
+        Processes that the block started are then ended. Limits do not nest.
         """
         if self._active is not None:
-            raise RuntimeError(f"the limit of {what} would begin within another")
+            raise RuntimeError(f"the limit of {what} would start within another one; limits do not nest")
         before = self._children()
         try:
             try:
@@ -108,11 +108,11 @@ class Guard:
             end(lambda: self._children() - before)
             raise StepTimeout(self._passed) from (None if isinstance(error, Alarm) else error)
         finally:
-            with suppress(OSError):  # the next limit tells that the companion is gone
+            with suppress(OSError):  # the next limit reports that the companion is gone
                 self._tell("leave")
 
     def beat(self) -> None:
-        """The step makes progress. Cheap: most beats are not told."""
+        """Report progress of the step. Cheap: most beats are not sent."""
         now = time.monotonic()
         if self._active is not None and now - self._told >= self._hold_back:
             self._told = now
@@ -130,30 +130,30 @@ class Guard:
         except OSError as error:
             raise EnvironmentProblem(
                 f"the process that keeps the limits of this run (pid {self._companion.pid}) is gone: {error}. It may "
-                "have been killed when memory ran out; see what dmesg says, and go on with: spar resume"
+                "have been killed when memory ran out, which dmesg shows; resume with: spar resume"
             ) from error
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
-        """Raise Alarm when it is ours, and meant for the limit that holds now; other alarms go where they went.
+        """Raise Alarm when the companion sent the signal for the current limit; pass other alarms to their handler.
 
-        Not on the way into a block or out of it, where it would pass by the limit: what is over is over, what begins
-        is told again.
+        It is not raised on the way into a block or out of it, where `limit` would not catch it: a limit that has ended
+        no longer matters, and one that begins gets another alarm.
         """
         assert self._companion.stdout is not None
-        said = self._companion.stdout.read() or b""
-        for limit, text in map(json.loads, said.splitlines()):
+        lines = self._companion.stdout.read() or b""
+        for limit, text in map(json.loads, lines.splitlines()):
             if limit == self._active:
                 self._passed = text
                 if frame is None or frame.f_code.co_filename not in MACHINERY:
                     raise Alarm(text)
-        if not said and callable(self._handler):
+        if not lines and callable(self._handler):
             self._handler(number, frame)
 
     def _children(self) -> set[psutil.Process]:
         return descendants(psutil.Process(), self._mark)
 
     def _tell(self, *words: Any) -> None:
-        """Raises OSError when the companion is gone, or does not listen."""
+        """Send a line to the companion. Raises OSError when it is gone or does not read."""
         assert self._companion.stdin is not None
         os.write(self._companion.stdin.fileno(), json.dumps(words).encode() + b"\n")
 
@@ -161,7 +161,7 @@ class Guard:
         environment = {name: value for name, value in os.environ.items() if name != OWNER}
         settings = [self._mark, self.grace, str(self.error_file.resolve()) if self.error_file else None, self.flow_run]
         environment[GUARD] = json.dumps(settings)
-        # A session of its own: Ctrl-C is for the run.
+        # A separate session, because Ctrl-C is for the run.
         command = [sys.executable, "-m", "sparring.flows.supervise.companion"]
         pipe = subprocess.PIPE
         started = subprocess.Popen(
@@ -187,7 +187,7 @@ class Guard:
 
 @contextmanager
 def guarding(error_file: Path) -> Iterator[Guard]:
-    """The guard of this process: the one that is open, else one for this block."""
+    """The open guard of this process, or else one for this block."""
     if Guard._open is not None and Guard._open._pid == os.getpid():
         yield Guard._open
         return
@@ -196,6 +196,6 @@ def guarding(error_file: Path) -> Iterator[Guard]:
 
 
 def beat() -> None:
-    """Tell the guard of this process, where there is one, that the step makes progress."""
+    """Report progress of the step to the guard of this process, if there is one."""
     if Guard._open is not None and Guard._open._pid == os.getpid():
         Guard._open.beat()

@@ -1,7 +1,7 @@
-"""Finding and ending the processes that a run started, by a mark in the environment that every child inherits.
+"""Finds and ends the processes that a run started, by a mark in the environment that every child inherits.
 
-A child may be reparented, or lead a session of its own (torchrun's workers do): its environment still says whose it is.
-Standard library and psutil only: the guard's companion process imports this when it starts.
+A child may be reparented, or lead its own session (as torchrun's workers do), but its environment still names its run.
+Standard library and psutil only, because the guard's companion process imports this when it starts.
 """
 
 import os
@@ -15,30 +15,30 @@ from pathlib import Path
 
 import psutil
 
-OWNER = "SPARRING_OWNER"  # in the environment of what a run starts: the mark of the run's process
-GUARD = "SPARRING_GUARD"  # in that of a guard's companion, its settings in JSON. It is never a victim
+OWNER = "SPARRING_OWNER"  # environment variable of what a run starts: the mark of the run's process
+GUARD = "SPARRING_GUARD"  # environment variable of a guard's companion, which is never ended: its settings in JSON
 
-PATIENCE = 2.0  # seconds between asking a process to end and ending it
-PASSES = 3  # a process may start another while it is being ended
+PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL
+PASSES = 3  # a process may start another one while it is being ended
 
 
 def mark_of(pid: int) -> str:
-    """Names a process for as long as the machine is up: pid, start time, and the namespace in which the pid counts."""
+    """A name of a process that is unique until a reboot: pid, start time, and pid namespace."""
     return f"{pid}-{_born(pid)}-{_namespace()}"
 
 
 def owner_of(process: psutil.Process) -> str | None:
-    """The mark that a process inherited; None where it has none, or where its environment is not ours to read."""
+    """The mark that a process inherited; None when it has none, or when its environment cannot be read."""
     return _environment(process).get(OWNER)
 
 
 def guarded_by(process: psutil.Process) -> str | None:
-    """The settings of a process that is a guard's companion; None where it is not."""
+    """The settings of a guard's companion; None for any other process."""
     return _environment(process).get(GUARD)
 
 
 def is_alive(mark: str) -> bool | None:
-    """Whether the process of a mark still runs; None where that cannot be told: no mark, or another container's."""
+    """Whether the process of a mark still runs; None when that is unknown: no mark, or that of another container."""
     parts = re.fullmatch(r"(\d+)-(\d+)-(.*)", mark)
     if parts is None or parts[3] != _namespace():
         return None
@@ -49,7 +49,7 @@ def is_alive(mark: str) -> bool | None:
 
 
 def is_stopped(process: psutil.Process) -> bool:
-    """Whether a person (Ctrl-Z) or a debugger has stopped a process."""
+    """Whether a process is stopped, by Ctrl-Z or by a debugger."""
     try:
         return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
     except psutil.NoSuchProcess:
@@ -57,7 +57,7 @@ def is_stopped(process: psutil.Process) -> bool:
 
 
 def is_living(process: psutil.Process) -> bool:
-    """False also for a process that has ended and whose parent has not asked how."""
+    """Whether a process runs; False for a zombie too."""
     try:
         return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
@@ -70,12 +70,12 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def children(owner: psutil.Process) -> list[psutil.Process]:
-    """Living descendants of a living process, forks without a mark among them; guards' companions are left out."""
+    """Living descendants of a living process, including forks without a mark; guards' companions are left out."""
     try:
-        found = owner.children(recursive=True)
+        processes = owner.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [p for p in found if is_living(p) and guarded_by(p) is None]
+    return [p for p in processes if is_living(p) and guarded_by(p) is None]
 
 
 def descendants(owner: psutil.Process, mark: str) -> set[psutil.Process]:
@@ -84,46 +84,46 @@ def descendants(owner: psutil.Process, mark: str) -> set[psutil.Process]:
 
 def orphans() -> list[psutil.Process]:
     """Processes that a run started and that outlived it, in any session."""
-    found = []
+    outlived = []
     for process in psutil.process_iter():
         mark = owner_of(process)
         if mark is not None and is_living(process) and is_alive(mark) is False:
-            found.append(process)
-    return found
+            outlived.append(process)
+    return outlived
 
 
 def end(find: Callable[[], Iterable[psutil.Process]], patience: float = PATIENCE) -> list[psutil.Process]:
-    """Ask what `find` finds to end, then end it, until it finds nothing; returns what is left after a few passes."""
+    """Terminate, then kill, what `find` returns, until it returns nothing; returns what is left after a few passes."""
     for _ in range(PASSES):
-        found = list(find())
-        if not found:
+        processes = list(find())
+        if not processes:
             return []
-        for process in found:
+        for process in processes:
             send(process, signal.SIGTERM)
-        for process in _outlasting(found, patience):
+        for process in _outlasting(processes, patience):
             send(process, signal.SIGKILL)
-        _outlasting(found, patience)
+        _outlasting(processes, patience)
     return [p for p in find() if is_living(p)]
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal to a process that may have ended, or may not be ours to end: who asks looks again afterwards."""
+    """Send a signal to a process, unless it has ended or belongs to another user; the caller looks again afterwards."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process.send_signal(number)
 
 
 def openers(paths: Iterable[Path]) -> dict[Path, psutil.Process]:
-    """Which process has each of these files open, where one of ours has. A lock file is open while its lock is held."""
-    wanted = {str(path.resolve()): path for path in paths}
-    found: dict[Path, psutil.Process] = {}
-    for process in psutil.process_iter() if wanted else ():
+    """The process of this user that has each of these files open. A lock file is open while its lock is held."""
+    by_name = {str(path.resolve()): path for path in paths}
+    holders: dict[Path, psutil.Process] = {}
+    for process in psutil.process_iter() if by_name else ():
         try:
             for file in process.open_files():
-                if file.path in wanted:
-                    found[wanted[file.path]] = process
+                if file.path in by_name:
+                    holders[by_name[file.path]] = process
         except (psutil.Error, OSError):
-            continue  # ended meanwhile, or another user's
-    return found
+            continue  # ended meanwhile, or belongs to another user
+    return holders
 
 
 def describe(process: psutil.Process) -> str:
@@ -152,7 +152,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def _born(pid: int) -> str:
-    """When a process started. On Linux in ticks since boot: wall clocks are set, and a start time would move along."""
+    """When a process started. On Linux in ticks since boot, which do not change when the wall clock is set."""
     if sys.platform == "linux":
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return stat.rpartition(")")[2].split()[19]

@@ -1,4 +1,4 @@
-"""One process plays a run at a time: a lock of the kernel's, which dies with the process."""
+"""One process at a time per run: a kernel lock, which is released when the process dies."""
 
 from pathlib import Path
 
@@ -8,21 +8,21 @@ from sparring.loop.errors import StoreBusy
 
 
 def lock_run(run_folder: Path) -> FileLock:
-    """Keep others from playing the same run; the kernel lets go when this process dies. Raises StoreBusy."""
+    """Lock a run, so that no other process plays it, until release or the end of this process. Raises StoreBusy."""
     run_folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(run_folder / "run.lock"))
     try:
-        lock.acquire(timeout=1)  # `is_locked` takes it for a moment
+        lock.acquire(timeout=1)  # `is_locked` holds it for a moment
     except Timeout as error:
         raise StoreBusy(
             f"another process is playing {run_folder.name} (it holds {lock.lock_file}); wait for it, see: spar "
-            "status, or stop it and go on with: spar resume"
+            "status, or stop it and resume with: spar resume"
         ) from error
     return lock
 
 
 def is_locked(run_folder: Path) -> bool:
-    """Whether a process plays the run now."""
+    """Whether a process is playing the run."""
     if not (run_folder / "run.lock").exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Each step of a round within its own limit."""
+"""A time limit for each step of a round."""
 
 from collections.abc import Iterator, Sequence
 from functools import wraps
@@ -11,7 +11,7 @@ from sparring.loop.types import Record
 
 
 def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
-    """A `run` for loop.round.play under which each attempt at a step has its limit; StepTimeout where that passes."""
+    """A `run` for loop.round.play with a limit for each attempt at a step, which raises StepTimeout."""
 
     def within(step: Run, *args: Any) -> Any:
         limits: Step = getattr(steps, step.__name__)
@@ -27,7 +27,7 @@ def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
 
 
 def beating(on_chunk: OnChunk) -> OnChunk:
-    """A `on_chunk` under which every chunk is progress: when it is made, and when it is stored."""
+    """An `on_chunk` that reports progress when a chunk is made, and when it is stored."""
 
     def on_chunk_and_beat(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         return _beat(on_chunk(step, total, chunks))

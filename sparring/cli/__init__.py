@@ -5,8 +5,10 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from sparring.cli import ask, decide, deploy, evaluate, look, play, report, reward, setup, sql
 from sparring.cli import backlog as label
@@ -15,9 +17,22 @@ from sparring.cli import judge_trials as judge
 from sparring.cli import maintenance as care
 from sparring.loop.errors import SparError
 
+
+class Commands(TyperGroup):
+    """All commands. Typer itself would end one that Ctrl-C interrupts without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("interrupted; what was stored is kept, and the same command resumes")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="spar",
-    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and go on with the better policy.",
+    cls=Commands,
+    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and continue with the better policy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -31,9 +46,9 @@ def main() -> None:
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()
-    if {"vllm", "sparring.loop.sampling.transformers_engine"} & sys.modules.keys():  # an engine was there
-        # Everything is committed and closed. Taking vLLM, torch and DuckDB down object by object can last a minute
-        # and ends in complaints of their bindings about each other.
+    if {"vllm", "sparring.loop.sampling.transformers_engine"} & sys.modules.keys():  # an engine was loaded
+        # Everything is committed and closed. Destroying the objects of vLLM, torch and DuckDB one by one can take a
+        # minute, and their bindings print errors about each other.
         os._exit(code)
     sys.exit(code)
 
@@ -46,11 +61,8 @@ def _run() -> int:
     except SparError as error:
         _say(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; go on with: spar resume")
-        return 130
     except Exception as error:
-        _say(f"{type(error).__name__}: {error}\nwhat was stored before is kept; the same command goes on from there")
+        _say(f"{type(error).__name__}: {error}\nwhat was stored is kept, and the same command resumes")
         if os.environ.get("SPARRING_TRACEBACK"):
             traceback.print_exception(error)
         else:
@@ -64,5 +76,5 @@ def _say(text: str) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    _say("terminated; go on with: spar resume")
+    _say("terminated; what was stored is kept. Resume a run with: spar resume")
     sys.exit(128 + number)

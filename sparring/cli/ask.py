@@ -1,4 +1,4 @@
-"""`spar ask`: questions with names, each a view of the store."""
+"""`spar ask`: named questions, each a view of the store."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,16 +26,20 @@ def complete_question(incomplete: str) -> list[str]:
 def ask(
     question: Annotated[
         str | None,
-        typer.Argument(help="Its name; without one, all are listed.", autocompletion=complete_question),
+        typer.Argument(
+            help="Name of the question; lists all questions when not given.", autocompletion=complete_question
+        ),
     ] = None,
     run: Annotated[
         str | None, typer.Option(help="Name or id of a run; every run when not given.", autocompletion=complete_run)
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Rows at most; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows; 0 for all.")] = 50,
     store: Store = None,
-    format: Annotated[Format, typer.Option(help="A table has the usual columns, the others have all.")] = "table",
+    format: Annotated[
+        Format, typer.Option(help="A table has the usual columns, the other formats have all.")
+    ] = "table",
 ) -> None:
-    """Answer a question with a name: results, lengths, judges, pairs, prompts, costs, signs of reward hacking."""
+    """Answer a named question: results, lengths, judges, pairs, prompts, costs, signs of reward hacking."""
     from sparring.cli.tables import print_rows
     from sparring.store.questions import QUESTIONS, answer
 
@@ -47,9 +51,9 @@ def ask(
         raise ConfigError(f"there is no question {question!r}{nearest(question, QUESTIONS)}; spar ask lists them")
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    run_id = None if run is None else _run_id(found, run)
-    with found.db.read() as con:
+    opened = DuckStore(store or DEFAULT_PATH)
+    run_id = None if run is None else _run_id(opened, run)
+    with opened.db.read() as con:
         rows = answer(con, question, run=run_id, limit=limit + 1 if limit else None)
     shown = rows.slice(0, limit) if limit else rows
     if shown.num_rows < rows.num_rows:
@@ -59,7 +63,7 @@ def ask(
 
 
 def _run_id(store: "DuckStore", name: str) -> str:
-    known = store.run(name)
-    if known is None:
+    info = store.run(name)
+    if info is None:
         raise ConfigError(f'{store.db.path} has no run {name!r}; see them with: spar sql "SELECT name FROM runs"')
-    return known.id
+    return info.id

@@ -1,4 +1,4 @@
-"""`spar judge label`: have a judge judge what is in the store already."""
+"""`spar judge label`: a judge scores the answers that are already in the store."""
 
 import json
 from dataclasses import asdict
@@ -25,32 +25,32 @@ def label(
     split: Annotated[
         Literal["train", "eval", "all"], typer.Option(help="Answers to train prompts, to held-out prompts, or all.")
     ] = "all",
-    round: Annotated[int | None, typer.Option(min=0, help="This round only.")] = None,
+    round: Annotated[int | None, typer.Option(min=0, help="Only this round.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge all answers in the store that this judge has not judged; the same command goes on where it was stopped."""
+    """Judge all answers in the store that this judge has not judged; the same command resumes it."""
     from sparring.cli.progress import Bars
     from sparring.flows.run.backlog import label_backlog
     from sparring.flows.run.judge_trials import read_judge
 
     section = read_judge(config)
     with Bars() as bars:
-        found = label_backlog(section, store or DEFAULT_PATH, run, split=split, round=round, show=bars.show)
+        entries = label_backlog(section, store or DEFAULT_PATH, run, split=split, round=round, show=bars.show)
     if as_json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        print(json.dumps([asdict(each) for each in entries], indent=2))
     else:
-        _print(found)
+        _print(entries)
 
 
-def _print(found: "list[Labelled]") -> None:
+def _print(entries: "list[Labelled]") -> None:
     from sparring.cli.tables import print_rows
 
-    rows = [_row(each) for each in found]
+    rows = [_row(each) for each in entries]
     if rows:
         print_rows(rows, list(rows[0]), "table")
-    made, silent = sum(each.made for each in found), sum(each.silent for each in found)
-    missing = sum(each.missing for each in found)
-    say(f"{missing} judgements were missing, {made} were made, {silent} of them without an answer")
+    judged, silent = sum(each.made for each in entries), sum(each.silent for each in entries)
+    missing = sum(each.missing for each in entries)
+    say(f"{missing} judgements were missing, {judged} were made, {silent} of those without an answer")
 
 
 def _row(each: "Labelled") -> dict[str, Any]:

@@ -9,21 +9,21 @@ import typer
 
 from sparring.store import DEFAULT_PATH
 
-PATIENCE = 0.5  # seconds that a completion waits for the store: someone is typing
+PATIENCE = 0.5  # seconds that a completion waits for the store while someone is typing
 Store = Annotated[
-    str | None, typer.Option(envvar="SPARRING_STORE", help=f"The DuckDB file; {DEFAULT_PATH} when not given.")
+    str | None, typer.Option(envvar="SPARRING_STORE", help=f"The DuckDB file; {DEFAULT_PATH} by default.")
 ]
 Format = Literal["table", "csv", "json", "jsonl"]
 AnyFormat = Literal["table", "csv", "json", "jsonl", "parquet", "arrow"]
 
 
 def say(text: str) -> None:
-    """To stderr: stdout is for data."""
+    """Print to stderr: stdout is for data."""
     print(text, file=sys.stderr)
 
 
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The names of the runs in the store that a half-typed command means; none where there is no store to ask."""
+    """Names of runs in the store that begin with `incomplete`; none when the store cannot be read."""
     path = Path(ctx.params.get("store") or os.environ.get("SPARRING_STORE") or DEFAULT_PATH)
     if not path.is_file():
         return []
@@ -32,13 +32,13 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
     try:
         with Database(path, wait=PATIENCE).read() as con:
-            found = rows(con, "SELECT DISTINCT name FROM runs WHERE starts_with(name, ?) ORDER BY name", [incomplete])
-    except SparError:  # busy, or another kind of file: whoever presses Tab wants no message
+            names = rows(con, "SELECT DISTINCT name FROM runs WHERE starts_with(name, ?) ORDER BY name", [incomplete])
+    except SparError:  # busy, or not a store: a completion prints no message
         return []
-    return [str(row["name"]) for row in found]
+    return [str(row["name"]) for row in names]
 
 
 Run = Annotated[
     str | None,
-    typer.Argument(help="Name or id of a run; the latest when not given.", autocompletion=complete_run),
+    typer.Argument(help="Name or id of a run; the latest by default.", autocompletion=complete_run),
 ]

@@ -1,12 +1,13 @@
-"""The comparison of a sweep: a table for people, rows for programs."""
+"""The comparison of a sweep, as a table for people or as rows for programs."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from sparring.cli.common import Format
-from sparring.cli.tables import number, print_rows
+from sparring.cli.tables import print_rows
+from sparring.loop.formatting import decimals, interval
 
-# title: its metric, the first part of its bounds, and digits
+# title: metric, prefix of its bounds, digits
 INTERVALS = {
     "pass rate": ("pass_rate", "pass", 3),
     "win rate": ("win_rate", "win", 3),
@@ -16,10 +17,10 @@ INTERVALS = {
 }
 
 
-def print_comparison(found: Sequence[dict[str, Any]], axes: Sequence[str], format: Format) -> None:
-    """One row a run, on stdout."""
+def print_comparison(rows: Sequence[dict[str, Any]], axes: Sequence[str], format: Format) -> None:
+    """Print one row per run on stdout."""
     if format != "table":
-        print_rows(list(found), list(found[0]), format)
+        print_rows(list(rows), list(rows[0]), format)
         return
     from rich.console import Console
     from rich.table import Table
@@ -29,7 +30,7 @@ def print_comparison(found: Sequence[dict[str, Any]], axes: Sequence[str], forma
     table.title_justify = "left"
     for title in ("point", *axes, "rounds", "policy", *INTERVALS, "pairs", "examples", "seconds"):
         table.add_column(title, overflow="fold")
-    for row in found:
+    for row in rows:
         table.add_row(*map(Text, _cells(row, axes)))
     console = Console(highlight=False)
     Console(highlight=False, width=None if console.is_terminal else 10_000).print(table)
@@ -40,10 +41,8 @@ def _cells(row: dict[str, Any], axes: Sequence[str]) -> list[str]:
     policy = "-" if row["round"] is None else f"round {row['round']}" if row["round"] else "initial"
     intervals = (_interval(row, *how) for how in INTERVALS.values())
     counts = ("-" if row[name] is None else str(row[name]) for name in ("pairs", "examples"))
-    return [row["point"], *(row[axis] for axis in axes), done, policy, *intervals, *counts, number(row["seconds"], 1)]
+    return [row["point"], *(row[axis] for axis in axes), done, policy, *intervals, *counts, decimals(row["seconds"], 1)]
 
 
 def _interval(row: dict[str, Any], metric: str, bound: str, digits: int) -> str:
-    low, high = row[f"{bound}_low"], row[f"{bound}_high"]
-    between = "" if low is None else f" [{number(low, digits)}, {number(high, digits)}]"
-    return number(row[metric], digits) + between
+    return interval(row[metric], row[f"{bound}_low"], row[f"{bound}_high"], lambda value: decimals(value, digits))

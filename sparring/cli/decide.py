@@ -11,7 +11,7 @@ from sparring.store import DEFAULT_PATH
 if TYPE_CHECKING:
     from sparring.flows.run.decisions import Kind
 
-Reason = Annotated[str, typer.Option(help="Kept beside the decision.")]
+Reason = Annotated[str, typer.Option(help="Stored with the decision.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,17 +20,19 @@ def register(app: typer.Typer) -> None:
 
 
 def approve(run: Run = None, store: Store = None, reason: Reason = "") -> None:
-    """Let a run go on after its last round, as its gate said, also when a stop rule ended it."""
+    """Continue a run after its last round as its gate said, also when a stop rule ended it."""
     _decide(store, run, "approve", reason)
 
 
 def reject(run: Run = None, store: Store = None, reason: Reason = "") -> None:
-    """Let a run go on without the update of its last round."""
+    """Continue a run without the update of its last round."""
     _decide(store, run, "reject", reason)
 
 
 def rollback(
-    to: Annotated[int, typer.Option(min=0, help="The round whose policy is the policy again; 0: the first of all.")],
+    to: Annotated[
+        int, typer.Option(min=0, help="The round whose policy becomes the policy again; 0: the initial policy.")
+    ],
     run: Run = None,
     store: Store = None,
     reason: Reason = "",
@@ -43,7 +45,7 @@ def _decide(store: str | None, run: str | None, kind: "Kind", reason: str, to: i
     from sparring.flows.run.decisions import decide
     from sparring.store.store import DuckStore
 
-    made = decide(
+    decision = decide(
         DuckStore(store or DEFAULT_PATH),
         run,
         kind,
@@ -51,8 +53,8 @@ def _decide(store: str | None, run: str | None, kind: "Kind", reason: str, to: i
         reason=reason,
         by=os.environ.get("USER", f"uid {os.getuid()}"),
     )
-    print(made.id)
+    print(decision.id)
     say(
-        f"{made.run} goes on from {made.policy_id} in round {made.round + 1}: spar resume {made.run} "
-        f"--rounds {made.round + 1}, or its next scheduled run"
+        f"{decision.run} continues from {decision.policy_id} in round {decision.round + 1}: spar resume {decision.run} "
+        f"--rounds {decision.round + 1}, or its next scheduled run"
     )

@@ -1,4 +1,4 @@
-"""`spar evaluate`: any checkpoint against any rival, on a config's held-out prompts."""
+"""`spar evaluate`: measure any checkpoint against any rival on a config's held-out prompts."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparring.cli.common import Store, say
+from sparring.loop.formatting import interval
 
 if TYPE_CHECKING:
     from sparring.flows.run.evaluate import Measurement
@@ -22,16 +23,18 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    config: Annotated[Path, typer.Argument(help="A YAML config of a loop: its held-out prompts and its judge.")],
+    config: Annotated[
+        Path, typer.Argument(help="A loop's YAML config, which names the held-out prompts and the judge.")
+    ],
     checkpoint: Annotated[
-        str | None, typer.Option(help=f"{WHICH}; the current policy of the config's run when not given.")
+        str | None, typer.Option(help=f"{WHICH}; the current policy of the config's run by default.")
     ] = None,
-    rival: Annotated[str | None, typer.Option(help=f"{WHICH}; the initial policy when not given.")] = None,
+    rival: Annotated[str | None, typer.Option(help=f"{WHICH}; the initial policy by default.")] = None,
     store: Store = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. evaluate.n=16")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Measure a checkpoint against a rival, beside the loop; the same command goes on where it was stopped."""
+    """Measure a checkpoint against a rival, apart from the loop; the same command resumes it."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparring.flows.config import read_config
     from sparring.flows.run.evaluate import prepared
@@ -39,15 +42,15 @@ def evaluate(
     loaded = read_config(config, [*(set_ or []), *([f"store={store}"] if store else [])])
     with prepared(loaded, checkpoint, rival) as ready:
         if ready.done:
-            say(f"{ready.info.id} in {ready.store.db.path}: measured before")
-            found = ready.found()
+            say(f"{ready.info.id} in {ready.store.db.path} was measured before")
+            results = ready.results()
         else:
             say(f"{ready.info.id} in {ready.store.db.path}: round 0 measures the rival, round 1 the candidate")
-            found = _measure(ready)
+            results = _measure(ready)
         if as_json:
-            print(json.dumps(_everything(ready, found), indent=2))
+            print(json.dumps(_everything(ready, results), indent=2))
         else:
-            _print(ready, found)
+            _print(ready, results)
 
 
 def _measure(ready: "Measurement") -> "list[Evaluation]":
@@ -63,8 +66,8 @@ def _measure(ready: "Measurement") -> "list[Evaluation]":
         return measure(ready, display.call, display.on_chunk)
 
 
-def _everything(ready: "Measurement", found: "list[Evaluation]") -> dict[str, Any]:
-    rows = [asdict(e) | {"of": "candidate" if e.round else "rival"} for e in found]
+def _everything(ready: "Measurement", results: "list[Evaluation]") -> dict[str, Any]:
+    rows = [asdict(e) | {"of": "candidate" if e.round else "rival"} for e in results]
     return {
         "run_id": ready.info.id,
         "judge": ready.judge.name,
@@ -74,11 +77,11 @@ def _everything(ready: "Measurement", found: "list[Evaluation]") -> dict[str, An
     }
 
 
-def _print(ready: "Measurement", found: "list[Evaluation]") -> None:
+def _print(ready: "Measurement", results: "list[Evaluation]") -> None:
     from sparring.cli.tables import print_rows
 
-    of = {(e.round, e.metric): e for e in found}
-    metrics = [e.metric for e in found if e.round and e.metric != "accepted"]
+    of = {(e.round, e.metric): e for e in results}
+    metrics = [e.metric for e in results if e.round and e.metric != "accepted"]
     rows = [
         {"metric": m, "candidate": _cell(of.get((1, m))), "rival": _cell(of.get((0, m))), "n": of[1, m].n}
         for m in metrics
@@ -92,7 +95,7 @@ def _print(ready: "Measurement", found: "list[Evaluation]") -> None:
 
 
 def _cell(e: "Evaluation | None") -> str:
-    """The win rate of the rival over itself says nothing."""
+    """A value with its interval; none for the win rate of the rival over itself."""
     if e is None or (e.round == 0 and e.metric == "win_rate"):
         return "-"
-    return f"{e.value:.3f}" + ("" if e.low is None else f" [{e.low:.3f}, {e.high:.3f}]")
+    return interval(e.value, e.low, e.high)

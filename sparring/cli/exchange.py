@@ -1,4 +1,4 @@
-"""`spar export` and `spar import`: rows of the store as files that datasets and trainers read, and the other way."""
+"""`spar export` and `spar import`: rows of the store to and from files that datasets and trainers read."""
 
 import json
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ def export(
     what: Annotated[
         Literal["pairs", "groups", "labels", "comparisons"],
         typer.Argument(
-            help="pairs: chosen, rejected. groups: answers, scores. labels: answer, label. comparisons: ties, too."
+            help="pairs: chosen, rejected. groups: answers, scores. labels: answer, label. comparisons: pairs and ties."
         ),
     ],
     to: Annotated[str, typer.Option(help="X.parquet, X.jsonl, or a folder with a dataset card.")],
     run: Annotated[
-        str | None, typer.Option(help="Name or id of a run; every run when not given.", autocompletion=complete_run)
+        str | None, typer.Option(help="Name or id of a run; every run by default.", autocompletion=complete_run)
     ] = None,
-    split: Annotated[Literal["train", "eval"], typer.Option(help="Which prompts; never both.")] = "train",
-    style: Annotated[Literal["trl", "openrlhf", "axolotl"], typer.Option(help="Whose columns.")] = "trl",
-    text: Annotated[Literal["chat", "plain"], typer.Option(help="Messages with roles, or texts.")] = "chat",
-    judge: Annotated[str | None, typer.Option(help="Whose scores; the mean over all judges when not given.")] = None,
-    at: Annotated[float | None, typer.Option(help="labels: the mean score from which an answer is good.")] = None,
+    split: Annotated[Literal["train", "eval"], typer.Option(help="Which prompts.")] = "train",
+    style: Annotated[Literal["trl", "openrlhf", "axolotl"], typer.Option(help="Whose column names.")] = "trl",
+    text: Annotated[Literal["chat", "plain"], typer.Option(help="Messages with roles, or plain texts.")] = "chat",
+    judge: Annotated[str | None, typer.Option(help="Whose scores; the mean over all judges by default.")] = None,
+    at: Annotated[float | None, typer.Option(help="labels: the lowest mean score of a good answer.")] = None,
     store: Store = None,
 ) -> None:
     """Write preferences, scores or labels to files that TRL, OpenRLHF, axolotl and datasets read."""
@@ -42,33 +42,37 @@ def export(
     done = export(DuckStore(store or DEFAULT_PATH), Wanted(what, to, run, split, style, text, judge, at))
     say(
         f"{done.rows} {what} written to {to}"
-        + (f", {done.left_out} answers without a score left out" * (done.left_out > 0))
+        + (f", {done.left_out} answers without a score were left out" * (done.left_out > 0))
     )
 
 
 def import_(
     files: Annotated[
-        list[str], typer.Argument(help=".jsonl, .parquet or .csv, a dataset's folder, or org/name[:split] of the hub.")
+        list[str],
+        typer.Argument(help=".jsonl, .parquet or .csv files, a dataset's folder, or a hub id, org/name[:split]."),
     ],
-    source: Annotated[str, typer.Option(help="Whose rows they are; their judge is import:SOURCE.")],
-    licence: Annotated[str, typer.Option(help="Under which licence, e.g. MIT; 'unknown' where nobody says.")],
-    run: Annotated[str | None, typer.Option(help="Name of the run they become; the source's when not given.")] = None,
+    source: Annotated[str, typer.Option(help="Name of the source; the judge of its labels is import:SOURCE.")],
+    licence: Annotated[str, typer.Option(help="The licence, e.g. MIT; 'unknown' if there is none.")],
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run that holds them; the source's name by default.")
+    ] = None,
     split: Annotated[
-        Literal["train", "eval"], typer.Option(help="eval: prompts that nothing may learn from.")
+        Literal["train", "eval"], typer.Option(help="eval: held-out prompts, which nothing learns from.")
     ] = "train",
     origin: Annotated[
-        Literal["dataset", "human"], typer.Option(help="Who wrote the answers: a dataset of any models, or people.")
+        Literal["dataset", "human"], typer.Option(help="Who wrote the answers: models of any kind, or people.")
     ] = "dataset",
     columns: Annotated[
-        str | None, typer.Option(help="What columns are called there: prompt=instruction,chosen=best,...")
+        str | None, typer.Option(help="Column names in the files: prompt=instruction,chosen=best,...")
     ] = None,
     refused: Annotated[
-        str | None, typer.Option(help="Import what can be read; rows that cannot go to this file, as JSON lines.")
+        str | None,
+        typer.Option(help="Write rows that cannot be read to this file, as JSON lines, and import the others."),
     ] = None,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Add pairs, comparisons, groups, labels or answers of files to the store; twice adds nothing."""
+    """Add pairs, comparisons, groups, labels or answers from files to the store; a second import adds nothing."""
     from sparring.store.exchange import Asked, import_rows
     from sparring.store.store import DuckStore
 
@@ -78,13 +82,13 @@ def import_(
         print(json.dumps(asdict(done), ensure_ascii=False, indent=2))
         return
     counts = {name: n for name, n in asdict(done).items() if isinstance(n, int) and n and name != "added"}
-    said = ", ".join(f"{n} {name}" for name, n in counts.items())
-    say(f"{done.run_id}: {said}; " + (f"{done.added} rows of the store are new" if done.added else "nothing is new"))
+    text = ", ".join(f"{n} {name}" for name, n in counts.items())
+    say(f"{done.run_id}: {text}; " + (f"{done.added} rows of the store are new" if done.added else "nothing is new"))
 
 
 def _named(columns: str | None) -> Mapping[str, str]:
     pairs = [each.partition("=") for each in columns.split(",")] if columns else []
     wrong = [column for column, equals, name in pairs if not (column.strip() and equals and name.strip())]
     if wrong:
-        raise ConfigError(f"--columns is {columns!r}; wanted COLUMN=NAME,..., e.g. prompt=instruction,chosen=best")
+        raise ConfigError(f"--columns is {columns!r}; expected COLUMN=NAME,..., e.g. prompt=instruction,chosen=best")
     return {column.strip(): name.strip() for column, _, name in pairs}

@@ -1,4 +1,4 @@
-"""`spar judge bench`, `agreement` and `canary`: can a judge be trusted? And `people`, who are judges too."""
+"""`spar judge bench`, `agreement` and `canary` test whether a judge can be trusted; `people` lets a person judge."""
 
 import json
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import typer
 from sparring.cli.common import say
 from sparring.cli.people import people
 from sparring.loop.errors import ConfigError
+from sparring.loop.formatting import decimals, interval
 
 if TYPE_CHECKING:
     from sparring.flows.run.judge_trials import Show
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
     from sparring.store.store import DuckStore
 
 judge_app = typer.Typer(
-    help="Judges: measure, compare and try them before a loop learns from them.", no_args_is_help=True
+    help="Judges: measure, compare and test them before a loop learns from them.", no_args_is_help=True
 )
 
 JudgeFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML: a loop's config, or its judge section alone.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Judge this many of the pairs, drawn by the seed.")]
-Seed = Annotated[int, typer.Option(help="Draws the pairs, and the order in which answers are shown.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Judge only this many pairs, drawn by the seed.")]
+Seed = Annotated[int, typer.Option(help="Seed that draws the pairs and the order of the answers.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Kept = Annotated[
     str | None,
-    typer.Option(envvar="SPARRING_STORE", help="A DuckDB file: keeps verdicts, and has known ones not asked again."),
+    typer.Option(envvar="SPARRING_STORE", help="A DuckDB file that keeps verdicts, so that none is asked for twice."),
 ]
-FEW = 20  # pairs below which a subset is not in the table
+FEW = 20  # pairs; smaller subsets are not in the table
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +51,7 @@ def bench(
     store: Kept = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy against labelled pairs, beside that of the longer answer, with 95 % intervals; and what it cost."""
+    """Measure accuracy on labelled pairs against that of the longer answer, with 95 % intervals and the cost."""
     from sparring.flows.run.judge_trials import bench_judge, read_judge, some_pairs
 
     section, chosen = read_judge(config), some_pairs(pairs, limit, seed)
@@ -64,35 +65,35 @@ def bench(
 
 @judge_app.command()
 def agreement(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Two YAML files or more, as for bench.")],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Two or more YAML files, as for bench.")],
     pairs: Annotated[str, typer.Option(help="Pairs of answers, as for bench; the labels are not used.")],
     limit: Limit = None,
     seed: Seed = 0,
     store: Kept = None,
     as_json: AsJson = False,
 ) -> None:
-    """How often judges name the same winner of the same two answers, and Cohen's kappa."""
+    """Measure how often judges name the same winner of two answers, and Cohen's kappa."""
     from sparring.cli.tables import print_rows
     from sparring.flows.run.judge_trials import bench_judge, read_judge, some_pairs
     from sparring.judges.bench import agreement as agree
 
     if len(configs) < 2:
-        raise ConfigError(f"there is one judge, {configs[0]}; wanted two or more to compare")
+        raise ConfigError(f"there is one judge, {configs[0]}; expected two or more to compare")
     sections, chosen = [read_judge(config) for config in configs], some_pairs(pairs, limit, seed)
     with _bars() as show:
         reports = [bench_judge(s, chosen, pairs, seed=seed, store=_store(store), show=show) for s in sections]
     if len({report.judge for report in reports}) < len(reports):
-        raise ConfigError(f"the judges are {', '.join(report.judge for report in reports)}; wanted different ones")
-    found = [
+        raise ConfigError(f"the judges are {', '.join(report.judge for report in reports)}; expected different ones")
+    rows = [
         {"judge": one.judge, "other_judge": other.judge, **asdict(agree(one.deltas, other.deltas))}
         for one, other in combinations(reports, 2)
     ]
-    print_rows(found, list(found[0]), "json" if as_json else "table")
+    print_rows(rows, list(rows[0]), "json" if as_json else "table")
 
 
 @judge_app.command()
 def canary(config: JudgeFile, store: Kept = None, as_json: AsJson = False) -> None:
-    """Set empty, constant and injecting answers against good ones; exits with 1 for a judge that prefers them."""
+    """Test a judge with empty, constant and injecting answers; exits with 1 if it prefers them to good ones."""
     from sparring.flows.run.judge_trials import opened, read_judge, try_canaries
 
     section = read_judge(config)
@@ -130,8 +131,8 @@ def _print_bench(report: "BenchReport") -> None:
     print_rows(rows, list(rows[0]), "table")
     if small := len(subsets) - len(large):
         say(f"{small} subsets of fewer than {FEW} pairs are not shown; --json has them")
-    made = f"{report.judgements} judgements, {report.asked} of them made now in {report.seconds:.1f} s"
-    say(f"judge {report.judge}: {made}{_paid(report)}")
+    counts = f"{report.judgements} judgements, {report.asked} of them made now in {report.seconds:.1f} s"
+    say(f"judge {report.judge}: {counts}{_paid(report)}")
 
 
 def _paid(report: "BenchReport") -> str:
@@ -151,7 +152,7 @@ def _bench_row(row: "BenchRow") -> dict[str, Any]:
         "longer wins": _estimate(row.longer.share),
         "difference": _estimate(row.difference),
         "length-controlled": _estimate(row.length_controlled),
-        "calibration error": "-" if row.calibration_error is None else f"{row.calibration_error:.3f}",
+        "calibration error": decimals(row.calibration_error),
         "order decides": "-" if place is None else f"{place.disagree:.1%} (first {place.first:.1%})",
         "ties": row.accuracy.ties,
         "no answer": row.accuracy.abstained,
@@ -159,8 +160,8 @@ def _bench_row(row: "BenchRow") -> dict[str, Any]:
     }
 
 
-def _estimate(found: "Estimate | None") -> str:
-    return "-" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _estimate(estimate: "Estimate | None") -> str:
+    return "-" if estimate is None else interval(estimate.value, estimate.low, estimate.high)
 
 
 def _print_canaries(report: "CanaryReport") -> None:

@@ -1,10 +1,10 @@
-"""A stream that outlasts its reader."""
+"""A stream that survives the loss of its reader."""
 
 from typing import Any, TextIO
 
 
 class Lasting:
-    """For a Console: when a write fails, nothing more is written."""
+    """A stream for a Console. After a write fails, it writes nothing more."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.gone = stream, False
@@ -14,7 +14,7 @@ class Lasting:
             try:
                 self.stream.write(text)
                 self.stream.flush()
-            except OSError:  # the pipe is closed, the terminal hung up, the log's disk is full: nothing of ours is lost
+            except OSError:  # the pipe or the terminal is closed, or the disk is full; the run continues
                 self.gone = True
         return len(text)
 

@@ -1,4 +1,4 @@
-"""`spar status`, `show` and `lineage`: looking at the store, also while a run is live."""
+"""`spar status`, `show` and `lineage`: views of the store, also while a run is live."""
 
 import json
 from collections import defaultdict
@@ -26,21 +26,21 @@ def status(
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Rounds, counts of each step, what is missing, and the last error."""
-    from sparring.cli.tables import print_rows, summaries
+    """Show the rounds, the counts of each step, what is missing, and the last error."""
+    from sparring.cli.tables import print_rows
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    info = found.run(run)
+    opened = DuckStore(store or DEFAULT_PATH)
+    info = opened.run(run)
     if info is None:
-        raise StoreError(f"{found.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
+        raise StoreError(f"{opened.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
     if info.kind == "reward":
-        _reward_status(found, info.id, as_json)
+        _reward_status(opened, info.id, as_json)
         return
     if info.kind == "import":
-        _import_status(found, info.id, as_json)
+        _import_status(opened, info.id, as_json)
         return
-    state = _state(found, info, summaries(found, info.id))
+    state = _state(opened, info)
     if as_json:
         print(json.dumps(state, ensure_ascii=False, indent=2, default=str))
         return
@@ -49,13 +49,13 @@ def status(
         + (state["missing"] or "complete")
         + (f", {state['live']}" if state["live"] else "")
     )
-    made = ["examples"] if any(row["examples"] for row in state["rounds"]) else ["pairs"]
+    learned = ["examples"] if any(row["examples"] for row in state["rounds"]) else ["pairs"]
     why = ["ties", "identical", "abstained", *(["filtered"] if any(r["filtered"] for r in state["rounds"]) else [])]
-    columns = ["round", "prompts", "completions", "judged", *made, *why, "failed"]
+    columns = ["round", "prompts", "completions", "judged", *learned, *why, "failed"]
     print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"], "table")
     for decision in state["decisions"]:
         print(
-            f"after round {decision['round']}: {decision['kind']} by {decision['decided_by']}, goes on from "
+            f"after round {decision['round']}: {decision['kind']} by {decision['decided_by']}, continues from "
             f"{decision['policy_id']}" + (f" ({decision['reason']})" if decision["reason"] else "")
         )
     for name in ("waiting", "stop", "last_error"):
@@ -63,34 +63,24 @@ def status(
             say(f"{name.replace('_', ' ')}: {state[name]}")
 
 
-def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
     """What happened to a run, and what is missing."""
-    from sparring.flows.run.decisions import waits
-    from sparring.flows.run.rounds import error_file, rounds_done
+    from sparring.flows.run.rounds import error_file
+    from sparring.flows.run.standing import decisions_and_stops, standing, summaries
     from sparring.flows.supervise.run_lock import is_locked
-    from sparring.store import history
-    from sparring.store.db import rows
 
-    wanted, done = info.config["rounds"], rounds_done(store, info.id)
-    error = error_file(store, info.id)
-    with store.db.read() as con:
-        sql = """SELECT * EXCLUDE (run_id) REPLACE (decided_at::VARCHAR AS decided_at) FROM decisions
-        WHERE run_id = ? ORDER BY round, number"""
-        decisions = rows(con, sql, [info.id])
-    last = store.last_round(info.id)
-    open_question = last is not None and last.index == done and all(d["round"] != done for d in decisions)
-    stop = history.stop(store.db, info.id, done) if open_question else None
-    asks = open_question and bool(info.config.get("approve"))
+    rounds, (decisions, stops) = summaries(store, info.id), decisions_and_stops(store, info.id)
+    at, error = standing(info.id, info.config, rounds, decisions, stops), error_file(store, info.id)
     return {
         "run_id": info.id,
         "store": str(store.db.path),
-        "rounds_done": done,
-        "rounds_wanted": max(wanted, done),
-        "complete": store.complete(info.id, wanted),
-        "missing": _missing(rounds, wanted, done),
+        "rounds_done": at.done,
+        "rounds_wanted": at.planned,
+        "complete": at.done >= info.config["rounds"],
+        "missing": at.missing,
         "live": "being played now" if is_locked(store.db.path.parent / "runs" / info.id) else None,
-        "waiting": waits(info.id, done) if asks else None,
-        "stop": stop.message if stop else None,
+        "waiting": at.waiting,
+        "stop": at.stop,
         "decisions": decisions,
         "last_error": error.read_text().strip() if error.exists() else None,
         "rounds": rounds,
@@ -98,7 +88,7 @@ def _state(store: "DuckStore", info: "RunInfo", rounds: list[dict[str, Any]]) ->
 
 
 def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
-    """A reward model's training: done or not, and how it did on held-out pairs."""
+    """Whether a reward model is trained, and its results on held-out pairs."""
     from sparring.cli.tables import print_rows
     from sparring.store.db import rows
 
@@ -115,7 +105,7 @@ def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
 
 
 def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
-    """The files that were imported, and how many of their rows are there."""
+    """The imported files, and how many of their rows are in the store."""
     from sparring.cli.tables import print_rows
     from sparring.store.db import rows
 
@@ -128,61 +118,41 @@ def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"run_id": run_id, "complete": complete, "files": files}, ensure_ascii=False, indent=2))
         return
-    print(f"{run_id} is an import" + ("" if complete else " that broke off: the same spar import finishes it"))
+    print(f"{run_id} is an import" + ("" if complete else " that was interrupted: the same spar import finishes it"))
     print_rows(files, ["path", "source", "licence", "shape", "split", "rows", "imported", "refused"], "table")
 
 
-def _missing(rounds: list[dict[str, Any]], wanted: int, done: int) -> str | None:
-    """The first step that has something left to do, in the order of loop/round.py."""
-    if not rounds:
-        return "round 0 has yet to measure the initial policy"
-    last = rounds[-1]
-    if last["round"] <= done and (last["accepted"] is not None or last["round"] > 0):
-        return None if last["round"] >= wanted else f"round {last['round'] + 1} has yet to start"
-    steps = {
-        "sampling": last["completions"],
-        "judging": last["judged"],
-        "pairing": last["paired"],
-        "learning": last["loss"],
-    }
-    return f"round {last['round']} has " + (
-        ", ".join(f"no {step}" for step, value in steps.items() if value is None) or "no evaluation"
-    )
-
-
 def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: Store = None) -> None:
-    """Print a row of any table, named by its id, as JSON."""
+    """Print the row with this id, of any table, as JSON."""
     print(json.dumps(_row(store, id), ensure_ascii=False, indent=2, default=str))
 
 
 def lineage(
     id: Annotated[str, typer.Argument(help="The id of any row.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many rows of a kind are followed from one row.")] = 10,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Leave nothing out, and go on through every checkpoint on the way.")
-    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows of each kind to follow from one row.")] = 10,
+    everything: Annotated[bool, typer.Option("--all", help="Leave nothing out, and follow every checkpoint.")] = False,
     store: Store = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Walk from a row to everything that caused it, and to everything that came of it."""
+    """Show everything that caused a row, and everything that it led to."""
     from sparring.store.db import Database
     from sparring.store.lineage import history
 
     with Database(store or DEFAULT_PATH).read() as con:
-        found = history(con, id, None if everything else limit)
+        walk = history(con, id, None if everything else limit)
     if as_json:
-        said = {name: value for name, value in vars(found).items() if value is not None}
-        print(json.dumps({"id": id, **said}, ensure_ascii=False, indent=2))
+        values = {name: value for name, value in vars(walk).items() if value is not None}
+        print(json.dumps({"id": id, **values}, ensure_ascii=False, indent=2))
         return
-    for update in found.updates or ():
+    for update in walk.updates or ():
         _print_update(update)
-    for title, steps in (("caused by", found.causes), ("led to", found.effects)):
+    for title, steps in (("caused by", walk.causes), ("led to", walk.effects)):
         print(f"{id} {title}:" if steps else f"{id} {title}: nothing")
         _print_tree(id, steps)
 
 
 def _print_tree(root: str, steps: list[dict[str, Any]]) -> None:
-    """Each row below the one that it was reached from."""
+    """Print each row below the row that it was reached from."""
     below = defaultdict(list)
     for step in steps:
         below[step["of"]].append(step)
@@ -194,7 +164,7 @@ def _print_tree(root: str, steps: list[dict[str, Any]]) -> None:
             case step:
                 indent, role = "  " * step["depth"], "" if step["role"] == step["kind"] else f" ({step['role']})"
                 print(f"{indent}{step['kind']} {step['id']}{role}" + (f"  {step['label']}" if step["label"] else ""))
-                if step["left_out"]:  # to be said after what came of the last one
+                if step["left_out"]:  # printed after what the last one led to
                     todo.append(f"{indent}... and {step['left_out']} more: --limit, or --all")
                 todo += reversed(below[step["id"]])
 
@@ -203,7 +173,7 @@ def _print_update(update: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in update["versions"].items())
     print(
         f"round {update['round']} of {update['run_id']}: {update['algorithm']} on {update['rows_learned']} rows of "
-        f"{len(update['prompt_ids'])} prompts, judged by {update['judge'] or '(not noted)'}, against "
+        f"{len(update['prompt_ids'])} prompts, judged by {update['judge'] or '(not recorded)'}, against "
         f"{', '.join(update['reference_ids']) or 'no reference'}; config {update['config_sha256'][:12]}; {versions}"
     )
 
@@ -215,7 +185,7 @@ def _row(store: str | None, id: str) -> dict[str, Any]:
     path = Path(store or DEFAULT_PATH)
     with Database(path).read() as con:
         for name, columns in TABLES.values():
-            found = rows(con, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?", [id])
-            if found:
-                return {"table": name, **found[0]}
+            matches = rows(con, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?", [id])
+            if matches:
+                return {"table": name, **matches[0]}
     raise StoreError(f"{path} has no row {id!r}; ids look like completion_1a2b..., list some with: spar sql")

@@ -1,4 +1,4 @@
-"""`spar store`: look after the store: check, migrate, compact, backup, rebuild, forget, prune."""
+"""`spar store`: check, migrate, compact, back up, rebuild and prune the store, and forget prompts."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import typer
 
 from sparring.cli.common import Run, Store, say
 from sparring.loop.errors import ConfigError, StoreError
+from sparring.loop.formatting import size
 from sparring.store import DEFAULT_PATH
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from sparring.store.maintenance.rebuild import Rebuilt
     from sparring.store.store import DuckStore
 
-care_app = typer.Typer(help="Look after the store: what it holds stays whole, small, and yours.", no_args_is_help=True)
+care_app = typer.Typer(
+    help="Maintain the store: check, migrate, compact, back up, rebuild, forget, prune.", no_args_is_help=True
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,24 +35,24 @@ def register(app: typer.Typer) -> None:
 
 def check(
     store: Store = None,
-    files: Annotated[bool, typer.Option("--files", help="Also compare with the parts and the checkpoints on disk.")] = (
+    files: Annotated[bool, typer.Option("--files", help="Compare with the parts and the checkpoints on disk too.")] = (
         False
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Look whether everything in the store fits together; exits with 1 and a list where something does not."""
+    """Check the store's consistency; exits with 1 and a list of problems if there are any."""
     from sparring.store.db import Database
     from sparring.store.maintenance.check import check as look
 
     db = Database(store or DEFAULT_PATH)
-    counts, found = look(db)
-    if files and all(f.ok or f.name != "the file can be opened" for f in found) and counts:
-        found += _files(db)
-    bad = [f for f in found if not f.ok]
+    counts, findings = look(db)
+    if files and all(f.ok or f.name != "the file can be opened" for f in findings) and counts:
+        findings += _files(db)
+    bad = [f for f in findings if not f.ok]
     if as_json:
-        print(json.dumps({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in found]}, indent=2))
+        print(json.dumps({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in findings]}, indent=2))
     else:
-        _print_findings(counts, found)
+        _print_findings(counts, findings)
     if bad:
         raise typer.Exit(1)
 
@@ -62,18 +65,18 @@ def _files(db: Any) -> list["Finding"]:
     return [*check_parts(db), *check_checkpoints(db, weights_sha256)]
 
 
-def _print_findings(counts: dict[str, int], found: list["Finding"]) -> None:
+def _print_findings(counts: dict[str, int], findings: list["Finding"]) -> None:
     print(", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "nothing is stored")
-    for finding in found:
+    for finding in findings:
         if not finding.ok or finding.remedy:
             print(f"{'note' if finding.ok else 'PROBLEM'}: {finding.name}: {finding.found}")
             print(f"  to do: {finding.remedy}")
-    bad = sum(not finding.ok for finding in found)
-    say(f"{len(found) - bad} of {len(found)} checks hold" + (f", {bad} do not" if bad else ""))
+    bad = sum(not finding.ok for finding in findings)
+    say(f"{len(findings) - bad} of {len(findings)} checks hold" + (f", {bad} do not" if bad else ""))
 
 
 def migrate(store: Store = None) -> None:
-    """Bring a store that an older version wrote up to date; any command does so when it first opens it."""
+    """Migrate a store that an older version wrote; any command does so when it first opens the store."""
     from sparring.store.db import Database
     from sparring.store.maintenance.migrate import migrate_file
 
@@ -83,7 +86,7 @@ def migrate(store: Store = None) -> None:
 
 
 def compact(store: Store = None) -> None:
-    """Write the store anew without the room that deleted rows left, and make its many small parts few."""
+    """Rewrite the store without the space of deleted rows, and merge its small parts."""
     from sparring.store.db import Database
     from sparring.store.maintenance.copies import compact as compact_file
     from sparring.store.maintenance.parts import complete_rest, merge
@@ -94,16 +97,16 @@ def compact(store: Store = None) -> None:
         added = complete_rest(db)
         parts_before, parts_after = merge(parts_folder(db.path))
         before, after = compact_file(db)
-    say(f"{db.path}: {_size(before)} -> {_size(after)}; {parts_before} parts -> {parts_after}")
+    say(f"{db.path}: {size(before)} -> {size(after)}; {parts_before} parts -> {parts_after}")
     if added:
-        say("rows that no part had were written to parts: " + ", ".join(f"{n:,} {t}" for t, n in added.items()))
+        say("rows that were in no part were written to parts: " + ", ".join(f"{n:,} {t}" for t, n in added.items()))
 
 
 def backup(
-    to: Annotated[Path, typer.Argument(help="The new file; nothing is written over.")],
+    to: Annotated[Path, typer.Argument(help="The new file; an existing file is never overwritten.")],
     store: Store = None,
 ) -> None:
-    """Write the store as it is now to another file, and compare the two row by row."""
+    """Copy the store as it is now to another file, and compare the two row by row."""
     from sparring.store.db import Database
     from sparring.store.maintenance.copies import backup as copy
 
@@ -114,10 +117,10 @@ def backup(
 
 def rebuild(
     store: Store = None,
-    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="Do without parts that are damaged.")] = False,
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="Leave out damaged parts.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a damaged or lost store anew from its parts, and from what can be read of the file, which is kept."""
+    """Rebuild a damaged or lost store from its parts and what can be read of the old file, which is kept."""
     from sparring.store.db import Database
     from sparring.store.maintenance.rebuild import rebuild as make
 
@@ -127,7 +130,7 @@ def rebuild(
         print(json.dumps(asdict(done), indent=2))
     else:
         _print_rebuilt(done)
-    say(f"{db.path} was made anew; look at it with: spar store check --files --store {db.path}")
+    say(f"{db.path} was rebuilt; check it with: spar store check --files --store {db.path}")
 
 
 def _print_rebuilt(done: "Rebuilt") -> None:
@@ -136,103 +139,100 @@ def _print_rebuilt(done: "Rebuilt") -> None:
             salvaged = done.salvaged.get(table, 0)
             print(f"{table}: {n:,} rows" + (f", {salvaged:,} of them from the old file alone" if salvaged else ""))
     for path in done.without:
-        say(f"left out, because it is damaged: {path}")
+        say(f"left out because it is damaged: {path}")
     for why in done.unread:
         say(f"not read: {why}")
     if done.kept:
-        say(f"the old file is kept as {done.kept}; remove it when all is well")
+        say(f"the old file is kept as {done.kept}; remove it when the store is in order")
 
 
 def forget(
     prompt_id: Annotated[str | None, typer.Argument(help="The id of a prompt.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="Every prompt that says this, or led to something that does.")
+        str | None, typer.Option(help="Every prompt that contains this text, or led to a text that does.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Kept in the tombstone; write nothing private here.")] = "",
+    reason: Annotated[str, typer.Option(help="Stored in the tombstone; write nothing private here.")] = "",
     yes: Yes = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a prompt and all that came from it, from the store, its parts and its runs; a tombstone stays."""
+    """Remove a prompt and everything derived from it from the store, its parts and its runs; a tombstone stays."""
     from sparring.flows.run.forget import files_of, forget_everywhere
     from sparring.store.maintenance.forget import older_copies, plan
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    made = plan(found.db, _asked(found, prompt_id, text))
-    _print_plan(made, [*files_of(found, made.run_ids), *older_copies(found.db.path)])
+    opened = DuckStore(store or DEFAULT_PATH)
+    removal = plan(opened.db, _asked(opened, prompt_id, text))
+    _print_plan(removal, [*files_of(opened, removal.run_ids), *older_copies(opened.db.path)])
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError("nothing was done: to do this, give --yes too")
+            raise ConfigError("nothing was done; to confirm, give --yes")
         typer.confirm("Do this? It cannot be undone", abort=True, err=True)
-    done = forget_everywhere(found, made, reason, os.environ.get("USER", f"uid {os.getuid()}"))
+    done = forget_everywhere(opened, removal, reason, os.environ.get("USER", f"uid {os.getuid()}"))
     if as_json:
         print(json.dumps({**asdict(done.plan), "files": done.files}, indent=2))
-    say("done; who has the file or a copy of it open still sees the old one until they close it")
+    say("done; a process that has the old file or a copy open sees it until it closes it")
 
 
 def _asked(store: "DuckStore", prompt_id: str | None, text: str | None) -> list[str]:
     from sparring.store.maintenance.prompt_rows import holding
 
     if (prompt_id is None) == (text is None):
-        raise ConfigError("say what to forget: PROMPT_ID, or --text TEXT")
+        raise ConfigError("expected a PROMPT_ID or --text TEXT to forget")
     if prompt_id is not None:
         return [prompt_id]
     if not text:
-        raise ConfigError("--text is empty, and every prompt says that; give what it says, or a PROMPT_ID")
-    found = holding(store.db, text)
-    if not found:
-        raise StoreError(f"no prompt of {store.db.path}, and nothing that came from one, says that; case counts")
-    return found
+        raise ConfigError("--text is empty, which every prompt contains; give a text or a PROMPT_ID")
+    ids = holding(store.db, text)
+    if not ids:
+        raise StoreError(
+            f"no prompt of {store.db.path}, or anything derived from one, contains that text; case matters"
+        )
+    return ids
 
 
-def _print_plan(made: "Plan", files: list[Path]) -> None:
-    if made.prompt_ids:
-        say(f"to forget: {', '.join(made.prompt_ids)}")
-    if made.again:
-        say(f"forgotten before, to be looked for again in all files: {', '.join(made.again)}")
-    removed = [f"{n:,} {table}" for table, n in made.removed.items()]
-    removed += [f"their place in {made.rounds:,} rounds"] * (made.rounds > 0)
+def _print_plan(removal: "Plan", files: list[Path]) -> None:
+    if removal.prompt_ids:
+        say(f"to forget: {', '.join(removal.prompt_ids)}")
+    if removal.again:
+        say(f"forgotten before, and searched for again in all files: {', '.join(removal.again)}")
+    removed = [f"{n:,} {table}" for table, n in removal.removed.items()]
+    removed += [f"their place in {removal.rounds:,} rounds"] * (removal.rounds > 0)
     say(f"rows: {', '.join(removed) or 'none'}")
     for path in files:
         say(f"file: {path}")
-    if made.checkpoint_ids:
+    if removal.checkpoint_ids:
         say(
-            f"{len(made.checkpoint_ids)} checkpoints came of {len(made.update_ids)} updates that learned from it, and "
-            f"weights do not forget: {', '.join(made.checkpoint_ids)}. Remove them and train anew where that matters"
+            f"{len(removal.checkpoint_ids)} checkpoints come from {len(removal.update_ids)} updates that learned from "
+            f"it, and weights do not forget: {', '.join(removal.checkpoint_ids)}. Remove them and train again if that "
+            "matters"
         )
-    if made.run_ids:
+    if removal.run_ids:
         say(
-            f"had it: {', '.join(made.run_ids)}. A loop that did cannot go on as it was; take the prompt out of its "
-            "file, and go on from where it ended under another name, with policy.model: run:NAME"
+            f"used it: {', '.join(removal.run_ids)}. Such a loop cannot resume; remove the prompt from its file, and "
+            "continue from its last policy under another name, with policy.model: run:NAME"
         )
 
 
 def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints to keep.")],
     run: Run = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
     store: Store = None,
 ) -> None:
     """Remove the files of old checkpoints of a run, as `keep.checkpoints` does; rows and hashes stay."""
     from sparring.flows.run.retention import prune_by_hand, removable, size_of
     from sparring.store.store import DuckStore
 
-    found = DuckStore(store or DEFAULT_PATH)
-    info = found.run(run)
+    opened = DuckStore(store or DEFAULT_PATH)
+    info = opened.run(run)
     if info is None or info.kind != "loop":
-        raise StoreError(f"{found.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
-    sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(found, info.id, keep)}
-    gone = [path for path, size in sizes.items() if size] if dry_run else prune_by_hand(found, info.id, keep)
+        raise StoreError(f"{opened.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
+    sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(opened, info.id, keep)}
+    gone = [path for path, n in sizes.items() if n] if dry_run else prune_by_hand(opened, info.id, keep)
     for path in gone:
         print(path)
-    freed = _size(sum(sizes.get(path, 0) for path in gone))
+    freed = size(sum(sizes.get(path, 0) for path in gone))
     say(f"{info.id}: {len(gone)} checkpoints, {freed} " + ("would be freed" if dry_run else "freed"))
-
-
-def _size(n: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} GB"

@@ -1,4 +1,4 @@
-"""`spar judge people`: a page on which a person says which of two answers is better."""
+"""`spar judge people`: a page on which a person chooses the better of two answers."""
 
 import sys
 from contextlib import suppress
@@ -9,40 +9,40 @@ import typer
 from sparring.cli.common import Store, say
 from sparring.store import DEFAULT_PATH
 
-PATIENCE = 5.0  # seconds to wait for a busy store before the page says so and tries again
+PATIENCE = 5.0  # seconds that the page waits for a busy store before it reports that and tries again
 
 
 def people(
     run: Annotated[str | None, typer.Argument(help="Name or id of a run; the latest when not given.")] = None,
     store: Store = None,
-    who: Annotated[str | None, typer.Option(help="Who judges; your login name when not given.")] = None,
+    who: Annotated[str | None, typer.Option(help="Who judges; your login name by default.")] = None,
     split: Annotated[
         Literal["train", "eval"],
         typer.Option(help="train: two answers of the policy; eval: the candidate's and the rival's."),
     ] = "train",
-    round: Annotated[int | None, typer.Option(min=0, help="The round; the last one with answers by default.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask this many of the duels, drawn by the seed.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws the duels and their order.")] = 0,
+    round: Annotated[int | None, typer.Option(min=0, help="The round; by default the last one with answers.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only this many duels, drawn by the seed.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that draws the duels and their order.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
-    """Judge pairs of answers yourself, blind, on a page that only this machine can open. Ctrl-C ends it."""
+    """Judge pairs of answers yourself, blind, on a page of this machine only. Ctrl-C ends it."""
     from sparring.judges.human import answered, people_judge
     from sparring.people.queue import agreements, groups_to_judge, questions_of, run_of
     from sparring.people.server import listen, people_server
     from sparring.people.session import Session
     from sparring.store.store import DuckStore
 
-    judge, found = people_judge(who or _login()), DuckStore(store or DEFAULT_PATH, wait=PATIENCE)
-    run_id = run_of(found, run).id
-    groups = groups_to_judge(found, run_id, judge.id, split, round)
-    asked = questions_of(found, run_id, groups, seed, limit)
+    judge, opened = people_judge(who or _login()), DuckStore(store or DEFAULT_PATH, wait=PATIENCE)
+    run_id = run_of(opened, run).id
+    groups = groups_to_judge(opened, run_id, judge.id, split, round)
+    asked = questions_of(opened, run_id, groups, seed, limit)
     done = answered(j for group in groups for j in group.judged)
     open_still = sum(q.both not in done for q in asked)
     if not open_still:
         say(f"{judge.id} has judged all {len(asked)}" if asked else f"{run_id}: no prompt has two different answers")
         return
-    session = Session(found, judge, asked, done)
+    session = Session(opened, judge, asked, done)
     with listen(port) as sock:
         server, address = people_server(session, sock)
         say(f"{judge.id}: {open_still} of {len(asked)} pairs of answers to judge; open this page, Ctrl-C ends")
@@ -52,7 +52,7 @@ def people(
         with suppress(KeyboardInterrupt):  # the ordinary end
             server.run(sockets=[sock])
     say(f"{judge.id}: {session.judged_now} judged now, {session.skipped} skipped (asked again next time)")
-    for other, each in agreements(found, judge.id, asked).items():
+    for other, each in agreements(opened, judge.id, asked).items():
         kappa = "" if each.kappa is None else f", kappa {each.kappa:.2f}"
         say(f"agrees with {other} on {each.agreement:.0%} of {each.pairs}, opposed on {each.opposed:.0%}{kappa}")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Play up to this round.")]
-NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Call the same steps without Prefect.")]
+NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,13 +30,15 @@ def run(
     set_: Set = None,
     rounds: Rounds = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything that needs no model; change nothing.")
+        bool, typer.Option("--dry-run", help="Check everything that needs no model, and change nothing.")
     ] = False,
     no_prefect: NoPrefect = False,
-    sweep: Annotated[Path | None, typer.Option(help="YAML of changes of CONFIG: play them all, and compare.")] = None,
-    format: Annotated[Format | None, typer.Option(help="How the comparison of a sweep is printed.")] = None,
+    sweep: Annotated[
+        Path | None, typer.Option(help="YAML file of changes to CONFIG: play every one, and compare.")
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="Format of a sweep's comparison.")] = None,
 ) -> None:
-    """Play the rounds of CONFIG; the same command goes on where an earlier one was stopped."""
+    """Play the rounds of CONFIG; the same command resumes a run that stopped."""
     from sparring.flows.config import read_config
 
     overrides = [*(set_ or []), *([f"store={store}"] if store else []), *([f"rounds={rounds}"] if rounds else [])]
@@ -46,7 +48,7 @@ def run(
         run_sweep(config, sweep, overrides, dry_run=dry_run, no_prefect=no_prefect, format=format or "table")
         return
     if format is not None:
-        raise ConfigError("--format is for the comparison of a sweep; give --sweep FILE too, or leave it out")
+        raise ConfigError("--format applies to the comparison of a sweep; give --sweep FILE too, or leave --format out")
     loaded = read_config(config, overrides)
     if dry_run:
         _plan(loaded)
@@ -61,7 +63,7 @@ def resume(
     rounds: Rounds = None,
     no_prefect: NoPrefect = False,
 ) -> None:
-    """Go on with a run from exactly where it stopped."""
+    """Resume a run exactly where it stopped."""
     from sparring.flows.config import override, parse_config
     from sparring.store.store import DuckStore
 
@@ -70,17 +72,19 @@ def resume(
     if info is None:
         raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
     if info.kind == "reward":
-        raise ConfigError(f"{info.id} is the training of a reward model; go on with: spar reward train CONFIG")
+        raise ConfigError(f"{info.id} is the training of a reward model; resume it with: spar reward train CONFIG")
     if info.kind == "import":
-        raise ConfigError(f"{info.id} is an import; one that broke off is finished by the same spar import")
+        raise ConfigError(f"{info.id} is an import; finish an interrupted one with the same spar import")
     if info.kind == "evaluate":
-        raise ConfigError(f"{info.id} is a measurement; go on with the command that began it: spar evaluate CONFIG")
+        raise ConfigError(
+            f"{info.id} is a measurement; resume it with the command that started it: spar evaluate CONFIG"
+        )
     values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(path)}
     for change in [*(set_ or []), *([f"rounds={rounds}"] if rounds else [])]:
         override(values, change)
     loaded = parse_config(values, info.id)
     if Path(info.config["folder"]).is_dir():
-        os.chdir(info.config["folder"])  # prompt files are named from where the run was started
+        os.chdir(info.config["folder"])  # paths of prompt files are relative to where the run was started
     _play(loaded, no_prefect)
 
 
@@ -99,7 +103,7 @@ def _plan(config: "Config") -> None:
 
 
 def _play(config: "Config", no_prefect: bool) -> None:
-    os.environ.setdefault("TQDM_DISABLE", "1")  # our own progress is shown; read when tqdm is first imported
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the progress display replaces it; read when tqdm is first imported
     from sparring.cli.tables import print_rounds
     from sparring.flows.compose.build import prepare
     from sparring.flows.run.decisions import awaited
@@ -108,23 +112,27 @@ def _play(config: "Config", no_prefect: bool) -> None:
 
     ready = prepare(config)
     store, run_id = ready.store, ready.info.id
-    waiting = awaited(store, run_id, config)  # before an engine is started for nothing
+    waiting = awaited(store, run_id, config)  # before an engine starts in vain
     if waiting is None and store.complete(run_id, config.rounds):
         done = rounds_done(store, run_id)
-        error_file(store, run_id).unlink(missing_ok=True)  # of a process that was killed when all was done
+        error_file(store, run_id).unlink(missing_ok=True)  # left by a process that was killed when all was done
         say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
     elif waiting is None:
-        say(f"run {run_id} in {store.db.path}")
         file = error_file(store, run_id)
-        with guarding(file), last_error(file):
-            waiting = _play_rounds(ready, no_prefect)
+        try:
+            say(f"run {run_id} in {store.db.path}")
+            with guarding(file), last_error(file):
+                waiting = _play_rounds(ready, no_prefect)
+        except KeyboardInterrupt:
+            say(f"spar: interrupted; every row that was stored is kept. Resume with: spar resume {run_id}")
+            raise typer.Exit(130) from None
     print_rounds(store, run_id)
     if waiting:
         say(waiting)
 
 
 def _play_rounds(ready: "Prepared", no_prefect: bool) -> str | None:
-    """Returns what the run waits for, if it does."""
+    """Play the rounds; returns what the run waits for, if anything."""
     from sparring.cli.progress import Display
     from sparring.flows.run.self_play import run_as_flow, run_bare
 

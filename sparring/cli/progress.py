@@ -1,7 +1,7 @@
-"""What a person sees while a run is live: where it is, how fast it goes, and about how long it will take.
+"""The progress display of a live run: where it is, how fast it goes, and about how long it will take.
 
-On a terminal a few lines that change; elsewhere a line now and then. All on stderr, and never the end of a run: a
-terminal that has gone away is written to no more.
+A terminal shows a few lines that change; other streams get a line now and then. All of it goes to stderr. A terminal
+that goes away does not end the run.
 """
 
 import sys
@@ -18,13 +18,14 @@ from rich.text import Text
 
 from sparring.cli.lasting import Lasting
 from sparring.cli.pace import Work as Work
-from sparring.cli.pace import about, clock, run_left
+from sparring.cli.pace import run_left
+from sparring.loop.formatting import about, clock, decimals
 from sparring.loop.parts import Run
 from sparring.loop.types import JudgeCall, Record, Round
 from sparring.store.store import DuckStore
 
-EVERY = 15.0  # seconds between lines where there is no terminal
-PATIENCE = 0.5  # seconds before work is shown: what is done sooner would only flash
+EVERY = 15.0  # seconds between lines when there is no terminal
+PATIENCE = 0.5  # seconds before work is shown, so that short work does not flash
 STEPS = {
     "sample": "sampling",
     "judge": "judging",
@@ -37,7 +38,7 @@ UNITS = {"sample": "prompts", "judge": "judgements", "score": "answers", "learn"
 
 
 class Bars:
-    """One bar at a time on a terminal; elsewhere a line now and then. `now` tells the seconds."""
+    """One bar at a time on a terminal, a line now and then elsewhere. `now` returns seconds."""
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self.console = console or Console(file=cast(IO[str], Lasting(sys.stderr)), highlight=False, markup=False)
@@ -49,7 +50,7 @@ class Bars:
             get_renderable=self.view,
             transient=True,
             refresh_per_second=4,
-            redirect_stdout=sys.stdout.isatty(),  # what a program reads stays where it reads it
+            redirect_stdout=sys.stdout.isatty(),  # a pipe keeps what it reads
         )
 
     def __enter__(self) -> Self:
@@ -61,10 +62,10 @@ class Bars:
         self._live.stop()
 
     def show(self, what: str, done: int, total: int, loss: float | None = None) -> None:
-        """Where `what` stands; another `what` is another bar. With a loss, steps of an optimizer are counted."""
+        """Show how much of `what` is done; a new `what` starts a new bar. With a loss, optimizer steps are counted."""
         if self._work is None or what != self._work.what:
             self.start(what, total, UNITS["learn"] if loss is not None else "", done)
-        self.advance(done, "" if loss is None else f"loss {loss:.3f}")
+        self.advance(done, "" if loss is None else f"loss {decimals(loss)}")
         if done == total:
             self.end()
 
@@ -84,7 +85,7 @@ class Bars:
         self._work = None
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(text, soft_wrap=not self.console.is_interactive)
 
     def line(self, work: Work) -> str:
@@ -94,13 +95,13 @@ class Bars:
         return [work.what if work else ""]
 
     def view(self) -> RenderableType:
-        """The lines that change: always as many, so that what is above them stays where it is."""
+        """The lines that change. Their number is constant, so that the lines above stay in place."""
         work = self._work if self._work and self.now() - self._work.began >= PATIENCE else None
         headings = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.headings(work)]
         return Group(*headings, self._bar(work) if work else Text(self.idle()))
 
     def idle(self) -> str:
-        """Instead of a bar, while nothing can be counted."""
+        """The line in place of a bar while nothing can be counted."""
         return ""
 
     def _bar(self, work: Work) -> RenderableType:
@@ -113,9 +114,9 @@ class Bars:
 
 
 class Display(Bars):
-    """Watches the chunks on their way into the store, and the learner's steps.
+    """The progress of a run, from the chunks on their way into the store and the learner's steps.
 
-    `until` is the last round that is wanted; with it, what is left of the whole run is told from the rounds played
+    `until` is the last round to play. With it, the time left for the whole run is estimated from the rounds played
     since the display began.
     """
 
@@ -131,10 +132,10 @@ class Display(Bars):
         self.store, self.run, self.until = store, run, until
         self._round: Round | None = None
         self._round_began = 0.0
-        self._whole: bool | None = None  # whether the round is played from its beginning; None: not known yet
-        self._rounds: list[float] = []  # seconds of the whole rounds played
-        self._step: tuple[str, float] | None = None  # the step being done, and since when
-        super().__init__(console, now)  # last: it draws
+        self._whole: bool | None = None  # whether the round is played from its beginning; None: unknown yet
+        self._rounds: list[float] = []  # seconds of each whole round played
+        self._step: tuple[str, float] | None = None  # the current step, and when it began
+        super().__init__(console, now)  # last, because it draws
 
     def call(self, step: Run, *args: Any) -> Any:
         rnd: Round = args[0]
@@ -149,14 +150,14 @@ class Display(Bars):
 
     def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         pairs = step == "score" and self._step is not None and self._step[0] == "score"
-        per = 2 if pairs else 1  # two answers a pair
+        per = 2 if pairs else 1  # two answers per pair
         if step == "sample" and self._round and self._whole is None:
             self._whole = total == len(self._round.prompt_ids)
         if total:
             self.start(STEPS[step], total // per, "pairs" if pairs else UNITS[step])
         done = 0
         for chunk in chunks:
-            yield chunk  # comes back when the store has committed it
+            yield chunk  # resumes when the store has committed it
             done += len({r.prompt_id for r in chunk if hasattr(r, "prompt_id")}) if step == "sample" else _made(chunk)
             self.advance(done // per)
         self.end()
@@ -165,8 +166,9 @@ class Display(Bars):
         self.show(STEPS["learn"], done, total, loss)
 
     def round_done(self, following: Round) -> None:
-        """One line on the round just played, and about how long the others will take."""
-        from sparring.cli.tables import round_line, summaries
+        """Print one line on the finished round, and about how long the others will take."""
+        from sparring.cli.tables import round_line
+        from sparring.flows.run.standing import summaries
 
         if self._whole and following.index > 1:
             self._rounds.append(self.now() - self._round_began)
@@ -215,5 +217,5 @@ class Display(Bars):
 
 
 def _made(chunk: Sequence[Record]) -> int:
-    """The records that were asked for: the calls that a judgement took are not counted beside it."""
+    """The number of records that were asked for, without the calls that judgements took."""
     return sum(not isinstance(record, JudgeCall) for record in chunk)

@@ -1,4 +1,4 @@
-"""Rows of an answer as a table, CSV, JSON, JSON lines, Parquet or Arrow, a batch at a time."""
+"""Query results as a table, CSV, JSON, JSON lines, Parquet or Arrow, one batch at a time."""
 
 import json
 import sys
@@ -12,11 +12,11 @@ from sparring.cli.tables import as_table, plain
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DRAWN = 1_000  # rows: a drawn table needs them all at once, to know how wide its columns are
+DRAWN = 1_000  # rows; a table needs all of them at once to set the widths of its columns
 
 
 def write_text(batches: "pa.RecordBatchReader", format: AnyFormat, out: IO[str]) -> None:
-    """Rows as text. Columns of one name get numbers, see store.reader.distinct."""
+    """Write rows as text. Columns with the same name are numbered, see store.reader.distinct."""
     if format == "csv":
         _csv(batches, out)
     elif format == "json":
@@ -28,7 +28,7 @@ def write_text(batches: "pa.RecordBatchReader", format: AnyFormat, out: IO[str])
 
 
 def write_binary(batches: "pa.RecordBatchReader", format: AnyFormat, out: IO[bytes]) -> None:
-    """Rows as a Parquet file or an Arrow IPC stream, with their own types."""
+    """Write rows as a Parquet file or an Arrow IPC stream, with their own types."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -96,7 +96,7 @@ def _table(batches: "pa.RecordBatchReader", out: IO[str]) -> None:
     names, rows = distinct(batches.schema.names), iter(_dicts(batches))
     drawn = list(islice(rows, DRAWN))
     table, console = as_table(drawn, names), Console(highlight=False, file=out)
-    # An id that is cut short names nothing: in a pipe lines are as long as it takes.
+    # A truncated id is useless, so lines in a pipe are as long as they need to be.
     if not console.is_terminal:
         Console(highlight=False, file=out, width=10_000).print(table)
     elif out is sys.stdout and len(drawn) + 4 > console.height:

@@ -1,4 +1,4 @@
-"""`spar reward train`: reward models."""
+"""`spar reward train`: train a reward model."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 @reward_app.callback()
 def _group() -> None:
-    """Without it, typer would take the one command for the whole group."""
+    """Keeps `train` a subcommand: Typer replaces a group by its only command."""
 
 
 @reward_app.command()
@@ -32,7 +32,7 @@ def train(
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Train without Prefect.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the held-out results as JSON.")] = False,
 ) -> None:
-    """Train a reward model, measure it on held-out pairs, and store it; goes on where it was stopped."""
+    """Train a reward model, measure it on held-out pairs, and store it; the same command resumes it."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparring.flows.config.reward import read_reward_config
     from sparring.flows.run.reward import prepare_reward
@@ -64,7 +64,7 @@ def _report(ready: "PreparedReward", as_json: bool) -> None:
     from sparring.store.db import rows
 
     with ready.store.db.read() as con:
-        found = rows(
+        results = rows(
             con,
             """SELECT metric, e.value, low, high, n FROM evaluations e WHERE run_id = ? ORDER BY metric""",
             [ready.info.id],
@@ -72,7 +72,7 @@ def _report(ready: "PreparedReward", as_json: bool) -> None:
     checkpoint = ready.store.checkpoint_of(ready.info.id)
     path = checkpoint.path if checkpoint else ""
     if as_json:
-        print(json.dumps({"run_id": ready.info.id, "model": path, "held_out": found}, indent=2))
+        print(json.dumps({"run_id": ready.info.id, "model": path, "held_out": results}, indent=2))
         return
-    print_rows(found, ["metric", "value", "low", "high", "n"], "table")
-    say(f"the model is in {path}; judge with it: judge: {{kind: reward_model, model: {path}}}")
+    print_rows(results, ["metric", "value", "low", "high", "n"], "table")
+    say(f"the model is in {path}; use it as a judge: judge: {{kind: reward_model, model: {path}}}")

@@ -23,9 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("."),
+    folder: Annotated[Path, typer.Argument(help="Folder for the files.")] = Path("."),
     template: Annotated[
-        str, typer.Option(help="What to start from; see --list.", autocompletion=complete_template)
+        str, typer.Option(help="Template to start from; see --list.", autocompletion=complete_template)
     ] = "quickstart",
     list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
 ) -> None:
@@ -45,13 +45,15 @@ def init(
 
 def doctor(
     store: Store = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Start a tiny vLLM engine too; half a minute.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Start a tiny vLLM engine too, which takes half a minute.")
+    ] = False,
     kill_orphans: Annotated[
         bool, typer.Option("--kill-orphans", help="End processes that outlived the run that started them.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Look at versions, hardware, vLLM, disk, locks, Prefect and orphans, and say what to do about each finding."""
+    """Check versions, hardware, vLLM, disk, locks, Prefect and orphans, with a remedy for each problem."""
     from sparring.doctor import examine
 
     findings = examine(Path(store or DEFAULT_PATH), probe=probe, kill_orphans=kill_orphans)

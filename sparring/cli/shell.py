@@ -1,4 +1,4 @@
-"""The prompt of `spar shell`: statements until `;`, each in a connection of its own, and a few commands."""
+"""The prompt of `spar shell`: SQL statements up to `;`, each in its own connection, and a few commands."""
 
 import sqlite3
 import sys
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from sparring.store.db import Database
 
 PROMPT, MORE = "spar> ", "  ..> "
-HELP = """SELECT ...;   a question, over as many lines as it takes
-.tables       the tables and what they hold
-.views        the views: the usual questions, already put
+HELP = """SELECT ...;   a query, on one line or several
+.tables       the tables and their contents
+.views        the views, which answer common questions
 .schema NAME  the columns of a table or view
 .quit         leave; so does Ctrl-D"""
 NAMES = """SELECT column_name AS name FROM duckdb_columns() WHERE NOT internal
@@ -27,7 +27,7 @@ NAMES = """SELECT column_name AS name FROM duckdb_columns() WHERE NOT internal
 
 
 class Shell:
-    """At a terminal errors are told and it goes on; from a pipe or a file the first error ends it."""
+    """An SQL shell. At a terminal it continues after an error; with a pipe or a file the first error ends it."""
 
     def __init__(self, db: "Database", seconds: float | None, format: Format) -> None:
         self._db = db
@@ -74,7 +74,7 @@ class Shell:
             write_text(batches, self._format, sys.stdout)
 
     def _names(self) -> list[str]:
-        """What Tab completes: the names that the store has, and SQL's."""
+        """What Tab completes: the names in the store, and SQL keywords."""
         with answer(self._db, NAMES, seconds=self._seconds) as batches:
             return [str(name) for name in batches.read_all()["name"].to_pylist()]
 
@@ -84,7 +84,7 @@ def whole(lines: Iterable[str]) -> Iterator[str]:
     waiting = ""
     for line in lines:
         waiting = (waiting + line).lstrip()
-        if waiting.startswith(".") or sqlite3.complete_statement(waiting):  # it knows quotes and comments
+        if waiting.startswith(".") or sqlite3.complete_statement(waiting):  # it handles quotes and comments
             yield waiting.strip()
             waiting = ""
     if waiting.strip():
@@ -92,7 +92,7 @@ def whole(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _typed() -> str:
-    """The next command from the keyboard. Ctrl-C drops what was begun, Ctrl-D leaves."""
+    """The next command from the keyboard. Ctrl-C discards the current input, Ctrl-D leaves."""
     while True:
         try:
             return next(whole(_lines()))
@@ -115,14 +115,14 @@ def _lines() -> Iterator[str]:
 
 @contextmanager
 def _line_editing(names: list[str]) -> Iterator[None]:
-    """Arrow keys, a history that is kept, and Tab."""
+    """Arrow keys, a saved history, and Tab completion."""
     import readline
 
     from platformdirs import user_state_path
 
     def complete(begun: str, index: int) -> str | None:
-        found = [name for name in names if name.lower().startswith(begun.lower())]
-        return found[index] if index < len(found) else None
+        matches = [name for name in names if name.lower().startswith(begun.lower())]
+        return matches[index] if index < len(matches) else None
 
     history = user_state_path("sparring") / "sql_history"
     history.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`spar sql` and `spar shell`: questions to the store in SQL, also while a run is live."""
+"""`spar sql` and `spar shell`: SQL queries on the store, also while a run is live."""
 
 import json
 import os
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
     from sparring.store.db import Database
 
-MEMORY = 3 * 2**30  # bytes: DuckDB's 2 GiB, and what its functions and Arrow take beside them
+MEMORY = 3 * 2**30  # bytes: DuckDB's 2 GiB, and memory for its functions and Arrow
 BINARY = ("parquet", "arrow")
 
-Copy = Annotated[bool, typer.Option("--copy", help="Ask the read copy beside the store, which nobody waits for.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds a query may take; 30, and for the read copy any.")]
+Copy = Annotated[
+    bool, typer.Option("--copy", help="Query the read copy beside the store, which never waits for a run.")
+]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds that a query may take; 30 by default, unlimited with --copy.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,14 +40,14 @@ def sql(
     query: Annotated[str | None, typer.Argument(help="One SELECT; - reads it from standard input.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from this file.")] = None,
     params: Annotated[str | None, typer.Option(help='Values of $names in the query: \'{"run": "tiny"}\'.')] = None,
-    format: Annotated[AnyFormat | None, typer.Option(help="How rows are written; table when not given.")] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="Write this many rows at most.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Write to this file; its ending is the format.")] = None,
+    format: Annotated[AnyFormat | None, typer.Option(help="Output format; table by default.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of rows to write.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write to this file; its extension sets the format.")] = None,
     copy: Copy = False,
     timeout: Timeout = None,
     store: Store = None,
 ) -> None:
-    """Ask the store in SQL. Read-only: it cannot write, attach, or read other files."""
+    """Query the store in SQL, read-only: a query cannot write, attach, or read other files."""
     from sparring.store.reader import answer
 
     text, values, shape = _text(query, file), _values(params), _shape(format, to)
@@ -61,7 +65,7 @@ def shell(
     copy: Copy = False,
     timeout: Timeout = None,
 ) -> None:
-    """A prompt for SQL on the store. Read-only, and between two queries the store is free for others."""
+    """Open an SQL prompt on the store, read-only; the store is free for others between two queries."""
     from sparring.cli.shell import Shell
 
     db, seconds = source(store, copy, timeout)
@@ -70,7 +74,7 @@ def shell(
 
 
 def source(store: str | None, copy: bool, timeout: float | None) -> "tuple[Database, float | None]":
-    """What is asked, and how many seconds a question may take."""
+    """The database to query, and how many seconds a query may take."""
     from sparring.store.db import Database
     from sparring.store.publish import read_copy
     from sparring.store.reader import SECONDS
@@ -79,7 +83,9 @@ def source(store: str | None, copy: bool, timeout: float | None) -> "tuple[Datab
     if not copy:
         return Database(path), SECONDS if timeout is None else timeout
     if not read_copy(path).is_file():
-        raise ConfigError(f"there is no read copy {read_copy(path)}; a run makes it, or ask without --copy")
+        raise ConfigError(
+            f"there is no read copy {read_copy(path)}; a run with keep.read_copy writes it, or query without --copy"
+        )
     return Database(read_copy(path)), timeout
 
 
@@ -95,25 +101,27 @@ def _text(query: str | None, file: Path | None) -> str:
 
 
 def _values(params: str | None) -> dict[str, Any]:
-    """JSON, so that a number, a text and a list stay what they are."""
+    """The values of $names, from JSON, which keeps numbers, texts and lists apart."""
     try:
-        found = json.loads(params or "{}")
+        values = json.loads(params or "{}")
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"""--params {params!r} is not JSON ({error}); write for instance: '{{"run": "tiny"}}'"""
         ) from (error)
-    if not isinstance(found, dict):
-        raise ConfigError(f"""--params is {params}; wanted is an object of names and values: '{{"run": "tiny"}}'""")
-    return found
+    if not isinstance(values, dict):
+        raise ConfigError(f"""--params is {params}; expected an object of names and values: '{{"run": "tiny"}}'""")
+    return values
 
 
 def _shape(format: AnyFormat | None, to: Path | None) -> AnyFormat:
     ending = to.suffix[1:] if to is not None else "table"
     if format is None and ending not in get_args(AnyFormat):
-        raise ConfigError(f"--to {to} has no ending that is a format; give --format {'|'.join(get_args(AnyFormat))}")
+        raise ConfigError(
+            f"--to {to} has no extension that names a format; give --format {'|'.join(get_args(AnyFormat))}"
+        )
     shape: AnyFormat = format or ending  # type: ignore[assignment]
     if to is None and shape in BINARY and sys.stdout.isatty():
-        raise ConfigError(f"--format {shape} is not for a terminal; give --to FILE.{shape}, or pipe it on")
+        raise ConfigError(f"--format {shape} cannot be shown on a terminal; give --to FILE.{shape}, or pipe the output")
     return shape
 
 
@@ -127,11 +135,11 @@ def _write(batches: "pa.RecordBatchReader", shape: AnyFormat) -> None:
 
 
 def _write_file(batches: "pa.RecordBatchReader", shape: AnyFormat, to: Path, db: "Database") -> None:
-    """All or nothing: the file has its name when it is whole."""
+    """Write a whole file or none: the file gets its name when it is complete."""
     from sparring.cli.results import write_binary, write_text
 
     if to.resolve().name.startswith(db.path.name) and to.resolve().parent == db.path.parent:
-        raise ConfigError(f"--to {to} is a file of the store; give another name")
+        raise ConfigError(f"--to {to} is a file of the store; choose another name")
     partial = to.with_name(f"{to.name}.partial")
     try:
         if shape in BINARY:
@@ -150,12 +158,12 @@ def _write_file(batches: "pa.RecordBatchReader", shape: AnyFormat, to: Path, db:
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Keep this process small: DuckDB's limit does not count all that its functions make, such as a huge list."""
+    """Limit the memory of this process: DuckDB's own limit does not count all values, such as a huge list."""
     import psutil
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = psutil.Process().memory_info().data + MEMORY
-    limits = [wanted, *(each for each in (soft, hard) if each != resource.RLIM_INFINITY)]
+    limit = psutil.Process().memory_info().data + MEMORY
+    limits = [limit, *(each for each in (soft, hard) if each != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
         yield
@@ -165,12 +173,12 @@ def _bounded() -> Iterator[None]:
 
 @contextmanager
 def _piped() -> Iterator[None]:
-    """A reader such as `head` that has seen enough is no error; Ctrl-C ends the query."""
+    """A closed pipe, such as that of `head`, is no error; Ctrl-C ends the query."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for output that is flushed at exit
     except KeyboardInterrupt:
         say("spar: the query was interrupted")
         raise typer.Exit(130) from None

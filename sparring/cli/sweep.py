@@ -43,24 +43,20 @@ def _play(plan: "Plan", missing: "Sequence[Point]", no_prefect: bool) -> dict[st
             say(f"{point.name} failed: {why}")
         return why
 
-    try:
-        with Guard(), ExitStack() as held:
-            if not no_prefect:
-                held.enter_context(quiet_server())  # one for all
-            return play_points(missing, plan.store, play)
-    except KeyboardInterrupt:
-        say("the same command goes on with the sweep")
-        raise
+    with Guard(), ExitStack() as held:
+        if not no_prefect:
+            held.enter_context(quiet_server())  # one server for all runs
+        return play_points(missing, plan.store, play)
 
 
 def _rows(plan: "Plan") -> list[dict[str, Any]]:
-    """One row a run, in the order of the file; what is not known is None."""
+    """One row per run, in the order of the file; unknown values are None."""
     from sparring.sweeps.comparison import COLUMNS, results
 
-    found = results(plan.store, [point.run for point in plan.points])
-    made = []
+    by_run = results(plan.store, [point.run for point in plan.points])
+    rows = []
     for point in plan.points:
         labels = {axis: point.labels.get(axis, "") for axis in plan.axes}
-        known = found.get(point.run, {}) | {"run_id": point.run, "wanted": point.config.rounds}
-        made.append({"point": point.name, **labels, **{name: known.get(name) for name in COLUMNS[1:]}})
-    return made
+        values = by_run.get(point.run, {}) | {"run_id": point.run, "wanted": point.config.rounds}
+        rows.append({"point": point.name, **labels, **{name: values.get(name) for name in COLUMNS[1:]}})
+    return rows

@@ -1,4 +1,4 @@
-"""Rows for people and programs: the round table, and rows as a table, CSV, JSON or JSON lines."""
+"""The table of rounds, and any rows as a table, CSV, JSON or JSON lines."""
 
 import csv
 import json
@@ -8,30 +8,23 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sparring.cli.common import Format
-from sparring.store.db import rows
+from sparring.flows.run.standing import summaries
+from sparring.loop import formatting
+from sparring.loop.formatting import decimals
 from sparring.store.store import DuckStore
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def summaries(store: DuckStore, run: str) -> list[dict[str, Any]]:
-    with store.db.read() as con:
-        return rows(con, "SELECT * FROM round_summary WHERE run_id = ? ORDER BY round", [run])
-
-
-def interval(row: dict[str, Any], metric: str, low: str, high: str) -> str:
-    if row[metric] is None:
-        return "-"
-    return f"{row[metric]:.3f}" + ("" if row[low] is None else f" [{row[low]:.3f}, {row[high]:.3f}]")
-
-
-def number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def interval(row: dict[str, Any], metric: str) -> str:
+    """pass_rate or win_rate of a row of round_summary, with its interval."""
+    short = metric.removesuffix("_rate")
+    return formatting.interval(row[metric], row[f"{short}_low"], row[f"{short}_high"])
 
 
 def round_line(row: dict[str, Any]) -> str:
-    measured = f"pass rate {interval(row, 'pass_rate', 'pass_low', 'pass_high')}"
+    measured = f"pass rate {interval(row, 'pass_rate')}"
     if row["round"] == 0:
         return f"round 0: initial policy, {measured}"
     why = f"{row['ties']} ties, {row['identical']} identical, {row['abstained']} abstained, {row['failed']} failed"
@@ -39,20 +32,20 @@ def round_line(row: dict[str, Any]) -> str:
     gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
     return (
         f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
-        f"loss {number(row['loss'], 3)}; {measured}; "
-        f"win rate {interval(row, 'win_rate', 'win_low', 'win_high')}; {gate}"
+        f"loss {decimals(row['loss'])}; {measured}; "
+        f"win rate {interval(row, 'win_rate')}; {gate}"
     )
 
 
 def _learned_from(row: dict[str, Any]) -> str:
-    """Pairs, or where there are none the single answers."""
+    """The number of pairs, or of single answers where the loss learns from those."""
     if row["examples"]:
         return f"{row['examples']} answers"
     return "-" if row["pairs"] is None else str(row["pairs"])
 
 
 def print_rounds(store: DuckStore, run: str) -> None:
-    """The table at the end of a run, on stdout."""
+    """Print the table at the end of a run on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -65,12 +58,12 @@ def print_rounds(store: DuckStore, run: str) -> None:
         table.add_row(
             str(row["round"]),
             _learned_from(row),
-            number(row["loss"], 3),
-            number(row["accuracy"], 2),
-            interval(row, "pass_rate", "pass_low", "pass_high"),
-            interval(row, "win_rate", "win_low", "win_high") if row["round"] else "-",
-            number(row["kl"], 2),
-            number(row["eval_tokens"], 1),
+            decimals(row["loss"]),
+            decimals(row["accuracy"], 2),
+            interval(row, "pass_rate"),
+            interval(row, "win_rate") if row["round"] else "-",
+            decimals(row["kl"], 2),
+            decimals(row["eval_tokens"], 1),
             "initial" if row["round"] == 0 else "accepted" if row["accepted"] else "rejected",
         )
     console = Console(highlight=False)
@@ -78,22 +71,22 @@ def print_rounds(store: DuckStore, run: str) -> None:
     console.print(table)
 
 
-def print_rows(found: list[dict[str, Any]], columns: list[str], format: Format) -> None:
+def print_rows(rows: list[dict[str, Any]], columns: list[str], format: Format) -> None:
     if format == "json":
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=plain))
+        print(json.dumps(rows, ensure_ascii=False, indent=2, default=plain))
     elif format == "jsonl":
-        for row in found:
+        for row in rows:
             print(json.dumps(row, ensure_ascii=False, default=plain))
     elif format == "csv":
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _nested(value) for name, value in row.items()} for row in found)
+        writer.writerows({name: _nested(value) for name, value in row.items()} for row in rows)
     else:
-        _print_table(found, columns)
+        _print_table(rows, columns)
 
 
 def plain(value: Any) -> Any:
-    """For JSON: SQL's sum of integers comes as a Decimal, and is a number; dates are text."""
+    """A value as JSON takes it: a Decimal, which SQL sums give, is a number; dates are text."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
@@ -103,20 +96,20 @@ def _nested(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=plain) if isinstance(value, list | dict) else value
 
 
-def _print_table(found: list[dict[str, Any]], columns: list[str]) -> None:
+def _print_table(rows: list[dict[str, Any]], columns: list[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(found, columns))
+    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(rows, columns))
 
 
-def as_table(found: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
-    """For rich, which draws it. An id that is cut short names nothing: cells go on in the next line."""
+def as_table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":
+    """A table for rich. Cells wrap, because a truncated id is useless."""
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    for row in found:
+    for row in rows:
         table.add_row(*(Text(_cell(row[c])) for c in columns))
     return table
 

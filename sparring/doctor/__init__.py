@@ -1,4 +1,4 @@
-"""What `spar doctor` looks at: this machine, the store and its runs, and what runs or should not run any more."""
+"""The checks of `spar doctor`: this machine, the store and its runs, and running processes."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ __all__ = ["Finding", "examine"]
 
 
 def examine(store: Path, *, probe: bool = False, kill_orphans: bool = False) -> list[Finding]:
-    """Look at everything. `probe` also samples with a tiny engine, `kill_orphans` ends what outlived its run."""
-    vllm = machine.start_vllm()  # loads while the rest is looked at
+    """Run all checks. `probe` also samples with a tiny engine, `kill_orphans` ends orphaned processes."""
+    vllm = machine.start_vllm()  # loads during the other checks
     return [
         machine.python(),
         *map(machine.package, machine.PACKAGES),

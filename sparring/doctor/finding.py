@@ -1,4 +1,4 @@
-"""One thing that was looked at."""
+"""The result of one check."""
 
 from dataclasses import dataclass
 
@@ -8,4 +8,4 @@ class Finding:
     name: str
     ok: bool
     found: str
-    remedy: str = ""  # what to do where it is not ok
+    remedy: str = ""  # what to do when it is not ok

@@ -10,24 +10,24 @@ from importlib.metadata import PackageNotFoundError, version
 from sparring.doctor.finding import Finding
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "duckdb", "prefect", "pyarrow", "pydantic", "psutil")
-IMPORTING, PROBING = 120.0, 600.0  # seconds; on an idle machine they take 15 and 40
+IMPORTING, PROBING = 120.0, 600.0  # seconds; an idle machine takes 15 and 40
 INSTALL = "pip install 'sparring[cpu]' on a CPU, 'sparring[gpu]' on CUDA"
 
 
 def python() -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+    version_text = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= (3, 11), version_text, "install Python 3.11 or newer")
 
 
 def package(name: str) -> Finding:
     try:
         return Finding(name, True, version(name))
     except PackageNotFoundError:
-        return Finding(name, False, "not installed", f"pip install {name}, or install sparring again")
+        return Finding(name, False, "not installed", f"pip install {name}, or reinstall sparring")
 
 
 def vision() -> Finding:
-    """A torchvision built for another torch breaks text models too: transformers imports it when it is there."""
+    """Whether torchvision imports. One built for another torch breaks text models too, as transformers imports it."""
     try:
         importlib.import_module("torchvision")
         return Finding("torchvision", True, "imports")
@@ -44,7 +44,7 @@ def hardware() -> Finding:
 
 
 def start_vllm() -> "subprocess.Popen[str]":
-    """Import vLLM in a process of its own: native code that crashes takes the process along."""
+    """Import vLLM in its own process, because a crash in native code ends the process."""
     return _python("-c", "import vllm\nprint(vllm.__version__)")
 
 
@@ -53,10 +53,10 @@ def vllm(started: "subprocess.Popen[str]") -> Finding:
 
 
 def engine() -> Finding:
-    """Sample two tokens from a tiny random model, with the engine that a run uses."""
+    """Sample two tokens from a tiny random model with the engine that runs use."""
     with tempfile.TemporaryDirectory() as folder:
         started = _python("-m", "sparring.doctor.probe", folder)
-        return _ended("vllm engine", started, PROBING, f"see the message; install vLLM again: {INSTALL}")
+        return _ended("vllm engine", started, PROBING, f"read the message, and reinstall vLLM: {INSTALL}")
 
 
 def _python(*arguments: str) -> "subprocess.Popen[str]":
@@ -73,8 +73,8 @@ def _ended(name: str, started: "subprocess.Popen[str]", seconds: float, remedy: 
     except subprocess.TimeoutExpired:
         started.kill()
         started.communicate()
-        return Finding(name, False, f"nothing within {seconds:g} s", f"try again on an idle machine; {remedy}")
+        return Finding(name, False, f"no answer within {seconds:g} s", f"try again on an idle machine; {remedy}")
     if started.returncode == 0 and out.strip():
         return Finding(name, True, out.strip().splitlines()[-1])
-    said = err.strip().splitlines()[-1:] or [f"ended with code {started.returncode} and without a word"]
-    return Finding(name, False, said[0], remedy)
+    last_line = err.strip().splitlines()[-1:] or [f"ended with code {started.returncode} and no message"]
+    return Finding(name, False, last_line[0], remedy)

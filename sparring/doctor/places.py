@@ -1,4 +1,4 @@
-"""The store, the folder of its runs, the disk below them, and the locks."""
+"""Checks of the store, the folder of its runs, their disk, and the locks."""
 
 import shutil
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from sparring.doctor.finding import Finding
 from sparring.flows.supervise.device_lock import locks_folder
 from sparring.flows.supervise.processes import describe, is_stopped, openers
 from sparring.loop.errors import SparError
+from sparring.loop.formatting import size
 from sparring.store.db import Database, rows
 
-GIB = 2**30
-SPARE = 5 * GIB
-STATES = 7  # a checkpoint, and while it is learned, twice: weights and two moments of each
+SPARE = 5 * 2**30  # bytes
+STATES = 7  # checkpoint sizes: the new weights, and two saved states of weights and two moments each
 
 
 def examine(store: Path) -> list[Finding]:
@@ -27,40 +27,40 @@ def examine(store: Path) -> list[Finding]:
 
 
 def _store(store: Path) -> tuple[Finding, int]:
-    """Whether it can be read, and the bytes of the largest checkpoint that it knows."""
+    """Whether the store can be read, and the bytes of its largest checkpoint."""
     if not store.exists():
-        return Finding("store", True, f"none at {store} yet; name one with --store PATH"), 0
+        return Finding("store", True, f"none at {store} yet; choose another with --store PATH"), 0
     try:
         with Database(store, wait=2).read() as con:
             counted = rows(con, "SELECT count(*) AS n FROM runs")[0]["n"]
             paths = [Path(row["path"]) for row in rows(con, "SELECT path FROM checkpoints")]
     except SparError as error:
-        return Finding("store", False, str(error), "if it is busy, wait for who holds it, see locks; then ask again"), 0
+        return Finding(
+            "store", False, str(error), "if it is busy, wait for the process that holds it (see locks), then try again"
+        ), 0
     sizes = (sum(file.stat().st_size for file in path.glob("*.safetensors")) for path in paths)
-    return Finding("store", True, f"{store}: {counted} runs, {store.stat().st_size / GIB:.2f} GiB"), max(
-        sizes, default=0
-    )
+    return Finding("store", True, f"{store}: {counted} runs, {size(store.stat().st_size)}"), max(sizes, default=0)
 
 
 def disk(store: Path, checkpoint: int) -> Finding:
-    """Room for the next update, with the largest checkpoint known as its measure."""
+    """Whether the disk has room for the next update, estimated from the largest known checkpoint."""
     folder = next(parent for parent in store.parents if parent.exists())
     free, need = shutil.disk_usage(folder).free, max(SPARE, STATES * checkpoint)
-    found = f"{free / GIB:.1f} GiB free at {folder}"
+    text = f"{size(free)} free at {folder}"
     if checkpoint:
-        found += f"; an update takes up to {STATES * checkpoint / GIB:.1f} GiB, {checkpoint / GIB:.2f} of them for good"
-    remedy = f"have {need / GIB:.0f} GiB free, or keep fewer checkpoints: keep.checkpoints"
-    return Finding("disk", free > need, found, remedy)
+        text += f"; an update takes up to {size(STATES * checkpoint)}, {size(checkpoint)} of that permanently"
+    remedy = f"make room for {size(need)}, or keep fewer checkpoints: keep.checkpoints"
+    return Finding("disk", free > need, text, remedy)
 
 
 def _locks(held: dict[Path, psutil.Process]) -> Finding:
-    """A lock goes with the process that holds it, so none is ever stale; a file that is left over is no lock."""
-    found = [f"{_name(path)} held by {describe(process)}" for path, process in sorted(held.items())]
-    return Finding("locks", True, "; ".join(found) or "none is held")
+    """The locks and their holders. A lock ends with its process, so none is ever stale; a leftover file is no lock."""
+    holders = [f"{_name(path)} held by {describe(process)}" for path, process in sorted(held.items())]
+    return Finding("locks", True, "; ".join(holders) or "none held")
 
 
 def _stopped(held: dict[Path, psutil.Process]) -> list[Finding]:
-    """A process that a person stopped (Ctrl-Z) keeps others waiting."""
+    """Stopped processes (Ctrl-Z) that hold a lock, and so keep others waiting."""
     stopped = {process.pid: path for path, process in held.items() if is_stopped(process)}
     return [
         Finding("stopped", False, f"pid {pid} holds {_name(path)} and is stopped", f"kill -CONT {pid}, or kill {pid}")
@@ -69,14 +69,14 @@ def _stopped(held: dict[Path, psutil.Process]) -> list[Finding]:
 
 
 def partial(runs: Path, held: Iterable[Path]) -> Finding:
-    """Files that were being written when a run died. Those of a run that is being played are its own business."""
+    """Unfinished files of runs that died. Those of a live run are left out."""
     playing = {path.parent for path in held}
     left = [path for path in sorted(runs.glob("*/**/*.partial")) if not playing & {*path.parents}]
     if not left:
         return Finding("partial files", True, "none")
-    size = sum(f.stat().st_size for path in left for f in (path, *path.rglob("*")) if f.is_file())
-    found = f"{len(left)} left by a run that died, {size / GIB:.2f} GiB: {', '.join(map(str, left))}"
-    return Finding("partial files", False, found, "go on with the run (spar resume), or remove them: rm -r")
+    total = sum(f.stat().st_size for path in left for f in (path, *path.rglob("*")) if f.is_file())
+    text = f"{len(left)} left by a run that died, {size(total)}: {', '.join(map(str, left))}"
+    return Finding("partial files", False, text, "resume the run (spar resume), or remove them: rm -r")
 
 
 def _name(lock: Path) -> str:

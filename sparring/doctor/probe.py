@@ -1,4 +1,4 @@
-"""python -m sparring.doctor.probe FOLDER: make a tiny random model there, and sample two tokens from it with vLLM."""
+"""python -m sparring.doctor.probe FOLDER: write a tiny random model, and sample two tokens from it with vLLM."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ WORDS = {word: i for i, word in enumerate(["<end>", *map(str, range(255))])}
 
 
 def write_model(folder: Path) -> None:
-    """A Llama of two layers with a word a token."""
+    """Write a Llama of two layers with one token per word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""Prefect, and processes that outlived their run."""
+"""Checks of Prefect and of processes that outlived their run."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from sparring.flows.supervise.crash_report import ask
 from sparring.flows.supervise.processes import describe, end, guarded_by, is_living, orphans
 
 FLOWS = ("self-play", "reward-model", "evaluate", "label")
-ENV = "PREFECT__FLOW_RUN_ID"  # in the environment of what a Prefect worker starts
+ENV = "PREFECT__FLOW_RUN_ID"  # in the environment of processes that a Prefect worker starts
 
 
 def examine(kill_orphans: bool) -> list[Finding]:
@@ -23,7 +23,7 @@ def examine(kill_orphans: bool) -> list[Finding]:
 
 def prefect(url: str | None) -> list[Finding]:
     if not url:
-        return [Finding("prefect server", True, "PREFECT_API_URL is not set: each run has a temporary one")]
+        return [Finding("prefect server", True, "PREFECT_API_URL is not set, so each run starts a temporary one")]
     try:
         theirs = str(ask(f"{url.rstrip('/')}/admin/version"))
         running = ask(f"{url.rstrip('/')}/flow_runs/filter", _live_ones()) if _is_here(url) else []
@@ -35,7 +35,7 @@ def prefect(url: str | None) -> list[Finding]:
     except PackageNotFoundError:
         return []
     fits = _numbers(ours) <= _numbers(theirs)
-    remedy = f"a server must not be older than who asks it: pip install 'prefect>={ours}' there"
+    remedy = f"a server must not be older than its clients: pip install 'prefect>={ours}' there"
     return [Finding("prefect server", fits, f"{theirs} at {url}, {ours} here", remedy), *_zombies(running)]
 
 
@@ -45,7 +45,7 @@ def _live_ones() -> dict[str, Any]:
 
 
 def _is_here(url: str) -> bool:
-    """Of a server on another machine, the runs may be there as well."""
+    """Whether the server is on this machine; with another one, its runs may be elsewhere too."""
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
@@ -54,9 +54,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _zombies(running: list[dict[str, Any]]) -> list[Finding]:
-    """Flow runs that the server believes in and no process here plays."""
+    """Flow runs that the server takes for Running and that no process here plays."""
     here = _flow_runs_here()
-    remedy = "if no other machine plays it: prefect flow-run cancel {id}, then spar resume"
+    remedy = "unless another machine plays it: prefect flow-run cancel {id}, then spar resume"
     return [
         Finding("prefect run", False, f"{run['name']} is Running, and no process here plays it", remedy.format(**run))
         for run in running
@@ -65,25 +65,27 @@ def _zombies(running: list[dict[str, Any]]) -> list[Finding]:
 
 
 def _flow_runs_here() -> set[str]:
-    found = set()
+    ids = set()
     for process in psutil.process_iter():
         try:
-            found.add(process.environ().get(ENV, ""))
+            ids.add(process.environ().get(ENV, ""))
         except (psutil.Error, OSError):
-            continue  # ended meanwhile, or another user's
+            continue  # ended meanwhile, or belongs to another user
         if settings := guarded_by(process):
-            found.add((json.loads(settings)[3] or ["", ""])[1])
-    return found
+            ids.add((json.loads(settings)[3] or ["", ""])[1])
+    return ids
 
 
-def left_over(found: list[psutil.Process], kill: bool) -> Finding:
-    listed = ", ".join(map(describe, found))
-    if not found:
+def left_over(processes: list[psutil.Process], kill: bool) -> Finding:
+    listed = ", ".join(map(describe, processes))
+    if not processes:
         return Finding("orphans", True, "none")
     if not kill:
-        return Finding("orphans", False, f"{len(found)} outlived their run: {listed}", "spar doctor --kill-orphans")
-    left = end(lambda: filter(is_living, found))
+        return Finding("orphans", False, f"{len(processes)} outlived their run: {listed}", "spar doctor --kill-orphans")
+    left = end(lambda: filter(is_living, processes))
     if left:
         listed = ", ".join(map(describe, left))
-        return Finding("orphans", False, f"{len(left)} do not end: {listed}", "they wait for a driver: restart")
-    return Finding("orphans", True, f"{len(found)} outlived their run and were ended: {listed}")
+        return Finding(
+            "orphans", False, f"{len(left)} cannot be ended: {listed}", "they wait for a driver; restart the machine"
+        )
+    return Finding("orphans", True, f"{len(processes)} outlived their run and were ended: {listed}")

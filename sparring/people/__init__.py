@@ -1,1 +1,1 @@
-"""The page on which people judge."""
+"""The page on which people judge answers."""

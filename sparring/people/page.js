@@ -66,7 +66,7 @@ async function choose(choice) {
   if (!state) return;
   $("told").textContent = state.kept
     ? `${choice === "skip" ? "Skipped" : `Stored: ${SAID[choice]}`}.`
-    : "That one had been judged before, elsewhere; the earlier judgement stays.";
+    : "This pair was already judged elsewhere; the earlier judgement stays.";
 }
 
 function show(state) {
@@ -74,7 +74,7 @@ function show(state) {
   shownAt = performance.now();
   const { done, total, skipped, per_minute: rate } = state;
   $("progress").textContent =
-    `${done} of ${total}` + (skipped ? ` · ${skipped} skipped` : "") + (rate ? ` · ${rate} a minute` : "");
+    `${done} of ${total}` + (skipped ? ` · ${skipped} skipped` : "") + (rate ? ` · ${rate} per minute` : "");
   $("bar").max = total;
   $("bar").value = done;
   for (const id of ["answers", "choices", "help"]) $(id).hidden = !shown;
@@ -83,7 +83,7 @@ function show(state) {
   if (!shown) {
     $("asked").textContent = "Done";
     $("end").textContent =
-      `All ${done} are judged and stored` + (skipped ? `, but for ${skipped} skipped: they are asked again next time` : "") +
+      `All ${done} are judged and stored` + (skipped ? `, except ${skipped} skipped, which are asked again next time` : "") +
       ". End spar with Ctrl-C in its terminal, and close this page.";
     return;
   }

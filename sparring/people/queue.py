@@ -1,4 +1,4 @@
-"""What a person is asked: read from the store; and how far what they said goes with other judges."""
+"""The questions for a person, from the store, and the agreement of their answers with other judges."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from sparring.store.db import rows
 from sparring.store.records import to_record
 from sparring.store.store import DuckStore
 
-# The last round that has answers, or the round that was named.
+# The round $round, or the last round that has answers.
 TRAIN = """
 SELECT k.*, r.round, r.prompt_ids FROM rounds r JOIN checkpoints k ON k.checkpoint_id = r.policy_id
 WHERE r.run_id = $run AND r.round = coalesce($round, r.round) AND EXISTS (
@@ -53,45 +53,47 @@ def run_of(store: DuckStore, name: str | None) -> RunInfo:
 
 
 def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round: int | None) -> list[Group]:
-    """The answers of a round with what this person said of them; None: of the last round that has some.
+    """The answers of a round with what this person said of them; by default the last round with answers.
 
-    train: the policy's answers. eval: the candidate's answers beside the rival's. Raises StoreError if there are none.
+    train: the policy's answers. eval: the candidate's answers with the rival's. Raises StoreError if there are none.
     """
     with store.db.read() as con:
-        found = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
-    if not found:
+        rounds = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
+    if not rounds:
         which = "no round" if round is None else f"no round {round}"
-        wanted = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
-        raise StoreError(f"{run} has {which} {wanted}; see: spar status {run}, or judge another --round or --split")
-    mine, *rival = (store.experience(_round(row, split), judge) for row in found)
+        which_answers = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
+        raise StoreError(
+            f"{run} has {which} {which_answers}; see: spar status {run}, or judge another --round or --split"
+        )
+    mine, *rival = (store.experience(_round(row, split), judge) for row in rounds)
     return to_judge(mine, rival[0] if rival else None, 1.0)
 
 
 def _round(row: Mapping[str, Any], split: Literal["train", "eval"]) -> Round:
-    policy = to_record(Checkpoint, dict(row))  # in every role: only its answers are asked for
+    policy = to_record(Checkpoint, dict(row))  # in every role, because only its answers are read
     return Round(row["run_id"], row["round"], policy, policy, policy, policy, tuple(row["prompt_ids"]), split)
 
 
 def questions_of(store: DuckStore, run: str, groups: Sequence[Group], seed: int, limit: int | None) -> list[Question]:
-    """The questions about these answers, or `limit` of them, as the seed draws them."""
+    """The questions about these answers, or `limit` of them, drawn by the seed."""
     return questions(groups, _paired(store, run), seed)[:limit]
 
 
 def _paired(store: DuckStore, run: str) -> set[Both]:
     with store.db.read() as con:
-        found = rows(con, "SELECT chosen_id, rejected_id FROM pairs WHERE run_id = ?", [run])
-    return {frozenset((row["chosen_id"], row["rejected_id"])) for row in found}
+        pairs = rows(con, "SELECT chosen_id, rejected_id FROM pairs WHERE run_id = ?", [run])
+    return {frozenset((row["chosen_id"], row["rejected_id"])) for row in pairs}
 
 
 def agreements(store: DuckStore, judge: str, asked: Sequence[Question]) -> dict[str, Agreement]:
-    """With each other judge that said something of the same two answers, by its name."""
-    said = read(store.judged(judge, [q.completion.id for q in asked])).duels
-    mine = {str(i): said[q.completion.id, q.rival.id] - 0.5 for i, q in enumerate(asked) if _key(q) in said}
+    """Agreement with each other judge that judged the same two answers, by its name."""
+    verdicts = read(store.judged(judge, [q.completion.id for q in asked])).duels
+    mine = {str(i): verdicts[q.completion.id, q.rival.id] - 0.5 for i, q in enumerate(asked) if _key(q) in verdicts}
     theirs: dict[str, dict[str, float | None]] = {}
     for row in _verdicts(store, judge, asked):
         theirs.setdefault(row["judge"], {})[str(row["number"])] = row["delta"]
-    found = {name: agreement(mine, theirs[name]) for name in sorted(theirs)}
-    return {name: each for name, each in found.items() if each.pairs}
+    by_judge = {name: agreement(mine, theirs[name]) for name in sorted(theirs)}
+    return {name: each for name, each in by_judge.items() if each.pairs}
 
 
 def _key(question: Question) -> tuple[str, str]:
@@ -99,7 +101,7 @@ def _key(question: Question) -> tuple[str, str]:
 
 
 def _verdicts(store: DuckStore, judge: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
-    """What other judges make of each question, above 0 where the completion wins; a judge may have been asked b, a."""
+    """Verdicts of other judges on each question, above 0 where the completion wins, in either order of the answers."""
     both = [(i, sign, ids) for i, q in enumerate(asked) for sign, ids in ((1, _key(q)), (-1, _key(q)[::-1]))]
     columns = {
         "number": pa.array([i for i, _, _ in both], pa.int32()),

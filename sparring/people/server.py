@@ -1,8 +1,8 @@
-"""The page's server: on loopback, for those who have the token, with nothing in it that tells which answer is whose.
+"""The page's server, on loopback and behind a token. Nothing it sends tells which model wrote an answer.
 
-A browser runs other people's pages beside this one. So a request must name this machine as its host (or a page of
-another name could resolve to it), bring the token in a cookie that other sites cannot send along, and, to change
-something, a second token in a header that only this page knows.
+A browser runs pages of other sites beside this one. So a request must name this machine as its host (else another host
+name could resolve to it) and carry the token in a cookie that other sites cannot send. A request that changes something
+must also carry a second token, in a header that only this page knows.
 """
 
 import re
@@ -27,7 +27,7 @@ from sparring.loop.errors import EnvironmentProblem, SparError
 from sparring.people.session import Session
 
 LOOPBACK = "127.0.0.1"
-HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port: it may be forwarded by ssh
+HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, because ssh may forward it
 FOLDER = Path(__file__).parent
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -47,7 +47,7 @@ class Answer(BaseModel):
 
 
 def people_app(session: Session, token: str, cookie: str = "sparring") -> Starlette:
-    """The page for one person. `cookie` names this server among others of the machine, which share their cookies."""
+    """The page for one person. `cookie` is unique to this server, because servers of one machine share cookies."""
     page_token = secrets.token_urlsafe(32)
 
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -57,7 +57,7 @@ def people_app(session: Session, token: str, cookie: str = "sparring") -> Starle
         return response
 
     def page(request: Request) -> Response:
-        # Not a redirect: after a link from another site that request would come without the cookie.
+        # Not a redirect: after a link from another site, its request would lack the cookie.
         response = HTMLResponse((FOLDER / "page.html").read_text().replace("PAGE_TOKEN", page_token))
         response.set_cookie(cookie, token, httponly=True, samesite="strict", path="/")
         return response
@@ -81,13 +81,13 @@ def people_app(session: Session, token: str, cookie: str = "sparring") -> Starle
 
 def _answer(session: Session, body: bytes) -> Response:
     try:
-        given = Answer.model_validate_json(body)
+        answer = Answer.model_validate_json(body)
     except ValidationError:
-        return _problem(400, f"wanted a question and a choice: one of {', '.join(get_args(Choice))}")
-    if not session.has(given.question):
-        return _problem(404, "this question is not of this session; reload the page")
+        return _problem(400, f"expected a question and a choice, one of {', '.join(get_args(Choice))}")
+    if not session.has(answer.question):
+        return _problem(404, "this question does not belong to this session; reload the page")
     try:
-        kept = session.answer(given.question, given.choice)
+        kept = session.answer(answer.question, answer.choice)
     except SparError as error:
         return _problem(503, str(error))
     return JSONResponse({"kept": kept, **session.state()})
@@ -98,16 +98,16 @@ def _problem(status: int, message: str) -> Response:
 
 
 def _refused(request: Request, token: str, cookie: str, page_token: str) -> str | None:
-    """Why a request may not pass."""
+    """Why a request is refused; None when it is allowed."""
     if not HOST.fullmatch(request.headers.get("host", "")):
         return "wrong host: open the address that spar printed, at 127.0.0.1 or localhost"
-    given = request.cookies.get(cookie) or ""
+    sent = request.cookies.get(cookie) or ""
     if request.url.path == "/":
-        given = request.query_params.get("token") or given
-    if not _same(given, token):
-        return "no token, or an old one: open the address that spar printed"
+        sent = request.query_params.get("token") or sent
+    if not _same(sent, token):
+        return "no token, or an old one; open the address that spar printed"
     if request.method not in ("GET", "HEAD") and not _same(request.headers.get("x-page-token", ""), page_token):
-        return "this page is of an earlier session: open the address that spar printed"
+        return "this page belongs to an earlier session; open the address that spar printed"
     return None
 
 
@@ -127,7 +127,7 @@ def _nothing(request: Request) -> Response:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on this machine's loopback only; port 0: any that is free. Raises EnvironmentProblem."""
+    """A socket on loopback; port 0 takes any free port. Raises EnvironmentProblem."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -136,13 +136,13 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise EnvironmentProblem(
-            f"port {port} cannot be used ({error.strerror}); give another --port, or none"
+            f"port {port} cannot be used ({error.strerror}); choose another --port, or leave it out"
         ) from error
     return sock
 
 
 def people_server(session: Session, sock: socket.socket) -> tuple[uvicorn.Server, str]:
-    """A server for `run(sockets=[sock])`, and the address with the token in it."""
+    """A server for `run(sockets=[sock])`, and the page's address, which contains the token."""
     token, port = secrets.token_urlsafe(32), sock.getsockname()[1]
     config = uvicorn.Config(
         people_app(session, token, f"sparring_{port}"),

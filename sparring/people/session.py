@@ -1,4 +1,4 @@
-"""One person at the page: which question is next, and an answer on its way into the store."""
+"""One person at the page: the next question, and the answers on their way into the store."""
 
 import secrets
 import time
@@ -11,9 +11,10 @@ from sparring.store.store import DuckStore
 
 
 class Session:
-    """`answered`: duels that this person judged before. A question is shown under a random name and nothing else.
+    """The questions of one person. `answered` are duels that this person judged before.
 
-    What is judged is in the store; what was skipped is remembered here only, so the next session asks it again.
+    A question is shown under a random name only. Judgements go to the store; skipped questions are remembered only
+    here, so the next session asks them again.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Session:
         return name in self._questions
 
     def state(self) -> dict[str, Any]:
-        """How far this person is, and the question to show; None: there is none left."""
+        """How far this person is, and the next question; None when none is left."""
         return {
             "done": len(self._judged),
             "total": len(self._questions),
@@ -48,7 +49,7 @@ class Session:
         }
 
     def answer(self, name: str, choice: Choice) -> bool:
-        """Store a choice; False when this duel had been judged before, and that stays.
+        """Store a choice; False when this duel was judged before, in which case the first judgement stays.
 
         Raises StoreError and StoreBusy when nothing was stored.
         """

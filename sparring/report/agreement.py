@@ -1,12 +1,13 @@
-"""Can the judges be trusted? How often two agree, and how often the order of answers decides."""
+"""Figures on the judges: how often two agree, and how often the order of the answers decides."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from sparring.loop.formatting import cut, percent
 from sparring.report.drawing import as_percent, labels
 from sparring.report.numbers import Row
 from sparring.report.svg import COLOURS, SIZE, Look, Plot, panels, svg
-from sparring.report.text import counted, cut, percent, visible
+from sparring.report.text import counted, visible
 
 SAME, OTHER = Look(COLOURS[0], "o"), Look(COLOURS[1], "s")
 
@@ -15,7 +16,7 @@ def agreement(report: Row) -> Plot:
     id, title = "agreement", "Agreement between judges"
     rows = [(index, row) for index, run in enumerate(report["runs"]) for row in run["agreement"]]
     if not rows:
-        return Plot(id, title, "No two judges have looked at the same two answers.")
+        return Plot(id, title, "No two judges have judged the same two answers.")
     names = [_named(report, index, f"{_short(row['judge'])} / {_short(row['other_judge'])}") for index, row in rows]
     figure, axis = _panel(names)
     for place, (_, row) in enumerate(rows):
@@ -25,15 +26,15 @@ def agreement(report: Row) -> Plot:
     n = counted([row["duels"] for _, row in rows], "duels")
     says = "How often two judges name the same winner (or both a tie), and how often opposite ones"
     caption = f"{says}, with 95 % intervals; {n}."
-    said = "; ".join(f"{name}: {percent(row['agreed']['value'])}" for name, (_, row) in zip(names, rows, strict=True))
-    return Plot(id, title, caption, svg(figure, id, f"{title}. {said}"))
+    shares = "; ".join(f"{name}: {percent(row['agreed']['value'])}" for name, (_, row) in zip(names, rows, strict=True))
+    return Plot(id, title, caption, svg(figure, id, f"{title}. {shares}"))
 
 
 def position(report: Row) -> Plot:
     id, title = "position-bias", "Position bias"
     rows = [(index, row) for index, run in enumerate(report["runs"]) for row in run["position"]]
     if not rows:
-        return Plot(id, title, "No judge has been shown two answers in both orders.")
+        return Plot(id, title, "No judge has seen two answers in both orders.")
     names = [_named(report, index, _short(row["judge"])) for index, row in rows]
     figure, axis = _panel(names)
     for place, (_, row) in enumerate(rows):
@@ -41,16 +42,16 @@ def position(report: Row) -> Plot:
         _dot(axis, place + 0.12, row["both_second"], OTHER, None if place else "second one wins both times")
     _finish(figure, axis, "share of duels")
     n = counted([row["duels"] for _, row in rows], "duels in both orders")
-    caption = f"How often a judge names another winner when two answers change places, with 95 % intervals; {n}."
-    said = "; ".join(
+    caption = f"How often a judge names another winner when two answers swap places, with 95 % intervals; {n}."
+    shares = "; ".join(
         f"{name}: first {percent(row['both_first']['value'])}, second {percent(row['both_second']['value'])}"
         for name, (_, row) in zip(names, rows, strict=True)
     )
-    return Plot(id, title, caption, svg(figure, id, f"{title}. {said}"))
+    return Plot(id, title, caption, svg(figure, id, f"{title}. {shares}"))
 
 
 def _panel(names: Sequence[str]) -> tuple[Any, Any]:
-    """One line a name, from top to bottom."""
+    """A figure with one line per name, from top to bottom."""
     figure, (axis,) = panels(height=max(SIZE[1], 0.9 + 0.3 * len(names)))
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
@@ -75,6 +76,6 @@ def _named(report: Row, index: int, name: str) -> str:
 
 
 def _short(judge: str) -> str:
-    """A judge's name ends in the hash of its options: some digits tell it from others."""
+    """A judge's name with only the first digits of the hash at its end."""
     kind, dash, digest = visible(judge).rpartition("-")
     return cut(f"{kind}{dash}{digest[:4]}" if dash and len(digest) >= 16 else visible(judge), 18)

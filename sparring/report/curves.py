@@ -1,4 +1,4 @@
-"""What learning did, over the optimizer steps of all rounds."""
+"""Figures on learning, over the optimizer steps of all rounds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from sparring.report.drawing import grow, labels, share_axis, step_axis
 from sparring.report.numbers import Row
 from sparring.report.svg import COLOURS, GREY, Look, Plot, look, panels, svg
 
-FEW = 40  # points up to which a curve is not smoothed
+FEW = 40  # points; a curve with more is smoothed
 LINES: tuple[Any, ...] = ("-", "--", ":")
 
 
 def loss(report: Row) -> Plot:
     return _curves(
-        report, "loss", "Loss", {"loss": "loss"}, "loss", "Loss of each optimizer step, a mean over its batch"
+        report, "loss", "Loss", {"loss": "loss"}, "loss", "Loss of each optimizer step, averaged over its batch"
     )
 
 
@@ -40,24 +40,24 @@ def rewards(report: Row) -> Plot:
 def logps(report: Row) -> Plot:
     names = {"chosen_logp": "chosen", "rejected_logp": "rejected"}
     says = "Log-probability of whole chosen and rejected answers under the policy"
-    return _curves(report, "logps", "Log-probabilities", names, "log P (nats an answer)", says)
+    return _curves(report, "logps", "Log-probabilities", names, "log P (nats per answer)", says)
 
 
 def kl(report: Row) -> Plot:
     names = {"kl_k1": "k1", "kl_k2": "k2", "kl_k3": "k3"}
-    says = "Estimates of KL(policy || reference) from the answers that are learned from"
+    says = "Estimates of KL(policy || reference) from the answers in training"
     return _curves(report, "step-kl", "KL from the reference", names, "KL (nats)", says)
 
 
 def clipping(report: Row) -> Plot:
-    says = "Share of policy / old ratios for which clipping decides the loss"
+    says = "Share of policy / old ratios whose loss is clipped"
     return _curves(report, "clipping", "Clipped ratios", {"clip_share": "clipped"}, "share clipped", says, True)
 
 
 def gradient(report: Row) -> Plot:
     id, title = "gradient", "Gradient norm and learning rate"
     if not has(report, "grad_norm"):
-        return Plot(id, title, "No optimizer step has been stored with its gradient norm yet.")
+        return Plot(id, title, "No optimizer step with a gradient norm is stored yet.")
     figure, (above, below) = panels((3, 2))
     one = len(report["runs"]) == 1
     for index, run in enumerate(report["runs"]):
@@ -69,30 +69,34 @@ def gradient(report: Row) -> Plot:
     _borders(report, (above, below))
     _legend(figure, report, {})
     caption = f"Norm of the gradient before clipping, and the learning rate. {_how(report, 'grad_norm', one)}"
-    return Plot(id, title, caption, svg(figure, id, _said(title, report, "grad_norm")))
+    return Plot(id, title, caption, svg(figure, id, _label(title, report, "grad_norm")))
 
 
 def _curves(report: Row, id: str, title: str, names: Mapping[str, str], y: str, says: str, share: bool = False) -> Plot:
-    known = [metric for metric in names if has(report, metric)]
-    if not known:
-        return Plot(id, title, "No optimizer step has been stored with it yet.")
+    metrics = [metric for metric in names if has(report, metric)]
+    if not metrics:
+        return Plot(id, title, "No optimizer step with this metric is stored yet.")
     figure, (axis,) = panels()
     one = len(report["runs"]) == 1
-    alone = one and len(known) == 1
+    alone = one and len(metrics) == 1
     for index, run in enumerate(report["runs"]):
-        for number, metric in enumerate(known):
+        for number, metric in enumerate(metrics):
             colour = COLOURS[number] if one else look(index).colour
             _draw(axis, _points(run, metric), Look(colour, line=LINES[number]), each=alone)
     if share:
         share_axis(axis)
     step_axis(axis, "optimizer step", y)
     _borders(report, (axis,))
-    _legend(figure, report, {names[metric]: number for number, metric in enumerate(known)} if len(known) > 1 else {})
-    return Plot(id, title, f"{says}. {_how(report, known[0], alone)}", svg(figure, id, _said(title, report, known[0])))
+    _legend(
+        figure, report, {names[metric]: number for number, metric in enumerate(metrics)} if len(metrics) > 1 else {}
+    )
+    return Plot(
+        id, title, f"{says}. {_how(report, metrics[0], alone)}", svg(figure, id, _label(title, report, metrics[0]))
+    )
 
 
 def _draw(axis: Any, points: list[Row], look: Look, *, each: bool) -> None:
-    """Few points as they are; of many the running mean, and where a curve is alone also what is behind it."""
+    """Draw few points as they are, and many as a running mean; a curve that is alone also shows what was averaged."""
     for rows in _by_round(points):
         x, y = _steps(rows)
         if len(points) <= FEW:
@@ -111,13 +115,13 @@ def _steps(rows: list[Row]) -> tuple[list[float], list[float]]:
 
 
 def _by_round(points: list[Row]) -> list[list[Row]]:
-    """A curve is broken between rounds: another policy, other pairs."""
+    """Points by round. A curve breaks between rounds, because the policy and the pairs change."""
     rounds = sorted({row["round"] for row in points})
     return [[row for row in points if row["round"] == round] for round in rounds]
 
 
 def _borders(report: Row, axes: tuple[Any, ...]) -> None:
-    """Where a round begins, and its number; of several runs the borders differ and are left out."""
+    """Draw where each round begins, and its number. Several runs have different borders, so none are drawn."""
     if len(report["runs"]) > 1:
         return
     updates, start = [row for row in report["runs"][0]["updates"] if row["steps"]], 0
@@ -159,26 +163,26 @@ def has(report: Row, metric: str) -> bool:
 
 
 def _scores(report: Row) -> bool:
-    """Whether what learned is a reward model: it gives scores, and has no reference."""
+    """Whether the steps are of a reward model, which gives scores and has no reference."""
     return has(report, "margin") and not has(report, "reward_margin")
 
 
 def _how(report: Row, metric: str, alone: bool) -> str:
-    """How a curve was made from steps, and of how many."""
-    found = [_points(run, metric) for run in report["runs"]]
-    steps = " and ".join(str(sum(row["n"] for row in points)) for points in found)
-    said = f"n = {steps} optimizer steps"
-    if any(len(points) > FEW for points in found):
-        binned = max(row["n"] for points in found for row in points)
+    """How a curve was made from its steps, and their number."""
+    curves = [_points(run, metric) for run in report["runs"]]
+    steps = " and ".join(str(sum(row["n"] for row in points)) for points in curves)
+    text = f"n = {steps} optimizer steps"
+    if any(len(points) > FEW for points in curves):
+        binned = max(row["n"] for points in curves for row in points)
         thin = f"bands: 10th to 90th percentile of {binned} steps" if binned > 1 else "thin: each step"
         mean = "running mean over a quarter of a round"
-        said += f"; {thin}, bold: {mean}" if alone else f"; lines: {mean}"
-    return said + ("; dotted: where a round begins." if len(found) == 1 and len(_by_round(found[0])) > 1 else ".")
+        text += f"; {thin}, bold: {mean}" if alone else f"; lines: {mean}"
+    return text + ("; dotted: where a round begins." if len(curves) == 1 and len(_by_round(curves[0])) > 1 else ".")
 
 
-def _said(title: str, report: Row, metric: str) -> str:
-    said = []
+def _label(title: str, report: Row, metric: str) -> str:
+    ends = []
     for name, run in zip(labels(report), report["runs"], strict=True):
         if points := _points(run, metric):
-            said.append(f"{name}: from {points[0]['smooth']:.4g} to {points[-1]['smooth']:.4g}")
-    return f"{title} over optimizer steps. {'; '.join(said)}"
+            ends.append(f"{name}: from {points[0]['smooth']:.4g} to {points[-1]['smooth']:.4g}")
+    return f"{title} over optimizer steps. {'; '.join(ends)}"

@@ -1,15 +1,16 @@
-"""What figures share: points with intervals along the descent of policies, axes, limits, legends, and words."""
+"""Shared parts of figures: points with intervals, lines between policies, axes, limits and legends."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import ceil, nan
 from typing import Any, Self
 
+from sparring.loop.formatting import cut
 from sparring.report.numbers import Row
 from sparring.report.svg import GREY, Look, ticks
-from sparring.report.text import cut, interval, visible
+from sparring.report.text import interval, visible
 
-Side = tuple[float, float]  # how far an interval reaches below and above
+Side = tuple[float, float]  # distances from a value to the ends of its interval
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Point:
 
     @classmethod
     def of(cls, row: Row, *, x: float | None = None, across: Row | None = None) -> Self:
-        """The value of `row` at `x`, or at the value of another row, with the intervals that they have."""
+        """The value of `row` at `x`, or at the value of another row, with their intervals."""
         if across is None:
             return cls(nan if x is None else x, _value(row), y_sides=_sides(row))
         return cls(_value(across), _value(row), _sides(across), _sides(row))
@@ -38,13 +39,13 @@ def _sides(row: Row) -> Side:
 
 
 def beside(rows: Sequence[Row], run: int, runs: int) -> dict[int, Point]:
-    """Points by round, a little to one side, so that the intervals of several runs do not hide each other."""
+    """Points by round, shifted a little so that the intervals of several runs do not overlap."""
     shift = 0.08 * (run - (runs - 1) / 2)
     return {row["round"]: Point.of(row, x=row["round"] + shift) for row in rows}
 
 
 def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label: str) -> None:
-    """Points by round, each with a line from the round whose policy it was trained from; rejected ones are open."""
+    """Draw points by round, with a line from the round whose policy each started from; rejected ones are open."""
     if not points:
         return
     rounds = [row for row in run["rounds"] if row["round"] in points]
@@ -60,13 +61,13 @@ def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label
 
 
 def mark(axis: Any, points: Mapping[int, Point], look: Look, label: str, rejected: Set[int] = frozenset()) -> None:
-    """Points with their intervals."""
-    known = list(points.values())
+    """Draw points with their intervals."""
+    all_points = list(points.values())
     axis.errorbar(
-        [p.x for p in known],
-        [p.y for p in known],
-        yerr=list(zip(*(p.y_sides for p in known), strict=True)) or None,
-        xerr=list(zip(*(p.x_sides for p in known), strict=True)) or None,
+        [p.x for p in all_points],
+        [p.y for p in all_points],
+        yerr=list(zip(*(p.y_sides for p in all_points), strict=True)) or None,
+        xerr=list(zip(*(p.x_sides for p in all_points), strict=True)) or None,
         fmt="none",
         ecolor=look.colour,
         elinewidth=0.8,
@@ -86,14 +87,14 @@ def mark(axis: Any, points: Mapping[int, Point], look: Look, label: str, rejecte
 
 
 def labels(report: Row) -> list[str]:
-    """A short name for each run: its name, or its id where two share one."""
+    """A short label per run: its name, or its id when two runs share a name."""
     names = [run["name"] for run in report["runs"]]
     chosen = [run["name"] if names.count(run["name"]) == 1 else run["run_id"] for run in report["runs"]]
     return [cut(visible(name), 24) for name in chosen]
 
 
 def legend(figure: Any, axis: Any, report: Row) -> None:
-    """Names the runs, where there are several."""
+    """Add a legend when there are several runs."""
     if len(report["runs"]) > 1:
         handles, names = axis.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=2)
@@ -101,12 +102,12 @@ def legend(figure: Any, axis: Any, report: Row) -> None:
 
 
 def grow(figure: Any, lines: float) -> None:
-    """Room for the lines of a legend after its first."""
+    """Make room for the lines of a legend after the first."""
     figure.set_figheight(figure.get_figheight() + 0.15 * max(0, ceil(lines) - 1))
 
 
 def share_axis(axis: Any) -> None:
-    """Shares as percentages; the axis keeps within what is possible."""
+    """Show shares as percentages on an axis that stays within 0 and 100 %."""
     low, high = axis.get_ylim()
     axis.set_ylim(max(low, -0.03), min(high, 1.03))
     axis.yaxis.set_major_formatter(as_percent)
@@ -122,30 +123,30 @@ def step_axis(axis: Any, x: str, y: str) -> None:
 
 
 def bar_axis(axis: Any, rounds: Sequence[int]) -> None:
-    """Bars stand on zero, one a round; a single one does not fill the whole width."""
+    """Set limits for one bar per round, from zero; a single bar does not fill the whole width."""
     axis.grid(axis="x", visible=False)
     axis.set_xlim(min(rounds) - 0.7, max(rounds) + 0.7)
     axis.set_ylim(0, axis.get_ylim()[1])
 
 
-def round_axis(axis: Any, found: Sequence[Sequence[Row]], y: str) -> None:
-    rounds = [row["round"] for rows in found for row in rows]
+def round_axis(axis: Any, by_run: Sequence[Sequence[Row]], y: str) -> None:
+    rounds = [row["round"] for rows in by_run for row in rows]
     axis.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
     step_axis(axis, "round", y)
 
 
-def counts(found: Sequence[Sequence[Row]]) -> list[int]:
-    return [row["n"] for rows in found for row in rows]
+def counts(by_run: Sequence[Sequence[Row]]) -> list[int]:
+    return [row["n"] for rows in by_run for row in rows]
 
 
 def bounds(report: Row, section: str, key: str) -> list[float]:
-    """The different values that the runs' configs have there."""
-    found = [(run["config"].get(section) or {}).get(key) for run in report["runs"]]
-    return sorted({float(value) for value in found if value is not None})
+    """The distinct values of an option in the configs of the runs."""
+    values = [(run["config"].get(section) or {}).get(key) for run in report["runs"]]
+    return sorted({float(value) for value in values if value is not None})
 
 
 def limit(axis: Any, *, label: str, x: float | None = None, y: float | None = None, line: str = "--") -> None:
-    """A line that says its name at its end."""
+    """Draw a line with a label at its end."""
     if y is not None:
         axis.axhline(y, color=GREY, linewidth=0.9, linestyle=line, zorder=1)
         axis.annotate(label, (1, y), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -156,11 +157,11 @@ def limit(axis: Any, *, label: str, x: float | None = None, y: float | None = No
                       color=GREY, fontsize=7.5)  # fmt: skip
 
 
-def say_values(title: str, report: Row, found: Sequence[Sequence[Row]], unit: str) -> str:
-    """What a figure shows, for those who hear it: the first and the last value of each run."""
-    said = []
-    for name, rows in zip(labels(report), found, strict=True):
+def say_values(title: str, report: Row, by_run: Sequence[Sequence[Row]], unit: str) -> str:
+    """Text for screen readers: the first and the last value of each run."""
+    parts = []
+    for name, rows in zip(labels(report), by_run, strict=True):
         if rows:
             ends = rows[:1] if len(rows) == 1 else (rows[0], rows[-1])
-            said.append(f"{name}: " + ", ".join(f"round {row['round']} {interval(row, unit)}" for row in ends))
-    return f"{title}. {'; '.join(said)}"
+            parts.append(f"{name}: " + ", ".join(f"round {row['round']} {interval(row, unit)}" for row in ends))
+    return f"{title}. {'; '.join(parts)}"

@@ -1,4 +1,4 @@
-"""How the candidates did on held-out prompts: pass rate, win rate, reward against KL, length."""
+"""Figures on held-out prompts: pass rate, win rate, reward against KL, length."""
 
 from sparring.report.drawing import (
     Point,
@@ -28,12 +28,12 @@ def win_rate(report: Row) -> Plot:
 
 
 def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str, first: int = 0) -> Plot:
-    found = [[row for row in measured(run, metric) if row["round"] >= first] for run in report["runs"]]
-    if not any(found):
+    by_run = [[row for row in measured(run, metric) if row["round"] >= first] for run in report["runs"]]
+    if not any(by_run):
         return Plot(id, title, _why_no(metric, report) or f"No round has a {title.lower()} yet.")
     figure, (axis,) = panels()
-    for index, (run, rows) in enumerate(zip(report["runs"], found, strict=True)):
-        points = beside(rows, index, len(found))
+    for index, (run, rows) in enumerate(zip(report["runs"], by_run, strict=True)):
+        points = beside(rows, index, len(by_run))
         optimize(axis, run, points, look(index), labels(report)[index])
     gate = ""
     if metric == "win_rate":
@@ -42,16 +42,16 @@ def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str,
             gate = " Dashed: the gate."
         for value in bounds(report, "stop", "win_rate"):
             limit(axis, y=value, label="stop", line=":")
-            gate += " Dotted: the run stops when the whole interval lies below."
+            gate += " Dotted: the run stops when the whole interval is below."
     share_axis(axis)
-    round_axis(axis, found, title.lower())
+    round_axis(axis, by_run, title.lower())
     legend(figure, axis, report)
-    caption = f"{says}, by round, with 95 % intervals; {counted(counts(found), of)} a round.{gate}"
-    return Plot(id, title, caption, svg(figure, id, say_values(title, report, found, "percent")))
+    caption = f"{says}, by round, with 95 % intervals; {counted(counts(by_run), of)} per round.{gate}"
+    return Plot(id, title, caption, svg(figure, id, say_values(title, report, by_run, "percent")))
 
 
 def reward_against_kl(report: Row) -> Plot:
-    """The reward is the mean score; the win rate where a judge compares and gives no scores."""
+    """The reward is the mean score, or the win rate for a judge that compares answers."""
     id, title = "reward-kl", "Reward against KL"
     metric = "mean_score" if any(measured(run, "mean_score") for run in report["runs"]) else "win_rate"
     name = {"mean_score": "mean score", "win_rate": "win rate"}[metric]
@@ -70,12 +70,12 @@ def reward_against_kl(report: Row) -> Plot:
         limit(axis, x=value, label="stop", line=":")
     if metric == "win_rate":
         share_axis(axis)
-    axis.set(xlabel="KL from the initial policy (nats an answer)", ylabel=f"held-out {name}")
+    axis.set(xlabel="KL from the initial policy (nats per answer)", ylabel=f"held-out {name}")
     legend(figure, axis, report)
     n = counted(counts([measured(run, "kl") for run in report["runs"]]), "answers")
     caption = (
         f"Held-out {name} of each round's candidate against its KL divergence from the initial policy (0 for itself), "
-        f"with 95 % intervals; KL from {n}, by its own samples. Numbers are rounds."
+        f"with 95 % intervals; KL from {n} of its own. Numbers are rounds."
     )
     values = [measured(run, metric) for run in report["runs"]]
     return Plot(id, title, caption, svg(figure, id, say_values(f"{title}, {name}", report, values, "number")))
@@ -108,7 +108,7 @@ def length(report: Row) -> Plot:
     legend(figure, above, report)
     caption = (
         "Mean length of held-out answers, and the share cut off at the longest allowed, by round, with 95 % intervals; "
-        f"{counted(counts(tokens), 'answers')} a round."
+        f"{counted(counts(tokens), 'answers')} per round."
     )
     return Plot(id, title, caption, svg(figure, id, say_values("Mean tokens", report, tokens, "number")))
 

@@ -1,4 +1,4 @@
-"""Everything a report shows, from the store, as plain dicts and lists: what `spar report --json` prints."""
+"""The data of a report as plain dicts and lists, which `spar report --json` prints."""
 
 import json
 from collections.abc import Sequence
@@ -12,47 +12,47 @@ from sparring.report.status import policy_now, status
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 
-POINTS = 300  # of a curve over optimizer steps
-CHARACTERS = 20_000  # of a text that is shown
+POINTS = 300  # per curve over optimizer steps
+CHARACTERS = 20_000  # shown per text
 
 Row = dict[str, Any]
 
 
 def find_runs(store: DuckStore, names: Sequence[str]) -> list[str]:
-    """Ids of the runs of these names or ids, each once; of the latest run when none is named. Raises StoreError."""
-    found = {name: store.run(name) for name in (names or (None,))}
-    if missing := [name for name, info in found.items() if info is None]:
+    """Ids of the runs with these names or ids, each once; the latest run by default. Raises StoreError."""
+    by_name = {name: store.run(name) for name in (names or (None,))}
+    if missing := [name for name, info in by_name.items() if info is None]:
         raise StoreError(
             f"{store.db.path} has no run {', '.join(map(str, filter(None, missing))) or 'at all'}; list them with: "
             "spar sql 'SELECT run_id, name FROM runs', or start one with: spar run CONFIG"
         )
-    return list(dict.fromkeys(info.id for info in found.values() if info is not None))
+    return list(dict.fromkeys(info.id for info in by_name.values() if info is not None))
 
 
 def report_data(store: DuckStore, run_ids: Sequence[str], pairs: int = 12) -> Row:
-    """`{"runs": [one dict a run, in the order given], "pairs": [pairs to read]}`, all of one moment of the store.
+    """`{"runs": [one dict per run, in the order given], "pairs": [pairs to read]}`, from one snapshot of the store.
 
-    Numbers that are not finite are None. Raises StoreError for a run that the store does not have.
+    Non-finite numbers are None. Raises StoreError for a run that the store does not have.
     """
     runs = find_runs(store, run_ids)
-    asked = {"runs": runs}
+    parameters = {"runs": runs}
     with store.db.read() as con:
-        heads = {row["run_id"]: row for row in rows(con, queries.RUNS, asked)}
+        heads = {row["run_id"]: row for row in rows(con, queries.RUNS, parameters)}
         parts = {
-            "rounds": rows(con, queries.ROUNDS, asked),
-            "metrics": rows(con, queries.METRICS, asked),
-            "updates": rows(con, queries.UPDATES, asked),
-            "steps": rows(con, queries.STEPS, asked | {"points": POINTS}),
-            "decisions": rows(con, queries.DECISIONS, asked),
-            "stops": rows(con, queries.STOPS, asked),
-            "judges": rows(con, queries.JUDGES, asked),
-            "position": [_position(row) for row in rows(con, queries.POSITION, asked)],
+            "rounds": rows(con, queries.ROUNDS, parameters),
+            "metrics": rows(con, queries.METRICS, parameters),
+            "updates": rows(con, queries.UPDATES, parameters),
+            "steps": rows(con, queries.STEPS, parameters | {"points": POINTS}),
+            "decisions": rows(con, queries.DECISIONS, parameters),
+            "stops": rows(con, queries.STOPS, parameters),
+            "judges": rows(con, queries.JUDGES, parameters),
+            "position": [_position(row) for row in rows(con, queries.POSITION, parameters)],
         }
         compared = len({row["judge"] for row in parts["judges"]}) > 1
-        parts["agreement"] = [_agreement(row) for row in rows(con, queries.AGREEMENT, asked)] if compared else []
-        sampled = rows(con, queries.PAIRS, asked | {"pairs": pairs, "characters": CHARACTERS})
-    found = [_run(heads[run], {name: _of(run, part) for name, part in parts.items()}) for run in runs]
-    report: Row = _finite({"runs": found, "pairs": [_pair(row) for row in sampled]})
+        parts["agreement"] = [_agreement(row) for row in rows(con, queries.AGREEMENT, parameters)] if compared else []
+        sampled = rows(con, queries.PAIRS, parameters | {"pairs": pairs, "characters": CHARACTERS})
+    data = [_run(heads[run], {name: _of(run, part) for name, part in parts.items()}) for run in runs]
+    report: Row = _finite({"runs": data, "pairs": [_pair(row) for row in sampled]})
     return report
 
 
@@ -94,7 +94,7 @@ def _pair(row: Row) -> Row:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+    """The value with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list):

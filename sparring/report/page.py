@@ -1,7 +1,8 @@
-"""The report as one HTML page that asks for nothing outside itself, and runs nothing."""
+"""The report as one HTML page that loads nothing from outside and runs no script."""
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import yaml
 from markupsafe import Markup
 
 from sparring.loop.errors import ConfigError
+from sparring.loop.formatting import duration, percent, significant
 from sparring.report import text
 from sparring.report.numbers import CHARACTERS, Row, measured, report_data
 from sparring.store.store import DuckStore
 
-FOLDED = 600  # characters of a text above which only its beginning is shown at first
+FOLDED = 600  # characters; of a longer text only the beginning is shown at first
 RATES = {"pass_rate", "win_rate", "truncated", "abstained"}
 RATES |= {"accuracy", "longer_wins", "length_controlled", "ties", "identical", "duplicate", "too_long"}  # reward models
-TABLE = {  # the columns of the table by round: a metric, and how it is headed
+TABLE = {  # columns of the table by round: metric and heading
     "pass_rate": "pass rate",
     "win_rate": "win rate",
     "mean_score": "mean score",
@@ -29,15 +31,15 @@ TABLE = {  # the columns of the table by round: a metric, and how it is headed
 
 
 def default_path(run_ids: Sequence[str]) -> Path:
-    """report-<run id>.html; of several runs, the first one's with how many more."""
+    """report-<run id>.html, with the number of further runs when there are several."""
     more = f"-and-{len(run_ids) - 1}-more" if len(run_ids) > 1 else ""
     return Path(f"report-{run_ids[0]}{more}.html")
 
 
 def write_report(store: DuckStore, run_ids: Sequence[str], to: Path, pairs: int = 12) -> Path:
-    """Write the page on these runs (the latest when none is named) with that many pairs to read; returns its path.
+    """Write the page about these runs (by default the latest) with that many pairs to read; returns its path.
 
-    The same store gives the same bytes; a page that is there is replaced in one step. Raises StoreError, ConfigError.
+    The same store gives the same bytes. An existing page is replaced in one step. Raises StoreError, ConfigError.
     """
     if to.is_dir():
         raise ConfigError(f"{to} is a folder; give the report a file name, e.g. {to / 'report.html'}")
@@ -69,26 +71,26 @@ def render(report: Row) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    found = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "visible": text.visible,
         "sentence": text.sentence,
         "unbroken": text.unbroken,
-        "percent": text.percent,
-        "number": text.number,
-        "seconds": text.seconds,
+        "percent": partial(percent, missing=text.NONE),
+        "number": partial(significant, missing=text.NONE),
+        "seconds": partial(duration, missing=text.NONE),
         "yaml": _yaml,
-        "drawn": Markup,  # figures are ours, and are made as XML
+        "drawn": Markup,  # figures are our own XML
         "beginning": _beginning,
     }
-    found.globals |= {"at": _at, "shown": _shown, "most": CHARACTERS}
-    return found
+    environment.globals |= {"at": _at, "shown": _shown, "most": CHARACTERS}
+    return environment
 
 
 def _at(run: Row, metric: str, round: int | None) -> Row | None:
@@ -101,7 +103,7 @@ def _shown(row: Row | None, metric: str) -> str:
 
 
 def _yaml(config: Row) -> str:
-    """The config as one would write it: what `runs` keeps beside it is left out."""
+    """The config as YAML, without the keys that `runs` stores beside it."""
     written: Any = yaml.safe_dump(
         {key: value for key, value in config.items() if key not in ("shape", "folder")},
         sort_keys=False,
@@ -111,6 +113,6 @@ def _yaml(config: Row) -> str:
 
 
 def _beginning(body: str) -> str | None:
-    """The beginning of a text that is too long to be shown at once."""
+    """The beginning of a text that is too long to show at once, else None."""
     start = "\n".join(body[:FOLDED].split("\n")[:10])
     return start if len(start) < len(body) else None

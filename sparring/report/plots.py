@@ -32,14 +32,16 @@ OUTCOMES = {
 
 
 def sections(report: Row) -> dict[str, list[Plot]]:
-    """Every figure, under the heading that it stands below."""
+    """All figures, by the heading of their section."""
     drawn: dict[str, list[Callable[[Row], Plot]]] = {
         "Held-out results": [heldout.pass_rate, heldout.win_rate, heldout.reward_against_kl, heldout.length],
         "Prompts and pairs": [outcomes, learning_time],
         "Learning": _learning(report),
         "Judges": [judging.agreement, judging.position],
     }
-    if all(run["kind"] != "self-play" for run in report["runs"]):  # measured once, by other metrics: a table says it
+    if all(
+        run["kind"] != "self-play" for run in report["runs"]
+    ):  # measured once, with other metrics, which a table shows
         drawn = {"Held-out results": []}
         if any(run["updates"] for run in report["runs"]):
             drawn["Learning"] = [curves.loss, curves.accuracy, curves.rewards, curves.gradient, learning_time]
@@ -48,18 +50,18 @@ def sections(report: Row) -> dict[str, list[Plot]]:
 
 
 def _learning(report: Row) -> list[Callable[[Row], Plot]]:
-    """Pairs have a chosen and a rejected answer; a policy gradient has a ratio to the policy that sampled."""
+    """The figures on learning: pairs have chosen and rejected answers, a policy gradient has ratios."""
     of_pairs = [curves.accuracy, curves.rewards, curves.logps]
     of_policy = [curves.clipping]
-    wanted = [
+    drawn = [
         *(of_pairs if curves.has(report, "accuracy") else []),
         *(of_policy if curves.has(report, "ratio") else []),
     ]
-    return [curves.loss, *(wanted or of_pairs), curves.kl, curves.gradient]
+    return [curves.loss, *(drawn or of_pairs), curves.kl, curves.gradient]
 
 
 def outcomes(report: Row) -> Plot:
-    """What became of the prompts: of one run all six ways, of several the share that gave pairs."""
+    """What became of the prompts: all six outcomes of one run, or the share with pairs of several."""
     id, title = "outcomes", "What became of the prompts"
     played = [[row for row in run["rounds"] if row["paired"] is not None] for run in report["runs"]]
     if not any(played):
@@ -69,7 +71,7 @@ def outcomes(report: Row) -> Plot:
     prompts = counted([row["prompts"] for rows in played for row in rows], "prompts")
     if len(played) == 1:
         _stack(figure, axis, played[0])
-        caption = f"Every prompt of a round ends in one of six ways; {prompts} a round."
+        caption = f"Every prompt of a round has one of six outcomes; {prompts} per round."
     else:
         for index, rows in enumerate(shares):
             points = beside(rows, index, len(report["runs"]))
@@ -78,7 +80,7 @@ def outcomes(report: Row) -> Plot:
         share_axis(axis)
         round_axis(axis, shares, "prompts with pairs")
         legend(figure, axis, report)
-        caption = f"Share of a round's prompts that gave pairs, with 95 % intervals; {prompts} a round."
+        caption = f"Share of a round's prompts that gave pairs, with 95 % intervals; {prompts} per round."
     return Plot(id, title, caption, svg(figure, id, say_values("Prompts that gave pairs", report, shares, "percent")))
 
 
@@ -102,25 +104,27 @@ def _stack(figure: Any, axis: Any, rows: Sequence[Row]) -> None:
 
 def learning_time(report: Row) -> Plot:
     id, title = "seconds", "Time to learn"
-    found = [run["updates"] for run in report["runs"]]
-    if not any(found):
+    by_run = [run["updates"] for run in report["runs"]]
+    if not any(by_run):
         return Plot(id, title, "No update has been made yet.")
-    longest = max(row["seconds"] for rows in found for row in rows)
+    longest = max(row["seconds"] for rows in by_run for row in rows)
     scale, unit = (1, "seconds") if longest < 300 else (60, "minutes") if longest < 18_000 else (3600, "hours")
     figure, (axis,) = panels()
-    width = 0.72 / len(found)
-    for index, rows in enumerate(found):
-        shift = width * (index - (len(found) - 1) / 2)
+    width = 0.72 / len(by_run)
+    for index, rows in enumerate(by_run):
+        shift = width * (index - (len(by_run) - 1) / 2)
         heights = [row["seconds"] / scale for row in rows]
         axis.bar(
             [row["round"] + shift for row in rows],
             heights, width, color=look(index).colour, label=labels(report)[index], edgecolor="white", linewidth=0.5,
         )  # fmt: skip
-    bar_axis(axis, [row["round"] for rows in found for row in rows])
+    bar_axis(axis, [row["round"] for rows in by_run for row in rows])
     step_axis(axis, "round", unit)
     legend(figure, axis, report)
-    pairs = counted([row["n_examples"] for rows in found for row in rows], "examples")
-    steps = counted([row["steps"] for rows in found for row in rows], "optimizer steps").removeprefix("n = ")
-    values = [[{"round": r["round"], "value": r["seconds"], "low": None, "high": None} for r in rows] for rows in found]
-    caption = f"Wall-clock time of each update; {pairs} and {steps} an update."
+    pairs = counted([row["n_examples"] for rows in by_run for row in rows], "examples")
+    steps = counted([row["steps"] for rows in by_run for row in rows], "optimizer steps").removeprefix("n = ")
+    values = [
+        [{"round": r["round"], "value": r["seconds"], "low": None, "high": None} for r in rows] for rows in by_run
+    ]
+    caption = f"Wall-clock time of each update; {pairs} and {steps} per update."
     return Plot(id, title, caption, svg(figure, id, say_values("Seconds of learning", report, values, "number")))

@@ -1,4 +1,4 @@
-"""The questions a report asks of the store. `$runs` is a list of run ids. Shares come as counts: they get intervals."""
+"""The queries of a report. `$runs` is a list of run ids. Shares are counts, from which intervals are computed."""
 
 RUNS = """
 SELECT run_id, name, seed, config, config_sha256, versions,
@@ -54,7 +54,7 @@ LEFT JOIN removals x ON x.checkpoint_id = k.checkpoint_id
 ORDER BY p.run_id, p.round
 """
 
-# Of what the gate looked at; where there is no gate (a reward model's training), of everything that was measured.
+# Metrics of the gated candidates; without a gate (a reward model's training), of everything that was measured.
 METRICS = """
 WITH gated AS (SELECT run_id, round, candidate_id FROM evaluations WHERE metric = 'accepted')
 SELECT e.run_id, e.round, e.candidate_id, e.rival_id, e.metric, e.value, e.low, e.high, e.n
@@ -64,8 +64,8 @@ AND (g.run_id IS NOT NULL OR NOT EXISTS (FROM gated h WHERE h.run_id = e.run_id)
 ORDER BY e.run_id, e.metric, e.round
 """
 
-# Optimizer steps counted over all rounds of a run. Of many, a point is the mean of `width` steps, with their 10th and
-# 90th percentile; a point never joins two rounds. `smooth` is the running mean over about a quarter of a round.
+# Optimizer steps counted over all rounds of a run. A point is the mean of `width` steps, with their 10th and 90th
+# percentile; no point spans two rounds. `smooth` is the running mean over about a quarter of a round.
 STEPS = """
 WITH numbered AS (
     SELECT u.run_id, u.round, s.metrics, row_number() OVER (PARTITION BY u.run_id ORDER BY u.round, s.step) AS nth,
@@ -106,7 +106,7 @@ GROUP BY ALL ORDER BY d.run_id, d.round, d.number
 STOPS = """
 SELECT run_id, round, rule, found, bound, message,
        strftime(stopped_at AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M UTC') AS stopped_at
-FROM stops WHERE list_contains($runs, run_id) ORDER BY run_id, round, stop_id
+FROM stops WHERE list_contains($runs, run_id) ORDER BY run_id, round, stops.stopped_at, stop_id
 """
 
 JUDGES = """
@@ -126,7 +126,7 @@ FROM said LEFT JOIN judges i USING (judge) LEFT JOIN paid p USING (run_id, judge
 GROUP BY run_id, judge ORDER BY run_id, judge
 """
 
-# As the view position_bias, by run and as counts.
+# Like the view position_bias, by run and as counts.
 POSITION = """
 SELECT c.run_id, d.judge, count(*) AS duels,
        count(*) FILTER (p_shown_first > 0.5 AND p_shown_second < 0.5) AS both_first,
@@ -136,7 +136,7 @@ WHERE list_contains($runs, c.run_id) AND p_shown_first IS NOT NULL AND p_shown_s
 GROUP BY ALL ORDER BY c.run_id, d.judge
 """
 
-# As the view judge_agreement, by run and as counts.
+# Like the view judge_agreement, by run and as counts.
 AGREEMENT = """
 WITH mine AS (
     SELECT completion_id, run_id, round, prompt_id, policy_id FROM completions WHERE list_contains($runs, run_id)
@@ -164,7 +164,7 @@ FROM ordered a JOIN ordered b ON a.run_id = b.run_id AND a.one = b.one AND a.oth
 GROUP BY ALL ORDER BY ALL
 """
 
-# Drawn by the hash of their ids: from each run and round one, then from each another one, until there are enough.
+# Drawn by the hash of their ids: one pair from each run and round, then another one from each, up to $pairs.
 PAIRS = """
 WITH drawn AS (
     SELECT pair_id, row_number() OVER (PARTITION BY run_id, round ORDER BY md5(pair_id)) AS turn

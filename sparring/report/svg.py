@@ -1,4 +1,4 @@
-"""Figures as SVG that stands inside an HTML page: small, readable, the same bytes for the same data."""
+"""Figures as SVG within an HTML page: small, readable, the same bytes for the same data."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sparring.report.text import visible
 
-SIZE = (3.5, 2.5)  # inches, so that 8 pt text is readable where a page is 400 px wide
+SIZE = (3.5, 2.5)  # inches, so that 8 pt text is readable on a page of 400 px
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY, PALE = "#595959", "#E4E4E4"
@@ -47,7 +47,7 @@ STYLE: Any = {
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
     "errorbar.capsize": 1.8,
-    "svg.fonttype": "none",  # text stays text; a page has its own font
+    "svg.fonttype": "none",  # text stays text, in the font of the page
     "text.parse_math": False,  # a judge may have a $ in its name
     "axes.formatter.use_mathtext": False,
 }
@@ -59,7 +59,7 @@ ElementTree.register_namespace("xlink", XLINK)
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure of a page. `svg` None: there is nothing to draw, and `caption` says why."""
+    """One figure of a page. When `svg` is None there is nothing to draw, and `caption` says why."""
 
     id: str
     title: str
@@ -69,7 +69,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Look:
-    """How a run or a series is told from others."""
+    """Colour, marker and line that distinguish a run or a series."""
 
     colour: str
     marker: str = "o"
@@ -77,12 +77,12 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """Colour and marker of the run of that number; 49 are different."""
+    """Colour and marker of a run by its number; 49 are distinct."""
     return Look(COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)])
 
 
 def panels(heights: Sequence[float] = (1,), height: float = SIZE[1]) -> tuple[Figure, list[Any]]:
-    """A figure with axes one below the other on the same x axis."""
+    """A figure with axes below each other that share the x axis."""
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))[:, 0]
@@ -93,21 +93,21 @@ def panels(heights: Sequence[float] = (1,), height: float = SIZE[1]) -> tuple[Fi
 
 
 def ticks(most: int, *, integer: bool = False) -> MaxNLocator:
-    """Few ticks, at round numbers."""
+    """A locator of few ticks at round numbers."""
     return MaxNLocator(most, integer=integer, steps=[1, 2, 5, 10], min_n_ticks=1 if integer else 2)
 
 
 def styled() -> Any:
-    """The context in which figures are made and written."""
+    """The context in which figures are drawn and written."""
     return matplotlib.rc_context(STYLE)
 
 
 def svg(figure: Figure, id: str, label: str) -> str:
-    """The figure as an <svg> element, its ids unlike those of other figures; `label` is what a screen reader says."""
+    """The figure as an <svg> element with unique ids; a screen reader reads `label`."""
     with matplotlib.rc_context({"svg.hashsalt": id}):
         written = StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    # A <style> would be one of the whole page; and matplotlib names the fonts that it measured with.
+    # A <style> would apply to the whole page, and matplotlib names the fonts that it measured with.
     text = re.sub(r"<style.*?</style>|font-family: [^;\"]*;? ?", "", written.getvalue(), flags=re.DOTALL)
     root = ElementTree.fromstring(text)
     for name in ("width", "height"):

@@ -1,1 +1,1 @@
-"""Many runs of one config, each changed in something, in one store, and compared. See docs/sweeps.md."""
+"""Sweeps: many runs of one config with changes, in one store, and their comparison. See docs/sweeps.md."""

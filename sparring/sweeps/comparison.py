@@ -1,4 +1,4 @@
-"""What the runs of a sweep came to, out of the store: the policy that each would go on from, as it was measured."""
+"""The results of a sweep's runs from the store: the current policy of each run, as it was measured."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 
-# `round` is that whose update made the policy; 0: no candidate was accepted.
+# `round` is the round whose update made the policy; 0 when no candidate was accepted.
 COLUMNS = (
     "point", "run_id", "rounds", "wanted", "round",
     "pass_rate", "pass_low", "pass_high", "win_rate", "win_low", "win_high", "kl", "kl_low", "kl_high",
@@ -41,7 +41,7 @@ METRICS = {"pass": "pass_rate", "win": "win_rate", "kl": "kl", "tokens": "mean_t
 
 
 def results(store: DuckStore, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By id of a run that was measured at least once, a dict of COLUMNS without `point` and `wanted`."""
+    """By run id, a dict of COLUMNS without `point` and `wanted`; only runs that were measured."""
     if not store.db.path.exists():
         return {}
     picked = [
@@ -50,5 +50,5 @@ def results(store: DuckStore, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
         for column, name in (("value", metric), ("low", f"{short}_low"), ("high", f"{short}_high"))
     ]
     with store.db.read() as con:
-        found = rows(con, RESULTS.format(metrics=",\n           ".join(picked)), {"runs": list(runs)})
-    return {row["run_id"]: row for row in found}
+        by_run = rows(con, RESULTS.format(metrics=",\n           ".join(picked)), {"runs": list(runs)})
+    return {row["run_id"]: row for row in by_run}

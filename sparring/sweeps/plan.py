@@ -1,4 +1,4 @@
-"""From a sweep's file to the runs that it makes, all checked before one of them is played."""
+"""From a sweep's file to its runs, all of them checked before the first one is played."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from sparring.loop.errors import ConfigError, DataError
 from sparring.store.store import DuckStore
 from sparring.sweeps.sweep_file import Changes, Draft, read_sweep
 
-LONGEST = 200  # characters of a run's name: folders are named after runs
+LONGEST = 200  # characters of a run's name, which names a folder
 
 
 @dataclass(frozen=True)
 class Point:
-    """A run of a sweep. What is played first has no labels."""
+    """A run of a sweep. Runs under `first` have no labels."""
 
     config: Config
     run: str  # its id
@@ -31,7 +31,7 @@ class Point:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Names of the runs with whose policies this one starts or is judged."""
+        """Names of the runs whose policies this run starts from or is judged by."""
         sections = [self.config.judge, *([self.config.evaluate.judge] if self.config.evaluate.judge else [])]
         judges = [each for section in sections for each in every(section)]
         models = [self.config.policy.model, *(model for judge in judges for model in models_of(judge))]
@@ -46,11 +46,11 @@ class Plan:
 
 
 def plan_sweep(config: Path, file: Path, overrides: Sequence[str] = ()) -> Plan:
-    """The runs of a sweep of a config, which `overrides` change first. Raises ConfigError with all that is wrong."""
+    """The runs of a sweep over a config with `overrides`. Raises ConfigError with every problem."""
     values = read_yaml(config, overrides)
     base = parse_config(values, str(config))
     drafts = read_sweep(file)
-    problems: dict[str, list[str]] = defaultdict(list)  # by what is said of it: the runs with that mistake
+    problems: dict[str, list[str]] = defaultdict(list)  # by message: the runs with that problem
     points = []
     for draft in drafts:
         name = draft.name if draft.first else f"{base.name}-{draft.name}"
@@ -59,7 +59,7 @@ def plan_sweep(config: Path, file: Path, overrides: Sequence[str] = ()) -> Plan:
         except (ConfigError, DataError) as error:
             problems[str(error)].append(name)
     if problems:
-        raise ConfigError(f"{file} cannot be played:\n" + "\n".join(map(_said, problems.items())))
+        raise ConfigError(f"{file} cannot be played:\n" + "\n".join(map(_problem, problems.items())))
     store = DuckStore(base.store)
     compared = [point for point, draft in zip(points, drafts, strict=True) if not draft.first]
     _refuse_same_names(points)
@@ -73,21 +73,23 @@ def _point(draft: Draft, name: str, values: Mapping[str, Any], store: str, file:
     changed = changed_by(start, draft.changes, file) | {"name": name, "store": store}
     config = parse_config(changed, f"{file}, a run of it,")
     if len(name) > LONGEST:
-        raise ConfigError(f"a name of {len(name)} characters is too long for a folder; give shorter labels")
+        raise ConfigError(
+            f"a name of {len(name)} characters is too long, expected {LONGEST} at most; give shorter labels"
+        )
     if config.approve:
-        raise ConfigError("approve is true, and a sweep waits for nobody; set approve: false")
+        raise ConfigError("approve is true, but a sweep cannot wait for a decision; set approve: false")
     return Point(config, prepare(config).info.id, draft.labels)
 
 
 def changed_by(values: Mapping[str, Any], changes: Changes, file: Path) -> dict[str, Any]:
-    """A config's values with changes: whole sections first, so that keys within them hold whatever their order."""
+    """A config's values with changes. Whole sections come first, so that the order of keys within them is free."""
     changed = deepcopy(dict(values))
     for key in sorted(changes, key=lambda key: key.count(".")):
         put(changed, key, deepcopy(changes[key]), f"{file}: {key}")
     return changed
 
 
-def _said(problem: tuple[str, list[str]]) -> str:
+def _problem(problem: tuple[str, list[str]]) -> str:
     message, names = problem
     return f"{', '.join(names)}: {message}"
 
@@ -95,27 +97,29 @@ def _said(problem: tuple[str, list[str]]) -> str:
 def _refuse_same_names(points: Sequence[Point]) -> None:
     names = [point.name for point in points]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"a sweep has several runs with the name {twice[0]}; give their values other labels")
+        raise ConfigError(f"several runs of the sweep have the name {twice[0]}; give their values different labels")
 
 
 def _refuse_unknown_runs(points: Sequence[Point], store: DuckStore) -> None:
-    """A run that another one needs is played before it, or was played."""
+    """Raise ConfigError when a run needs one that is neither played before it nor in the store."""
     names = [point.name for point in points]
     for at, point in enumerate(points):
         for name in sorted(point.needs - set(names[:at])):
             if name in names:
-                raise ConfigError(f"{point.name} needs run:{name}, which is not played before it; put that under first")
+                raise ConfigError(
+                    f"{point.name} needs run:{name}, which is not played before it; put {name} under first"
+                )
             policy_folder(f"run:{name}", store)
 
 
 def _refuse_different_measures(points: Sequence[Point]) -> None:
-    """What is compared must be measured alike."""
+    """Raise ConfigError when runs to compare are measured differently."""
     by_measure = {repr(_measure(point.config)): point.name for point in points}
     if len(by_measure) > 1:
         one, other, *_ = by_measure.values()
         raise ConfigError(
-            f"{one} and {other} would be measured by different judges or on different prompts, so their results do "
-            "not compare; set evaluate.judge in the config, and leave prompts.eval and evaluate.pass_at alone"
+            f"{one} and {other} would be measured by different judges or on different prompts, so their results "
+            "cannot be compared; set evaluate.judge in the config, and leave prompts.eval and evaluate.pass_at alone"
         )
 
 

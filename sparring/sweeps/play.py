@@ -1,7 +1,7 @@
-"""Play the runs of a sweep that are not complete, one after the other, each in a process of its own.
+"""Play the incomplete runs of a sweep one after the other, each in its own process.
 
-One process could play them all, but for what ends a process: memory that runs out, a hanging step that is killed, an
-engine that leaves the accelerator half free. So each has its own, and a sweep outlives what happens to one run.
+A run can end its process: memory runs out, a hanging step is killed, an engine does not free the accelerator. Separate
+processes let the sweep survive that.
 """
 
 import subprocess
@@ -16,13 +16,13 @@ from sparring.flows.run.rounds import error_file
 from sparring.store.store import DuckStore
 from sparring.sweeps.plan import Point
 
-PATIENCE = 10.0  # seconds that a run has to end when the sweep does
+PATIENCE = 10.0  # seconds for a run to end when the sweep ends
 
-Play = Callable[[Point], str | None]  # returns why the run is not complete, if it is not
+Play = Callable[[Point], str | None]  # returns why the run is not complete, or None
 
 
 def play_points(points: Sequence[Point], store: DuckStore, play: Play) -> dict[str, str]:
-    """Play what the store does not have; returns why, by the name of a run that is not complete after all."""
+    """Play the runs that the store does not have; returns the reasons of those that failed, by name."""
     failed: dict[str, str] = {}
     for point in points:
         if store.complete(point.run, point.config.rounds):
@@ -35,20 +35,20 @@ def play_points(points: Sequence[Point], store: DuckStore, play: Play) -> dict[s
 
 
 def play_apart(point: Point, store: DuckStore, no_prefect: bool) -> str | None:
-    """Play a run by `spar run` in a process of its own, which writes to stderr only: stdout is for the comparison."""
+    """Play a run by `spar run` in its own process, which writes to stderr only: stdout is for the comparison."""
     file = error_file(store, point.run)
     config = file.with_name("config.yaml")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(point.config.resolved(), sort_keys=False), encoding="utf-8")
-    # -P: modules are not looked for in the folder where the sweep was started, as `spar` does not either.
+    # -P: like `spar`, do not import modules from the current folder.
     play = [sys.executable, "-P", "-m", "sparring.cli", "run", str(config)]
     command = [*play, *(["--no-prefect"] if no_prefect else [])]
     began = time.time()
     code = _exit_code(command)
     if code == 0:
         return None
-    said = file.read_text().strip() if file.exists() and file.stat().st_mtime >= began else "see above"
-    return f"exit code {code}: {said}" if code > 0 else f"killed by signal {-code}: {said}"
+    message = file.read_text().strip() if file.exists() and file.stat().st_mtime >= began else "see above"
+    return f"exit code {code}: {message}" if code > 0 else f"killed by signal {-code}: {message}"
 
 
 def _exit_code(command: Sequence[str]) -> int:
@@ -56,12 +56,12 @@ def _exit_code(command: Sequence[str]) -> int:
     try:
         return process.wait()
     except BaseException as stopped:
-        if isinstance(stopped, KeyboardInterrupt):  # a terminal's Ctrl-C went to both
+        if isinstance(stopped, KeyboardInterrupt):  # a terminal sends Ctrl-C to both
             _outwait(process)
         if process.poll() is None:
             process.terminate()
             _outwait(process)
-        process.kill()  # nothing happens to what has ended
+        process.kill()  # no effect on an ended process
         process.wait()
         raise
 

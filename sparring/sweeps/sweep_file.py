@@ -1,4 +1,4 @@
-"""A sweep's file: what is played first, and the points of a grid, each as changes of one config."""
+"""A sweep's file: the runs to play first and the points of a grid, each as changes to one config."""
 
 import json
 import re
@@ -21,18 +21,18 @@ Changes = Mapping[str, Any]  # dotted keys of a config, or whole sections, and t
 
 @dataclass(frozen=True)
 class Draft:
-    """A run that a sweep asks for; `name` is that of a run played first, else what follows the config's name."""
+    """A run in a sweep's file. `name` is the whole name of a run under `first`, else a suffix of the config's name."""
 
     name: str
     changes: Changes
     first: bool = False
-    config: Path | None = None  # another config than that of the sweep
+    config: Path | None = None  # a config other than the sweep's
     labels: Mapping[str, str] = field(default_factory=dict)  # by axis
 
 
 @dataclass(frozen=True)
 class _Value:
-    """A place on an axis: how it is shown, how it stands in a name, and what it changes."""
+    """A value on an axis: its label, its part of a run's name, and its changes."""
 
     label: str
     part: str
@@ -46,13 +46,13 @@ def read_sweep(path: Path) -> list[Draft]:
     _refuse_clashes(axes)
     drafts = [*_firsts(values.get("first"), path.parent), *(_cells(axes) if axes else ()), *_points(values, axes)]
     if all(draft.first for draft in drafts):
-        raise ConfigError(f"{path} has no points; give it grid: {{learn.beta: [0.1, 0.5]}}, or points:")
+        raise ConfigError(f"{path} has no points; add grid: {{learn.beta: [0.1, 0.5]}}, or points:")
     return drafts
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"there is no sweep file {path}; its format is in docs/sweeps.md")
+        raise ConfigError(f"there is no sweep file {path}; docs/sweeps.md describes its format")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -60,12 +60,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     values = _mapping(values, str(path))
     for key in values:
         if key not in KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), KEYS)}; there are {', '.join(KEYS)}")
+            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), KEYS)}; expected {', '.join(KEYS)}")
     return values
 
 
-def _firsts(given: Any, folder: Path) -> Iterator[Draft]:
-    for name, changes in _mapping(given, "first").items():
+def _firsts(value: Any, folder: Path) -> Iterator[Draft]:
+    for name, changes in _mapping(value, "first").items():
         kept = dict(_changes(changes, f"first.{name}"))
         file = kept.pop("config", None)
         yield Draft(str(name), kept, first=True, config=None if file is None else folder / str(file))
@@ -83,44 +83,44 @@ def _points(values: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[Draf
         yield Draft(_plain(str(label)), _changes(changes, f"points.{label}"), labels=dict.fromkeys(axes, ""))
 
 
-def _axis(name: str, given: Any) -> list[_Value]:
-    """A list holds values of the key that the axis is named after; a mapping, labels with what each changes."""
+def _axis(name: str, places: Any) -> list[_Value]:
+    """The values of an axis: a list has values of the key that names the axis, a mapping has labels with changes."""
     if name in COLUMNS:
-        raise ConfigError(f"grid.{name}: {name} is a column of the comparison; give the axis another name")
-    if isinstance(given, Mapping) and given:
-        return [_Value(str(k), _plain(str(k)), _changes(v, f"grid.{name}.{k}")) for k, v in given.items()]
-    if not isinstance(given, list) or not given:
-        raise ConfigError(f"grid.{name} is {given!r}; wanted a list of values, or labels with changes of the config")
-    return [_of_key(name, value) for value in given]
+        raise ConfigError(f"grid.{name}: {name} is a column of the comparison; rename the axis")
+    if isinstance(places, Mapping) and places:
+        return [_Value(str(k), _plain(str(k)), _changes(v, f"grid.{name}.{k}")) for k, v in places.items()]
+    if not isinstance(places, list) or not places:
+        raise ConfigError(f"grid.{name} is {places!r}; expected a list of values, or labels with changes to the config")
+    return [_of_key(name, value) for value in places]
 
 
 def _of_key(key: str, value: Any) -> _Value:
     if isinstance(value, list | Mapping):
         raise ConfigError(
-            f"grid.{key} has the value {value!r}, which is no name; give each a label: {{{key}: {{LABEL: "
+            f"grid.{key} has the value {value!r}, which cannot be a name; give each value a label: {{{key}: {{LABEL: "
             f"{{{key}: ...}}}}}}"
         )
     label = value if isinstance(value, str) else json.dumps(value)
     return _Value(label, _plain(f"{key.rpartition('.')[2]}-{label}"), {key: value})
 
 
-def _changes(given: Any, where: str) -> Changes:
-    changes = {str(key): value for key, value in _mapping(given, where).items()}
+def _changes(mapping: Any, where: str) -> Changes:
+    changes = {str(key): value for key, value in _mapping(mapping, where).items()}
     for key in {"name", "store"} & changes.keys():
-        raise ConfigError(f"{where} changes {key}, which the sweep sets; leave it out")
+        raise ConfigError(f"{where} changes {key}, which the sweep itself sets; leave it out")
     return changes
 
 
-def _mapping(given: Any, where: str) -> Mapping[Any, Any]:
-    if given is None:
+def _mapping(value: Any, where: str) -> Mapping[Any, Any]:
+    if value is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} holds {given!r}; wanted a mapping such as {{learn.beta: 0.1}}")
-    return given
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} holds {value!r}; expected a mapping such as {{learn.beta: 0.1}}")
+    return value
 
 
 def _plain(text: str) -> str:
-    """What a run's name may have of a text."""
+    """The text with only characters that a run's name may have."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-")
 
 
@@ -128,4 +128,4 @@ def _refuse_clashes(axes: Mapping[str, list[_Value]]) -> None:
     keys = {axis: {key for place in places for key in place.changes} for axis, places in axes.items()}
     for one, other in combinations(axes, 2):
         if both := sorted(keys[one] & keys[other]):
-            raise ConfigError(f"the axes {one} and {other} of grid both set {both[0]}; let one of them")
+            raise ConfigError(f"the axes {one} and {other} of grid both set {both[0]}; remove it from one of them")

@@ -1,4 +1,4 @@
-"""What `spar init` writes: folders of files to start from, copied as they are."""
+"""The templates of `spar init`: folders of files, copied as they are."""
 
 import shutil
 from dataclasses import dataclass
@@ -12,18 +12,16 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Template:
-    """What it shows, and the commands that come next."""
+    """What a template shows, and the commands to run next."""
 
     about: str
     next: tuple[str, ...]
 
 
 TEMPLATES = {
-    "quickstart": Template(
-        "three rounds on verifiable rules with a small model that is in the package", ("spar run loop.yaml",)
-    ),
+    "quickstart": Template("three rounds on verifiable rules with a small bundled model", ("spar run loop.yaml",)),
     "dpo": Template(
-        "a chat model on verifiable rules, with every setting of learning, measuring and stopping",
+        "a chat model on verifiable rules, with every setting for learning, evaluation and stopping",
         ("spar run loop.yaml --dry-run", "spar run loop.yaml"),
     ),
     "ppo": Template(
@@ -35,14 +33,14 @@ TEMPLATES = {
         ("spar run loop.yaml --dry-run", "spar judge canary loop.yaml", "spar run loop.yaml"),
     ),
     "reward-model": Template(
-        "a reward model trained from labelled pairs, and a loop that it judges",
+        "a reward model trained from labelled pairs, and a loop that uses it as the judge",
         ("spar reward train reward.yaml", "spar judge canary loop.yaml", "spar run loop.yaml"),
     ),
 }
 
 
 def write_template(name: str, folder: Path) -> list[str]:
-    """Copy the files of a template to `folder`; returns their names. Raises ConfigError rather than write over one."""
+    """Copy the files of a template to `folder`; returns their names. Raises ConfigError if a file exists."""
     if name not in TEMPLATES:
         raise ConfigError(
             f"there is no template {name!r}{nearest(name, TEMPLATES)}; choose one of {', '.join(TEMPLATES)}"
@@ -50,7 +48,7 @@ def write_template(name: str, folder: Path) -> list[str]:
     files = sorted(FOLDER.joinpath(name).iterdir(), key=lambda file: (file.suffix != ".yaml", file.name))
     for file in files:
         if (folder / file.name).exists():
-            raise ConfigError(f"{folder / file.name} is there already; remove it, or give another folder")
+            raise ConfigError(f"{folder / file.name} already exists; remove it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copyfile(file, folder / file.name)

@@ -11,7 +11,7 @@ import yaml
 
 import sparring
 from sparring.loop.errors import ConfigError, StepError
-from tests.helpers.spar import ROOT
+from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs" / "own-parts.md").read_text(encoding="utf-8")
 FILES = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import sparring
-from tests.helpers.spar import ROOT
+from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 CELLS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -53,4 +53,4 @@ def measured(
     with prepared(config(*changes), candidate, rival) as ready:
         play_measurement(ready, parts(ready, sampler), kl=kl)
         assert ready.done
-        return ready.found()
+        return ready.results()

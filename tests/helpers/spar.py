@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import chdir
@@ -53,6 +54,11 @@ class Said:
 def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SPARRING_")}
     return kept | {"PYTHONPATH": str(ROOT)}
+
+
+def obey_ctrl_c() -> None:
+    """A `preexec_fn`: the child obeys SIGINT also where this process ignores it, as under many CI systems."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def python(*arguments: object, cwd: Path, given: str = "") -> Said:

@@ -195,7 +195,7 @@ def test_the_command_prints_counts(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert some.code == 0, some.err
-    assert "6 judgements were missing, 6 were made, 0 of them without an answer" in some.err
+    assert "6 judgements were missing, 6 were made, 0 of those without an answer" in some.err
     (line,) = [line for line in some.out.splitlines() if RUN in line]
     cells = [cell.strip() for cell in line.split("│")[1:-1]]
     assert cells == [RUN, "1", "train", "checkpoint_initial", "", "6", "6", "0"]

@@ -115,7 +115,7 @@ def test_it_finds_what_the_loop_found_of_the_same_checkpoint(tmp_path: Path) -> 
     with chdir(tmp_path), prepared(read_config("loop.yaml"), learned.id) as ready:
         ready = replace(ready, judge=judge, held_out=held_out)  # the very prompts, which have no rules
         play_measurement(ready, parts(ready, sampler))
-        found = {(e.round, e.metric): (e.value, e.low, e.high, e.n) for e in ready.found()}
+        found = {(e.round, e.metric): (e.value, e.low, e.high, e.n) for e in ready.results()}
     looped = ask(store, f"SELECT * FROM evaluations WHERE run_id = '{info.id}'")
     assert {"kl", "win_rate", "abstained"} < {metric for _, metric in found}
     assert found == {(e["round"], e["metric"]): (e["value"], e["low"], e["high"], e["n"]) for e in looped}
@@ -156,7 +156,7 @@ def test_a_judge_that_compares_sets_answers_beside_the_rivals(filled: Filled) ->
     with prepared(config()) as ready:
         ready = replace(ready, judge=judge)
         play_measurement(ready, parts(ready, Scripted(script(filled))))
-        found = {(e.round, e.metric): e.value for e in ready.found()}
+        found = {(e.round, e.metric): e.value for e in ready.results()}
     # By number: "eel" and "cod" are as long (0.1 whichever is shown first: a tie), "cod" loses; "no" and "yes" lose.
     assert found[1, "win_rate"] == pytest.approx(((0.5 + 0.1) / 2 + (0.1 + 0.1) / 2) / 2)
     assert judge.asked == 2 * 2 * 2

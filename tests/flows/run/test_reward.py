@@ -183,7 +183,7 @@ def test_mistakes_are_named(tmp_path: Path, tiny: Path, changes: dict[str, Any],
 
 def test_held_out_prompts_are_never_learned_from(tmp_path: Path, tiny: Path) -> None:
     same = str(write_pairs(tmp_path / "same.jsonl", 40))
-    with pytest.raises(DataError, match="40 training pairs have a prompt that is among the held-out"):
+    with pytest.raises(DataError, match="40 training pairs have a held-out prompt"):
         prepare_reward(config_of(tmp_path, tiny, pairs={"train": same, "eval": same}))
 
 

@@ -179,7 +179,7 @@ def test_what_cannot_be_decided_is_refused(tmp_path: Path) -> None:
     operate(loop, 5)
     sql = "SELECT min(u.round) AS n FROM removals r JOIN updates u ON u.after_id = r.checkpoint_id"
     lost = ask(loop, sql)[0]["n"]
-    for to, message in ((7, "no finished round 7; give one of 0 to 5"), (5, "round 5 is the last"), (lost, "any more")):
+    for to, message in ((7, "no finished round 7; .* to 5"), (5, "round 5 is the last"), (lost, "any more")):
         with pytest.raises(ConfigError, match=message):
             decide(loop.store, RUN, "rollback", to=to)
     from sparring.flows.supervise.run_lock import lock_run

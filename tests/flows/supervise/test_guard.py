@@ -363,7 +363,7 @@ def test_alarms_of_others_reach_them() -> None:
 
 def test_one_guard_a_process_and_one_limit_at_a_time() -> None:
     with Guard() as guard:
-        with pytest.raises(RuntimeError, match="has a Guard already"):
+        with pytest.raises(RuntimeError, match="already has a Guard"):
             Guard().__enter__()
         with guard.limit("sample", timeout=None, stall=None):  # noqa: SIM117
             with pytest.raises(RuntimeError, match="within another"), guard.limit("judge", timeout=None, stall=None):

@@ -65,7 +65,7 @@ def test_what_was_done_is_said_on_stderr(folder: Path, said: dict[str, Said]) ->
     for name, told in {
         "pairs": "2 pairs written to out",
         "import": "1 rows, 1 prompts, 2 completions, 1 pairs; 10 rows of the store are new",
-        "labels": "9 labels written to labels.jsonl, 1 answers without a score left out",
+        "labels": "9 labels written to labels.jsonl, 1 answers without a score were left out",
     }.items():
         assert (said[name].code, said[name].out) == (0, ""), said[name].err
         assert told in said[name].err
@@ -97,7 +97,7 @@ def test_mistakes_have_their_codes_and_remedies(folder: Path, said: dict[str, Sa
         "suffix": (2, "cannot write a .xlsx file; name it .parquet or .jsonl"),
         "none": (1, "has no run 'none'"),
         "bad": (2, "bad.jsonl row 1 has no text or conversation in rejected"),
-        "columns": (2, "--columns is 'chosen'; wanted COLUMN=NAME"),
+        "columns": (2, "--columns is 'chosen'; expected COLUMN=NAME"),
     }.items():
         assert said[name].code == code, said[name].err
         assert told in said[name].err

@@ -159,9 +159,9 @@ def test_agreement_of_two_judges(session: Session) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("same", "wanted different ones"),
-        ("one", "there is one judge, words.yaml; wanted two or more"),
-        ("wrong", "wrong.yaml has the keys name; wanted `kind:`, or a loop's config with `judge:`"),
+        ("same", "expected different ones"),
+        ("one", "there is one judge, words.yaml"),
+        ("wrong", "wrong.yaml has the keys name; expected `kind:`"),
         ("typo", "has no option 'min_word' (did you mean 'min_words'?)"),
         ("nothing", "nothing.jsonl"),
     ],

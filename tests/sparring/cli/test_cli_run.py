@@ -128,7 +128,7 @@ def test_init_writes_what_run_accepts_and_nothing_over(session: Session) -> None
     assert (first.code, dry.code, again.code) == (0, 0, 2)
     assert "3 rounds of 16 of 16 prompts x 8 samples, measured on 8 held-out prompts x 4" in dry.err
     assert "name: my-loop" in dry.out
-    assert "is there already; remove it, or give another folder" in again.err
+    assert "loop.yaml already exists" in again.err
 
 
 def test_none_of_these_changed_a_file(session: Session) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sparring.store.store import DuckStore
 from tests.helpers.records import prompt
-from tests.helpers.spar import Said, environment, project, python
+from tests.helpers.spar import Said, environment, obey_ctrl_c, project, python
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ class Terminal:
         }
         self._process = subprocess.Popen(
             [sys.executable, "-c", AT_TERMINAL], cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=obey_ctrl_c,
         )  # fmt: skip
         os.close(theirs)
         self.seen = ""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.helpers.spar import Said, contents, environment, project, python, spar_many
+from tests.helpers.spar import Said, contents, environment, obey_ctrl_c, project, python, spar_many
 
 pytestmark = pytest.mark.slow
 
@@ -67,11 +67,11 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "missing value": (("SELECT $a",), "Values were not provided for the following parameters: a"),
     "unused value": (("SELECT 1", "--params", '{"a": 1}'), "query failed"),
     "no json": (("SELECT $a", "--params", "a=1"), "is not JSON"),
-    "no object": (("SELECT $a", "--params", "[1]"), "wanted is an object"),
+    "no object": (("SELECT $a", "--params", "[1]"), "--params is [1]"),
     "memory": (("SELECT len(range(3000000000))",), "needs more memory than the 2 GiB"),
     "time": (("SELECT sleep_ms(60000)", "--timeout", "0.2"), "was stopped after 0.2 s"),
     "no copy": (("SELECT 1", "--copy"), "there is no read copy"),
-    "ending": (("SELECT 1", "--to", "a.xls"), "no ending that is a format"),
+    "ending": (("SELECT 1", "--to", "a.xls"), "--to a.xls"),
     "the store": (("SELECT 1", "--to", "preferences.duckdb", "--format", "csv"), "is a file of the store"),
     "its log": (("SELECT 1", "--to", "./preferences.duckdb.wal", "--format", "csv"), "is a file of the store"),
     "no folder": (("SELECT 1", "--to", "none/a.csv"), "cannot be written"),
@@ -206,7 +206,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder: Path) -> None:
 
 def test_ctrl_c_ends_a_query(folder: Path) -> None:
     command = [sys.executable, "-m", "sparring.cli", "sql", "SELECT sleep_ms(60000)"]
-    asked = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    asked = subprocess.Popen(command, cwd=folder, env=environment(), stderr=pipe, text=True, preexec_fn=obey_ctrl_c)
     lock = folder / "preferences.duckdb.lock"
     while not held(lock):
         time.sleep(0.05)

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sparring.cli.pace import about, clock, rate, run_left, speed, time_left
+from sparring.cli.pace import rate, run_left, time_left
 from sparring.cli.progress import Bars, Display
 from sparring.loop.errors import StepError
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.fakes import FakeJudge, FakeLearner, FakeSampler
+from sparring.loop.formatting import about, clock, speed
 from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Parts
 from sparring.loop.round import play, round_zero

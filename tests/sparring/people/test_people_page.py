@@ -20,7 +20,7 @@ from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.helpers.paths import ROOT
 from tests.helpers.people import MARKUP, answered_store, number, said, session_of
-from tests.helpers.spar import environment
+from tests.helpers.spar import environment, obey_ctrl_c
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,9 @@ class Command:
 def serving(store: Path, *arguments: object) -> Iterator[Command]:
     command = [sys.executable, "-m", "sparring.cli", "judge", "people", *map(str, arguments), "--store", str(store)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True, preexec_fn=obey_ctrl_c
+    ) as process:
         try:
             assert process.stdout is not None
             yield Command(process, process.stdout.readline().strip())

@@ -85,16 +85,16 @@ def test_overrides_change_the_config_before_the_sweep_does(tmp_path: Path) -> No
 
 
 UNREADABLE = {
-    "grid: [1]": "grid holds [1]; wanted a mapping",
+    "grid: [1]": "grid holds [1]; expected a mapping",
     "grids: {seed: [1]}": "unknown key 'grids' (did you mean 'grid'?)",
     "first: {sft: {seed: 1}}": "has no points",
-    "grid: {seed: []}": "grid.seed is []; wanted a list of values",
-    "grid: {seed: {}}": "grid.seed is {}; wanted a list of values",
-    "grid: {seed: 3}": "grid.seed is 3; wanted a list of values",
-    "grid: {loss: {dpo: sigmoid}}": "grid.loss.dpo holds 'sigmoid'; wanted a mapping",
-    "grid: {sample.extra: [[{of: initial}]]}": "which is no name; give each a label",
-    "points: {a: {store: x}}": "points.a changes store, which the sweep sets",
-    "first: {a: {name: x}}": "first.a changes name, which the sweep sets",
+    "grid: {seed: []}": "grid.seed is []; expected a list of values",
+    "grid: {seed: {}}": "grid.seed is {}; expected a list of values",
+    "grid: {seed: 3}": "grid.seed is 3; expected a list of values",
+    "grid: {loss: {dpo: sigmoid}}": "grid.loss.dpo holds 'sigmoid'; expected a mapping",
+    "grid: {sample.extra: [[{of: initial}]]}": "give each value a label",
+    "points: {a: {store: x}}": "points.a changes store, which the sweep itself sets",
+    "first: {a: {name: x}}": "first.a changes name, which the sweep itself sets",
     "grid: {a: {x: {seed: 1}}, b: {y: {rounds: 1}, z: {seed: 2}}}": "the axes a and b of grid both set seed",
     "grid: {kl: {x: {seed: 1}}}": "grid.kl: kl is a column of the comparison",
     "grid: {seed: [1": "is not YAML",
@@ -112,17 +112,17 @@ def test_a_file_that_means_nothing_is_refused(tmp_path: Path, text: str) -> None
 # -- refused before anything is played
 
 REFUSED = {
-    "grid: {seed: [1, 1]}": "several runs with the name tiny-seed-1",
-    "points: {a b: {seed: 1}, a-b: {seed: 2}}": "several runs with the name tiny-a-b",
+    "grid: {seed: [1, 1]}": "have the name tiny-seed-1",
+    "points: {a b: {seed: 1}, a-b: {seed: 2}}": "have the name tiny-a-b",
     "points: {a: {policy.model: run:sft}}": "has no played run 'sft'",
     "points: {a: {policy.model: run:tiny-b}, b: {}}": "tiny-a needs run:tiny-b, which is not played before it",
     "points: {a: {policy.model: run:tiny-a}}": "tiny-a needs run:tiny-a, which is not played before it",
     "points: {a: {judge: {kind: implicit, policy: run:x, reference: ./model}}}": "has no played run 'x'",
-    "points: {a: {approve: true}}": "tiny-a: approve is true, and a sweep waits for nobody",
+    "points: {a: {approve: true}}": "tiny-a: approve is true",
     "grid: {evaluate.pass_at: [0.5, 1]}": "tiny-pass_at-1 would be measured by different judges",
     "points: {a: {}, b: {evaluate.judge: {kind: rules, truncated: fail}}}": "tiny-b would be measured by different",
     "points: {a: {seed.x: 1}}": "seed.x: seed is a value, not a section",
-    "points: {%s: {}}" % ("x" * 300): "is too long for a folder",
+    "points: {%s: {}}" % ("x" * 300): "expected 200 at most",
     "first: {a: {config: none.yaml}}\npoints: {b: {}}": "there is no config file",
 }
 
