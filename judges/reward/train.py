@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from sparring.judges.reward.features import Progress, silent, tensors_key
 from sparring.judges.reward.model import RewardModel
-from sparring.judges.reward.optimize import Descent
+from sparring.judges.reward.objective import RewardObjective
 from sparring.judges.reward.options import RewardTraining
 from sparring.judges.reward.rows import (
     PairRow,
@@ -20,10 +21,11 @@ from sparring.judges.reward.rows import (
 )
 from sparring.judges.reward.scorers import CachedScorer, Group, LiveScorer, Scorer, start_learning
 from sparring.judges.reward.stages import Stage, Stream
-from sparring.loop.errors import ConfigError
+from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.hardware import default_token_budget, device, fast_dtype
 from sparring.loop.labelled_pairs import Preference
 from sparring.loop.learning.batches import Plan
+from sparring.loop.learning.optimize import Optimization, optimize
 from sparring.loop.types import digest
 
 
@@ -58,7 +60,7 @@ def train(
     cache: Path | None = None,
     unlabelled: Sequence[Preference] = (),
 ) -> list[dict[str, float]]:
-    """Learn from the pairs in place; returns the metrics of each optimizer step (see Tally.metrics).
+    """Learn from the pairs in place; returns the metrics of each optimizer step (see RewardObjective).
 
     `state` is a file that a killed training is resumed from, to the same bits: `forget` it once the model is saved.
     `cache` is a folder for the features of a frozen backbone, any number of trainings may share it. `unlabelled` has
@@ -124,7 +126,30 @@ class _Run:
         else:
             scorer = LiveScorer(model, stage.rows, stage.groups, dtype)
         start_learning(model, options.dropout)
-        history = Descent(model, scorer, stage, options, self.progress).run(state, self.cause, keep=keep)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        before = tensors_key(trained)
+        history = optimize(
+            model,
+            RewardObjective(model, scorer, stage, options),
+            stage.batches,
+            Optimization(
+                lr=stage.lr,
+                warmup=options.warmup,
+                schedule=options.schedule,
+                weight_decay=options.weight_decay,
+                max_grad_norm=options.max_grad_norm,
+                save_seconds=options.save_seconds,
+            ),
+            state,
+            progress=partial(self.progress, stage.name),
+            cause=self.cause,
+            keep=keep,
+        ).history
+        if tensors_key(trained) == before:
+            raise StepError(
+                f"{len(history)} steps on {len(stage.rows)} pairs changed no weight (lr {stage.lr:g}); raise lr, and "
+                "check grad_norm and the weights of the pairs"
+            )
         if isinstance(scorer, CachedScorer):
             model.head.absorb(scorer.scale)
         return history

@@ -1,38 +1,49 @@
-"""What an update descends: from the token log-probs of a micro-batch to its share of the loss, and its metrics."""
+"""What an update minimises: the loss of an optimizer batch in terms, and the metrics that go with them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 History = Sequence[Mapping[str, float]]
+Term = tuple[Tensor, Mapping[str, float]]  # a scalar with gradient, and its share of the batch's metrics
+B = TypeVar("B", contravariant=True)
 
 
-class Objective(Protocol):
-    """Rows are named by number. A batch may be cut into any micro-batches: their shares add up to one loss."""
+class Objective(Protocol[B]):
+    """`B` is an optimizer batch. However it is cut into micro-batches, its terms add up to the same loss."""
 
-    def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
-        """Look at an optimizer batch before its gradients; `history` has the metrics of the steps before it."""
-        ...
+    def losses(self, model: Any, batch: B, history: History) -> Iterator[Term]:
+        """The terms of the batch's loss. The gradient of each is taken before the next is computed.
 
-    def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, Mapping[str, float]]:
-        """The micro-batch's share of the batch's loss (a scalar with gradient), and of its metrics."""
+        Metrics include "loss". `history` has the metrics of the earlier steps.
+        """
         ...
 
     def stepped(self, model: Any, step: int) -> None:
-        """The optimizer has taken its step number `step`, counted from 1."""
+        """Called after each optimizer step; `step` counts from 1."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it carries from step to step, to be saved with the update's state; changed in place when read back."""
+        """The tensors carried from step to step. They are saved with the update's state and loaded in place."""
         ...
 
 
 class Plain:
-    """An objective that carries nothing and looks at nothing in advance: most of them."""
+    """An objective with one term per micro-batch of row numbers, and no tensors to carry."""
+
+    def losses(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> Iterator[Term]:
+        self.begin(model, batch, history)
+        for micro in batch:
+            yield self.share(model, micro)
 
     def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
+        """Look at the whole batch before its first term."""
         self.n = sum(map(len, batch))
+
+    def share(self, model: Any, rows: Sequence[int]) -> Term:
+        """The micro-batch's share of the loss and of its metrics."""
+        raise NotImplementedError
 
     def stepped(self, model: Any, step: int) -> None:
         pass
