@@ -1,4 +1,4 @@
-"""Questions to an endpoint that speaks OpenAI's protocol: many at a time, each call counted and limited in time."""
+"""Questions to an endpoint with OpenAI's protocol: concurrent, with a time limit and a record per call."""
 
 import asyncio
 import os
@@ -21,20 +21,20 @@ from sparring.loop.types import JudgeCall, derive_seed
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-MAX_WAIT = 60.0  # seconds before another attempt, whatever a server asks for
-NO_KEY = "no-key"  # what a server on this machine gets, where the environment has no key
-HOPELESS = (401, 403, 404)  # no question will ever be answered
+MAX_WAIT = 60.0  # seconds before another attempt, whatever the server asks for
+NO_KEY = "no-key"  # sent to a server on this machine if the environment has no key
+HOPELESS = (401, 403, 404)  # no question can be answered
 Finished = SimpleQueue[Reply | None]  # None: no more will come
 
 
 class Endpoint:
-    """A client (see judges.llm_client). A question is asked up to `attempts` times, `concurrency` questions at a time.
+    """A client (see judges.llm_client) that asks a question up to `attempts` times, `concurrency` questions at a time.
 
-    Asked again, after `backoff` seconds doubled each time or what Retry-After says: what timed out (`timeout` seconds a
-    call), a lost connection, status 408, 409, 429 and 5xx, and a reply that does not answer. 401, 403 and 404 raise
-    StepError; any other status leaves the question without an answer. `price_in` and `price_out` are for a million
-    tokens. The key is read from the environment variable `api_key_env` and written nowhere.
-    Raises ConfigError for an option out of range, EnvironmentProblem where there is no key.
+    It retries after a timeout (`timeout` seconds per call), a lost connection, status 408, 409, 429 or 5xx, and a reply
+    that does not answer the question. It waits `backoff` seconds, doubled each time, or as long as Retry-After says.
+    401, 403 and 404 raise StepError. Any other status leaves the question without an answer. `price_in` and `price_out`
+    are per million tokens. The key is read from the environment variable `api_key_env` and written nowhere.
+    Raises ConfigError for an option out of range, and EnvironmentProblem if there is no key.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Endpoint:
         return ()
 
     def close(self) -> None:
-        """Nothing outlives a call of `ask`."""
+        """Do nothing: nothing outlives a call of `ask`."""
 
     def ask(self, questions: Sequence[Question]) -> Iterator[list[Reply]]:
-        """Replies as they come. No more than `concurrency` questions are ahead of what the caller has stored.
+        """Replies as they come. At most `concurrency` questions are ahead of what the caller has stored.
 
-        Closing the iterator ends the calls that are under way, and its thread.
+        Closing the iterator ends the calls in progress and its thread.
         """
         if not questions:
             return
@@ -86,7 +86,7 @@ class Endpoint:
                         chunk, more = _drain(finished)
                         if chunk:
                             yield chunk
-                            # The caller comes back when the chunk is stored: only now may other questions be asked.
+                            # The caller comes back when the chunk is stored. Only then may more questions be asked.
                             loop.call_soon_threadsafe(_release, room, len(chunk))
                 finally:
                     loop.call_soon_threadsafe(work.cancel)
@@ -115,57 +115,57 @@ class Endpoint:
         for attempt in range(1, self.attempts + 1):
             await self._turn()
             began = time.monotonic()
-            said, wait = await self._call(client, question)
-            calls.append(self._record(question, attempt, said, time.monotonic() - began))
-            if not said.error:
-                return Reply(question, said.text, said.logprobs, "", tuple(calls))
+            outcome, wait = await self._call(client, question)
+            calls.append(self._record(question, attempt, outcome, time.monotonic() - began))
+            if not outcome.error:
+                return Reply(question, outcome.text, outcome.logprobs, "", tuple(calls))
             if wait is None or attempt == self.attempts:
                 break
             await asyncio.sleep(min(MAX_WAIT, max(wait, self._pause(question, attempt))))
         open_still = wait is not None and all(call.reply is None for call in calls)
-        return Reply(question, None, {}, f"{NO_REPLY if open_still else ''}{said.error}", tuple(calls))
+        return Reply(question, None, {}, f"{NO_REPLY if open_still else ''}{outcome.error}", tuple(calls))
 
     async def _call(self, client: "AsyncOpenAI", question: Question) -> tuple[Said, float | None]:
-        """What came, and how many seconds to wait at least before asking again; None: asking again is of no use."""
+        """The outcome, and the least seconds to wait before asking again; None: asking again is of no use."""
         import openai
 
         try:
-            async with asyncio.timeout(self.timeout):  # of the whole call: the client's own is for each read
+            async with asyncio.timeout(self.timeout):  # for the whole call: the client's own timeout is per read
                 raw = await client.chat.completions.with_raw_response.create(**request(question, self.model))
             return read(self._hide(raw.http_response.text), question), 0.0
         except (TimeoutError, openai.APITimeoutError):
             return Said(None, {}, f"no answer within {self.timeout:g} s"), 0.0
         except openai.APIStatusError as error:
-            status, said = error.status_code, self._hide(error.message)[:500]
+            status, message = error.status_code, self._hide(error.message)[:500]
             if status in HOPELESS:
                 raise StepError(
-                    f"{self.base_url or 'the endpoint'} answered {status} ({said}); wanted a model {self.model!r} that "
-                    f"the key in ${self.api_key_env} may use. Correct endpoint.base_url, model or the key; what was "
-                    "answered before is kept"
+                    f"{self.base_url or 'the endpoint'} answered {status} ({message}); expected a model {self.model!r} "
+                    f"for the key in ${self.api_key_env}. Correct endpoint.base_url, model or the key; earlier answers "
+                    "are kept"
                 ) from None  # the error's own text may show the key
             again = status in (408, 409, 429) or status >= 500
-            return Said(None, {}, f"HTTP {status}: {said}"), retry_after(error.response.headers) if again else None
+            return Said(None, {}, f"HTTP {status}: {message}"), retry_after(error.response.headers) if again else None
         except openai.APIConnectionError as error:
             return Said(None, {}, self._hide(f"no connection: {error.__cause__ or error}")), 0.0
 
-    def _record(self, question: Question, attempt: int, said: Said, seconds: float) -> JudgeCall:
-        tokens, cost = (said.prompt_tokens, said.completion_tokens), None
+    def _record(self, question: Question, attempt: int, outcome: Said, seconds: float) -> JudgeCall:
+        tokens, cost = (outcome.prompt_tokens, outcome.completion_tokens), None
         if self.prices and tokens[0] is not None and tokens[1] is not None:
             cost = tokens[0] * self.prices[0] + tokens[1] * self.prices[1]
-        made = call_id(question, attempt)
+        id = call_id(question, attempt)
         return JudgeCall(
-            made, question.judge, question.id, attempt, self.model, said.text, said.error, *tokens, cost, seconds
+            id, question.judge, question.id, attempt, self.model, outcome.text, outcome.error, *tokens, cost, seconds
         )
 
     async def _turn(self) -> None:
-        """Wait until another request may be made within `requests_per_minute`."""
+        """Wait until `requests_per_minute` allows another request."""
         now = time.monotonic()
         at = max(now, self._next_call)
         self._next_call = at + self._gap
         await asyncio.sleep(at - now)
 
     def _pause(self, question: Question, attempt: int) -> float:
-        """Seconds before the next attempt: doubled each time, and spread so that questions do not come back at once."""
+        """Seconds before the next attempt: doubled each time, and spread so that retries do not come all at once."""
         spread = 0.5 + derive_seed(question.id, attempt) / 2**32
         return float(self.backoff * 2 ** (attempt - 1) * spread)
 
@@ -173,13 +173,13 @@ class Endpoint:
         key = os.environ.get(self.api_key_env, "").strip() or (NO_KEY if _is_here(self.base_url) else "")
         if not key.isascii() or not key.isprintable() or not key:  # no header could carry it
             raise EnvironmentProblem(
-                f"there is no key in ${self.api_key_env}; wanted that of {self.base_url or 'api.openai.com'}: "
+                f"there is no key in ${self.api_key_env}; expected the key of {self.base_url or 'api.openai.com'}: "
                 f"export {self.api_key_env}=..., or name another variable as endpoint.api_key_env"
             )
         return key
 
     def _hide(self, text: str) -> str:
-        """The text as it may be kept: a server may say the key back."""
+        """The text with the key hidden: a server may repeat it."""
         return storable(text.replace(key, "***") if (key := self._key()) != NO_KEY else text)
 
 
@@ -193,7 +193,7 @@ def _drive(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", finished
 
 
 def _drain(finished: Finished) -> tuple[list[Reply], bool]:
-    """All that has finished by now, at least one; and whether more will come."""
+    """All replies that have finished, at least one, and whether more will come."""
     chunk, reply = [], finished.get()
     while reply is not None:
         chunk.append(reply)
@@ -209,14 +209,14 @@ def _release(room: asyncio.Semaphore, places: int) -> None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds from a Retry-After header, a number or a date; 0.0 where there is none that can be read."""
-    given = headers.get("retry-after") or ""
+    """Seconds from a Retry-After header, which is a number or a date; 0.0 if it is missing or cannot be read."""
+    header = headers.get("retry-after") or ""
     try:
-        return max(0.0, float(given))
+        return max(0.0, float(header))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return 0.0
 
@@ -233,4 +233,4 @@ def _check(kind: type, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not (isinstance(value, int | kind) and value is not True and value > 0):
             whole = "whole " if kind is int else ""
-            raise ConfigError(f"endpoint.{name} is {value!r}; wanted a {whole}number above 0")
+            raise ConfigError(f"endpoint.{name} is {value!r}; expected a {whole}number above 0")

@@ -57,7 +57,8 @@ class RewardObjective:
                 yield auxiliary, {"auxiliary": float(auxiliary.detach())}
 
     def stepped(self, model: Any, step: int) -> None:
-        self.model.head.advance(*map(torch.cat, zip(*self._features, strict=True)))
+        chosen, rejected = (torch.cat(parts) for parts in zip(*self._features, strict=True))
+        self.model.head.advance(chosen, rejected)
 
     def tensors(self) -> dict[str, Tensor]:
         return dict(self.model.head.named_buffers())
@@ -115,8 +116,9 @@ class RewardObjective:
         lengths = [row.length for row in self.stage.rows]
         with torch.no_grad():
             scored = [self.scorer.pairs(micro, 0) for micro in micro_batches(drawn, lengths, self.budget)]
-        features = zip(*((s.chosen_features, s.rejected_features) for s in scored), strict=True)
-        self.model.head.initialise(*map(torch.cat, features), generator)
+        features = [(each.chosen_features, each.rejected_features) for each in scored]
+        chosen, rejected = (torch.cat(parts) for parts in zip(*features, strict=True))
+        self.model.head.initialise(chosen, rejected, generator)
 
     def _p(self, micros: Micros) -> Tensor:
         return self.targets.p[[i for micro in micros for i in micro]]
