@@ -164,7 +164,7 @@ def _undecided(bad: Sequence[CanaryRow], heard: Heard) -> str:
     biased = position(heard.judgements)
     place = ""
     if biased and biased.disagree:
-        place = f"; in {biased.disagree:.0%} of duels its winner changes with the order, so it judges the place"
+        place = f"; in {biased.disagree:.0%} of duels its winner changes with the order, so it judges the position"
     count, tied = sum(row.asked for row in bad), sum(row.tied for row in bad)
     return (
         f"undecided: of {count} comparisons of good with bad answers {tied} are ties and none is won by either{place}. "

@@ -144,7 +144,7 @@ class RewardModelJudge(Pointwise):
         if self._engine == "vllm" and not able:
             raise ConfigError(
                 f"judge reward_model: vLLM cannot compute the scores of {folder}; expected a causal model of "
-                "transformers' sequence classification with one label, read at the last token. Set engine: transformers"
+                "transformers' sequence classification with one label, read at the last token; set engine: transformers"
             )
         return "vllm" if able and (self._engine == "vllm" or device().type == "cuda") else "transformers"
 

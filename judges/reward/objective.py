@@ -1,4 +1,4 @@
-"""What a reward model is trained on: the terms of an optimizer step over all streams of a stage."""
+"""The training objective of a reward model: the terms of an optimizer step over all streams of a stage."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -26,8 +26,8 @@ Micros = Sequence[Sequence[int]]
 class RewardObjective:
     """The mean loss of each stream's batch, summed over streams (see loop.learning.objectives).
 
-    Metrics are means over pairs, then over members; of several members, each one's besides. Accuracy (a tie of scores
-    counts half) and margin are over the pairs with a winner; a batch without any has neither.
+    Metrics are means over pairs, then over members. Loss and accuracy of each of several members are added. Accuracy (a
+    tie of scores counts half) and margin are over the pairs with a winner; a batch without any has neither.
     """
 
     def __init__(self, model: RewardModel, scorer: Scorer, stage: Stage, options: RewardTraining) -> None:
@@ -114,7 +114,7 @@ class RewardObjective:
         decided = [i for i, row in enumerate(self.stage.rows) if row.p > 0.5]
         drawn = [decided[i] for i in torch.randperm(len(decided), generator=generator)[:START].tolist()]
         lengths = [row.length for row in self.stage.rows]
-        with torch.no_grad():
+        with torch.no_grad(), seeded(self.model.device, self.opt.seed, "start"):
             scored = [self.scorer.pairs(micro, 0) for micro in micro_batches(drawn, lengths, self.budget)]
         features = [(each.chosen_features, each.rejected_features) for each in scored]
         chosen, rejected = (torch.cat(parts) for parts in zip(*features, strict=True))

@@ -1,4 +1,4 @@
-"""What an update minimises: the loss of an optimizer batch in terms, and the metrics that go with them."""
+"""The objective of a training: the loss of an optimizer batch as a series of terms, with their metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar

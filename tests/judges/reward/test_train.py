@@ -107,6 +107,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "meta": WHOLE | {"meta": 0.1, "members": 2},
     "proto": FROZEN
     | {"head": "proto", "epochs": 2, "head_options": {"count": 2, "dim": 8, "growth": 5, "sigma": 1e-3}},
+    "proto_dropout": WHOLE | {"head": "proto", "dropout": 0.1, "head_options": {"count": 2, "dim": 8, "growth": 0}},
     "ensemble": FROZEN | {"members": 3, "epochs": 2},
     "tokens": FROZEN
     | {"pooling": "last", "head": "proto_tokens", "head_options": {"count": 2, "length": 20}, "epochs": 1},
