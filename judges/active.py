@@ -1,7 +1,7 @@
-"""Active choice of duels: a cheap judge scores every answer, and says which two a dear one should compare.
+"""Active choice of duels: a cheap judge scores every answer and picks the two that an expensive judge compares.
 
-Online exploration for alignment as in SEA (arXiv:2411.01493): an ensemble, the explorer, stands for what is not known
-yet of the oracle's preferences, and the oracle is asked only what tells most.
+Online exploration for alignment as in SEA (arXiv:2411.01493). An ensemble, the explorer, represents the uncertainty
+about the oracle's preferences. The oracle is asked only the most informative duels.
 """
 
 from collections import defaultdict
@@ -23,15 +23,15 @@ Chunk = list[Judgement | JudgeCall]
 
 
 class Ensemble(Judge, Protocol):
-    """A judge of single answers with several members, such as a reward_model of several."""
+    """A judge of single answers with several members, such as a reward_model with several models."""
 
     @property
     def members(self) -> int:
-        """How many score each completion."""
+        """The number of members that score each completion."""
         ...
 
     def member_scores(self, judgements: Sequence[Judgement]) -> Mapping[str, Sequence[float]]:
-        """Of each completion that all members scored, their scores on one scale, in one order."""
+        """The members' scores of each completion that all of them scored, on one scale and in a fixed order."""
         ...
 
 
@@ -44,21 +44,22 @@ class Ensemble(Judge, Protocol):
     },
 )
 class ActiveJudge:
-    """Puts two answers a prompt to `oracle`, chosen by the scores of `explorer`; the oracle's reading decides.
+    """Asks `oracle` about two answers per prompt, chosen by the scores of `explorer`. The oracle's verdict counts.
 
     `choose` is thompson, uncertainty or best_vs_uncertain (see judges.choosing). Draws come from `seed`, the round and
-    the prompt. The two differ in text, and all the explorer's members have scored them; without two such answers
-    nothing is asked. What was once put to the oracle stands. Rows of both are kept: `member` begins with "explorer" or
-    "oracle". It has no opinion of other answers, so it cannot measure a policy: nor does it take rivals.
-    Raises ConfigError for an explorer without members that can disagree, and for options out of range.
+    the prompt. The two answers differ in text, and all members of the explorer have scored them. Without two such
+    answers the oracle is not asked. A duel is chosen once and kept. The rows of both judges are stored: their `member`
+    begins with "explorer" or "oracle". The judge says nothing about other answers, so it cannot measure a policy, and
+    it takes no rivals.
+    Raises ConfigError for an explorer whose members cannot disagree, and for options out of range.
     """
 
     def __init__(self, explorer: Judge, oracle: Judge, *, choose: str = "thompson", seed: int = 0) -> None:
         if choose not in CHOICES:
-            known = ", ".join(CHOICES)
-            raise ConfigError(f"judge active: choose is {choose!r}{nearest(choose, CHOICES)}; wanted one of {known}")
+            names = ", ".join(CHOICES)
+            raise ConfigError(f"judge active: choose is {choose!r}{nearest(choose, CHOICES)}; expected one of {names}")
         if type(seed) is not int or seed < 0:
-            raise ConfigError(f"judge active: seed is {seed!r}; wanted a whole number of at least 0")
+            raise ConfigError(f"judge active: seed is {seed!r}; expected a whole number of at least 0")
         self._ensemble, self.oracle = _ensemble(explorer), oracle
         self._choose, self._seed = CHOICES[choose], seed
         self.name = f"active-{digest([explorer.name, oracle.name, choose, seed])}"
@@ -76,31 +77,31 @@ class ActiveJudge:
                 close()
 
     def missing(self, group: Group) -> int:
-        """Which two will be asked about is open while scores are missing, but not how many judgements that takes."""
+        """The number of judgements is known while scores are missing, even though the duel is not."""
         to_score = self._explorer.missing(group)
         duel = self._chosen(group) or (_texts(group.completions)[:2] if to_score else [])
         return to_score + (self._oracle.missing(_only(group, duel)) if len(duel) > 1 else 0)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[Chunk]:
-        """All scores first; then the duels that they choose."""
-        said: dict[str, list[Judgement]] = defaultdict(list)
+        """Make all scores first, then the duels chosen by them."""
+        scores: dict[str, list[Judgement]] = defaultdict(list)
         for chunk in self._explorer.ask(groups):
             for row in (record for record in chunk if isinstance(record, Judgement)):
-                said[row.completion_id].append(row)
+                scores[row.completion_id].append(row)
             yield chunk
-        scored = [_with(group, said) for group in groups]
+        scored = [_with(group, scores) for group in groups]
         yield from self._oracle.ask(_only(group, self._chosen(group)) for group in scored)
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
         return self._oracle.read(judgements)
 
     def _chosen(self, group: Group) -> list[Completion]:
-        """The two answers of the duel, in the order of the group, or none."""
-        told = self._oracle.told(group.judged)
-        asked = {j.completion_id for j in told} | {j.rival_id for j in told}
-        if len(stands := [c for c in group.completions if c.id in asked]) > 1:
-            return stands
-        scores = self._ensemble.member_scores(self._explorer.told(group.judged))
+        """The two answers of the duel, in the order of the group; empty if there is none."""
+        verdicts = self._oracle.rows(group.judged)
+        duel = {j.completion_id for j in verdicts} | {j.rival_id for j in verdicts}
+        if len(standing := [c for c in group.completions if c.id in duel]) > 1:
+            return standing
+        scores = self._ensemble.member_scores(self._explorer.rows(group.judged))
         arms = _texts([c for c in group.completions if c.id in scores])
         if len(arms) < 2:
             return []
@@ -109,19 +110,19 @@ class ActiveJudge:
 
 
 def _ensemble(explorer: Judge) -> Ensemble:
-    found = getattr(explorer, "members", 1) if hasattr(explorer, "member_scores") else 1
-    if explorer.compares or found < 2:
+    members = getattr(explorer, "members", 1) if hasattr(explorer, "member_scores") else 1
+    if explorer.compares or members < 2:
         raise ConfigError(
-            f"judge active: its explorer {explorer.name} has no members that could disagree; wanted an ensemble of "
+            f"judge active: its explorer {explorer.name} has no members that can disagree; expected an ensemble of "
             "judges of single answers, such as {kind: reward_model, model: [one, another], scales: [...]}"
         )
     return explorer  # type: ignore[return-value]
 
 
 def _only(group: Group, completions: Sequence[Completion]) -> Group:
-    """The group with these completions alone, and what is said of them."""
+    """The group with only these completions and their judgements."""
     if group.rivals:
-        raise ConfigError("judge active cannot set answers beside a rival's; set evaluate.judge to another judge")
+        raise ConfigError("judge active cannot compare answers with a rival's; set evaluate.judge to another judge")
     ids = {c.id for c in completions}
     judged = tuple(j for j in group.judged if j.completion_id in ids)
     return replace(group, completions=tuple(completions), judged=judged)
@@ -135,8 +136,8 @@ def _texts(completions: Sequence[Completion]) -> list[Completion]:
     return list(first.values())
 
 
-def _with(group: Group, said: Mapping[str, Sequence[Judgement]]) -> Group:
-    """The group with new judgements beside those that it has."""
-    known = {j.id for j in group.judged}
-    new = {j.id: j for c in group.completions for j in said.get(c.id, ()) if j.id not in known}
+def _with(group: Group, scores: Mapping[str, Sequence[Judgement]]) -> Group:
+    """The group with the new judgements added to its own."""
+    ids = {j.id for j in group.judged}
+    new = {j.id: j for c in group.completions for j in scores.get(c.id, ()) if j.id not in ids}
     return replace(group, judged=(*group.judged, *new.values()))

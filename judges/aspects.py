@@ -1,6 +1,6 @@
 """A judge that scores answers on the aspects that matter to the prompt, after DRPO (arXiv:2411.08733).
 
-The model first chooses, for each prompt, what its answers shall be scored on; then it scores each answer on these.
+The model first chooses the aspects for each prompt. Then it scores each answer on these aspects.
 """
 
 from collections import defaultdict
@@ -22,8 +22,8 @@ from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Judgeme
 
 OURS = Path(__file__).with_name("aspects.yaml")
 LOW, HIGH = 1, 5
-BLOCK = 64  # prompts whose aspects are chosen before their answers are scored: what a crash can make it choose again
-UNCHOSEN = ("",)  # the principle of the row that a completion gets where no aspects could be chosen
+BLOCK = 64  # prompts whose aspects are chosen before their answers are scored; a crash repeats at most these choices
+UNCHOSEN = ("",)  # the principle of a completion's row if no aspects could be chosen
 
 Names = tuple[str, ...]  # of aspects, in the order of the file
 Chunk = list[Judgement | JudgeCall]
@@ -32,17 +32,18 @@ Chunk = list[Judgement | JudgeCall]
 class AspectsJudge(HasClient, Pointwise):
     """Scores each completion alone: 1 to 5 on every aspect chosen for its prompt, all in one reply, with reasons.
 
-    One judgement an aspect, named in `principle`; a completion's score is their mean. An aspect that the reply leaves
-    out, or gives two different scores, has value None. The rows of a completion come in one chunk, so after a restart
-    those of one completion tell what was chosen for its prompt, and it is chosen again only where there are none. Where
-    no aspects could be chosen, a completion gets one row without principle, value None.
+    There is one judgement per aspect, named in `principle`. A completion's score is their mean. An aspect that the
+    reply leaves out, or scores twice with different scores, has value None. The rows of a completion come in one chunk.
+    After a restart, the rows of one completion therefore show which aspects were chosen for its prompt. They are chosen
+    again only if there are no rows. If no aspects could be chosen, a completion gets one row without principle and with
+    value None.
 
-    `aspects` is a YAML file of one's own, name: definition. Raises ConfigError for an option out of range.
+    `aspects` is a YAML file of your own, name: definition. Raises ConfigError for an option out of range.
     """
 
     def __init__(self, client: LLMClient, *, aspects: str | None = None, max_tokens: int = 1024) -> None:
         if type(max_tokens) is not int or max_tokens < 1:
-            raise ConfigError(f"judge aspects: max_tokens is {max_tokens!r}; wanted a whole number of at least 1")
+            raise ConfigError(f"judge aspects: max_tokens is {max_tokens!r}; expected a whole number of at least 1")
         self._aspects = read_aspects(Path(aspects).expanduser() if aspects else OURS)
         self.client, self._max_tokens = client, max_tokens
         self._choosing = PromptFile("aspects_choose", ("conversation", "aspects"))
@@ -51,59 +52,59 @@ class AspectsJudge(HasClient, Pointwise):
         self.name = f"aspects-{digest([client.model, *prompts, list(self._aspects.items()), max_tokens])}"
 
     def missing(self, group: Group) -> int:
-        """As long as no aspects are chosen: at least one judgement a completion."""
-        wanted = self._chosen(group) or UNCHOSEN
-        return sum(len({*wanted} - _said(group, completion)) for completion in group.completions)
+        """While no aspects are chosen, this counts one judgement per completion."""
+        names = self._chosen(group) or UNCHOSEN
+        return sum(len({*names} - _scored_on(group, completion)) for completion in group.completions)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[Chunk]:
-        asked = [group for group in by_prompt(groups) if self.missing(group)]
-        for start in range(0, len(asked), BLOCK):
-            block = asked[start : start + BLOCK]
+        open_groups = [group for group in by_prompt(groups) if self.missing(group)]
+        for start in range(0, len(open_groups), BLOCK):
+            block = open_groups[start : start + BLOCK]
             chosen = {group.prompt.id: names for group in block if (names := self._chosen(group))}
             yield from self._choose([group for group in block if group.prompt.id not in chosen], chosen)
             yield from self._score([group for group in block if group.prompt.id in chosen], chosen)
 
     def _chosen(self, group: Group) -> Names:
-        """The aspects on which a completion of the group has been scored."""
-        known = {j.principle for j in group.judged}
-        return tuple(name for name in self._aspects if name in known)
+        """The aspects on which some completion of the group has been scored."""
+        scored = {j.principle for j in group.judged}
+        return tuple(name for name in self._aspects if name in scored)
 
     def _choose(self, groups: Sequence[Group], chosen: dict[str, Names]) -> Iterator[Chunk]:
-        """Fill in `chosen`. Yields what was paid, and the completions' rows where no aspects could be chosen."""
+        """Fill in `chosen`. Yields the calls, and the completions' rows if no aspects could be chosen."""
         schema = choice_schema(list(self._aspects))
-        asked = {make_id("judgement", judge=self.name, prompt=group.prompt.id): group for group in groups}
+        by_id = {make_id("judgement", judge=self.name, prompt=group.prompt.id): group for group in groups}
         questions = [
             self._question(row_id, schema, self._choosing, quoted(group.prompt.messages), self._aspects)
-            for row_id, group in asked.items()
+            for row_id, group in by_id.items()
         ]
         for replies in self.client.ask(questions):
             rows: list[Judgement] = []
             for reply in replies:
-                group, found = asked[reply.question.id], read_choice(reply, list(self._aspects))
-                if isinstance(found, str):
+                group, choice = by_id[reply.question.id], read_choice(reply, list(self._aspects))
+                if isinstance(choice, str):
                     rows += [
-                        self._row(c, "", None, found, reply.status)
+                        self._row(c, "", None, choice, reply.status)
                         for c in group.completions
-                        if "" not in _said(group, c)
+                        if "" not in _scored_on(group, c)
                     ]
                 else:
-                    chosen[group.prompt.id] = tuple(name for name in self._aspects if name in found)
+                    chosen[group.prompt.id] = tuple(name for name in self._aspects if name in choice)
             yield [*rows, *(call for reply in replies for call in reply.calls)]
 
     def _score(self, groups: Sequence[Group], chosen: Mapping[str, Names]) -> Iterator[Chunk]:
-        asked: dict[str, tuple[Completion, Names]] = {}
+        by_id: dict[str, tuple[Completion, Names]] = {}
         questions = []
         for group in groups:
             for completion in group.completions:
-                said = _said(group, completion)
-                if names := tuple(name for name in chosen[group.prompt.id] if name not in said):
+                scored = _scored_on(group, completion)
+                if names := tuple(name for name in chosen[group.prompt.id] if name not in scored):
                     row_id = score_id(self.name, completion, principle=names[0])
-                    asked[row_id] = completion, names
+                    by_id[row_id] = completion, names
                     shown = quoted(group.prompt.messages, answer=completion.text) | {"low": LOW, "high": HIGH}
                     aspects = {name: self._aspects[name] for name in names}
                     questions.append(self._question(row_id, scores_schema(names), self._scoring, shown, aspects))
         for replies in self.client.ask(questions):
-            rows = [row for reply in replies for row in self._scored(*asked[reply.question.id], reply)]
+            rows = [row for reply in replies for row in self._scored(*by_id[reply.question.id], reply)]
             yield [*rows, *(call for reply in replies for call in reply.calls)]
 
     def _question(
@@ -139,23 +140,23 @@ def aspects_judge(
     aspects: str | None = None,
     max_tokens: int = 1024,
 ) -> AspectsJudge:
-    """The judge of a config, see AspectsJudge; who answers is chosen as for the judge llm."""
+    """The judge of a config (see AspectsJudge). The client is chosen as for the judge llm."""
     return AspectsJudge(client_of(model, engine, endpoint), aspects=aspects, max_tokens=max_tokens)
 
 
 def read_aspects(path: Path) -> dict[str, str]:
     """The aspects of a YAML file, name: definition. Raises ConfigError for a file that holds none."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        aspects = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"aspects in {path} cannot be read: {error}; give a YAML file") from error
     if (
-        not isinstance(found, dict)
-        or not found
-        or not all(isinstance(x, str) and x for row in found.items() for x in row)
+        not isinstance(aspects, dict)
+        or not aspects
+        or not all(isinstance(x, str) and x for row in aspects.items() for x in row)
     ):
-        raise ConfigError(f"{path} has {found!r}; wanted aspects as name: definition, both of them texts")
-    return found
+        raise ConfigError(f"{path} has {aspects!r}; expected aspects as name: definition, both of them texts")
+    return aspects
 
 
 def by_prompt(groups: Sequence[Group]) -> list[Group]:
@@ -179,7 +180,7 @@ def choice_schema(names: Sequence[str]) -> dict[str, Any]:
 
 
 def scores_schema(names: Sequence[str]) -> dict[str, Any]:
-    """A list and not a key an aspect: where one is left out the others still count."""
+    """A list rather than one key per aspect: if one is left out, the others still count."""
     score = {
         "aspect": {"type": "string", "enum": list(names)},
         "reason": {"type": "string"},
@@ -189,34 +190,34 @@ def scores_schema(names: Sequence[str]) -> dict[str, Any]:
 
 
 def read_choice(reply: Reply, names: Sequence[str]) -> set[str] | str:
-    """The names of the chosen aspects, or why there are none."""
+    """The names of the chosen aspects, or the reason why there are none."""
     if reply.text is None:
         return reply.error
-    found = read_object(reply.text, choice_schema(names))
-    return found if isinstance(found, str) else {*found["aspects"]}
+    choice = read_object(reply.text, choice_schema(names))
+    return choice if isinstance(choice, str) else {*choice["aspects"]}
 
 
 def read_scores(reply: Reply, names: Names) -> dict[str, tuple[float | None, str]] | str:
-    """Of each aspect the score and the reason, or None and why there is no score; or why there are none at all."""
+    """Per aspect the score and its rationale, or None and why there is no score; or why there are no scores at all."""
     if reply.text is None:
         return reply.error
-    found = read_object(reply.text, scores_schema(names))
-    return found if isinstance(found, str) else {name: _one_score(found["scores"], name) for name in names}
+    answer = read_object(reply.text, scores_schema(names))
+    return answer if isinstance(answer, str) else {name: _one_score(answer["scores"], name) for name in names}
 
 
 def _one_score(scores: Sequence[Mapping[str, Any]], name: str) -> tuple[float | None, str]:
-    given = [each for each in scores if each["aspect"] == name]
-    values = [each["score"] for each in given]
-    if len({*values}) != 1 or not isinstance(values[0], int):  # JSON Schema takes 4.0 for an integer
-        return None, f"the reply scores {name} with {values}; wanted one whole number"
-    return float(values[0]), storable(given[0]["reason"])
+    entries = [each for each in scores if each["aspect"] == name]
+    values = [each["score"] for each in entries]
+    if len({*values}) != 1 or not isinstance(values[0], int):  # JSON Schema accepts 4.0 as an integer
+        return None, f"the reply scores {name} with {values}; expected one whole number"
+    return float(values[0]), storable(entries[0]["reason"])
 
 
-def _said(group: Group, completion: Completion) -> set[str]:
+def _scored_on(group: Group, completion: Completion) -> set[str]:
     return {j.principle for j in group.judged if j.completion_id == completion.id}
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """As OpenAI's strict mode wants it: every key required, no other allowed."""
+    """A schema for OpenAI's strict mode: every key is required, and no other is allowed."""
     keys = {"required": list(properties), "additionalProperties": False}
     return {"type": "object", "properties": dict(properties), **keys}

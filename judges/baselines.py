@@ -1,4 +1,4 @@
-"""What a judge has to beat: the longer answer, and a bag of words. Pure numpy."""
+"""Baselines that a judge has to beat: the longer answer, and a bag of words. Pure numpy."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from sparring.loop.labelled_pairs import Preference, folds
 Ints = npt.NDArray[np.int64]
 
 PENALTIES = (300.0, 100.0, 30.0, 10.0, 3.0)  # each fit starts from the one before
-MIN_PAIRS = 2  # a word seen in one pair only can but memorise it
+MIN_PAIRS = 2  # a word that is in one pair only can only memorise that pair
 
 
 def longer_by(preferences: Sequence[Preference]) -> Array:
@@ -28,23 +28,23 @@ class BagOfWords:
     """Bradley-Terry on words: P(a beats b) = sigma(w . (x_a - x_b)), x = log(1 + count) of each word."""
 
     vocabulary: Mapping[str, int]
-    weights: Array  # one a word
+    weights: Array  # one per word
     l2: float
 
     def predict(self, preferences: Sequence[Preference]) -> Array:
-        """P(a beats b) of each pair; exactly 1/2 where no known word tells the answers apart. [pairs]"""
+        """P(a beats b) of each pair; exactly 1/2 if the answers differ in no known word. [pairs]"""
         return sigma(_differences(preferences, self.vocabulary).times(self.weights))
 
 
 def fit_words(train: Sequence[Preference], l2: float | None = None, *, seed: int = 0) -> BagOfWords:
-    """Minimise sum of weight * cross-entropy to p_a, + l2 / 2 |w|^2. No intercept: a and b may change places.
+    """Minimise sum of weight * cross-entropy to p_a, + l2 / 2 |w|^2. No intercept, so that a and b can change places.
 
-    Without `l2` the penalty of PENALTIES with the best cross-entropy in five-fold cross-validation by prompt is taken.
+    Without `l2`, five-fold cross-validation by prompt picks the penalty of PENALTIES with the best cross-entropy.
     Raises DataError when there are no words to learn from.
     """
     vocabulary = _vocabulary(train)
     if not vocabulary:
-        raise DataError(f"no word is in {MIN_PAIRS} of the {len(train)} pairs or more; wanted more labelled pairs")
+        raise DataError(f"no word occurs in {MIN_PAIRS} or more of the {len(train)} pairs; give more labelled pairs")
     data = _Data(_differences(train, vocabulary), np.array([p.p_a for p in train]), np.array([p.weight for p in train]))
     if l2 is None:
         l2 = _best_penalty(data, np.array(folds(train, 5, seed)))
@@ -93,13 +93,13 @@ class _Sparse:
 
 
 def _differences(preferences: Sequence[Preference], vocabulary: Mapping[str, int]) -> _Sparse:
-    found = []
+    entries = []
     for i, p in enumerate(preferences):
         a, b = Counter(words(p.a)), Counter(words(p.b))
         for word in sorted(a.keys() | b.keys()):
             if word in vocabulary and a[word] != b[word]:
-                found.append((i, vocabulary[word], np.log1p(a[word]) - np.log1p(b[word])))
-    row, column, value = zip(*found, strict=True) if found else ((), (), ())
+                entries.append((i, vocabulary[word], np.log1p(a[word]) - np.log1p(b[word])))
+    row, column, value = zip(*entries, strict=True) if entries else ((), (), ())
     shape = (len(preferences), len(vocabulary))
     return _Sparse(np.array(row, np.int64), np.array(column, np.int64), np.array(value, np.float64), shape)
 
@@ -120,7 +120,7 @@ def _loss(data: _Data, l2: float, w: Array) -> float:
 
 
 def _newton(data: _Data, l2: float, w: Array) -> Array:
-    """Newton's method from `w`, its steps by conjugate gradients; the loss is strictly convex: there is one answer."""
+    """Newton's method from `w`, with steps by conjugate gradients. The loss is strictly convex: it has one minimum."""
     for _ in range(50):
         p = sigma(data.x.times(w))
         gradient = data.x.transposed_times(data.weights * (p - data.labels)) + l2 * w
@@ -139,7 +139,7 @@ def _solve(x: _Sparse, curvature: Array, l2: float, right: Array) -> Array:
     v, residual = np.zeros_like(right), right.copy()
     direction, size = residual.copy(), float(residual @ residual)
     for _ in range(200):
-        if size <= 1e-6 * float(right @ right):  # exact enough: the next Newton step mends the rest
+        if size <= 1e-6 * float(right @ right):  # exact enough: the next Newton step corrects the rest
             break
         image = x.transposed_times(curvature * x.times(direction)) + l2 * direction
         step = size / float(direction @ image)

@@ -1,4 +1,4 @@
-"""How often is a judge right on labelled pairs, and what did its verdicts cost?"""
+"""How often a judge is right on labelled pairs, and what its verdicts cost."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,39 +34,39 @@ class BenchRow:
     pairs: int
     accuracy: Accuracy
     longer: Accuracy  # of the judge that takes the longer answer
-    difference: Estimate | None  # accuracy less that of longer-wins, on the pairs that the judge answered
+    difference: Estimate | None  # accuracy minus that of longer-wins, on the pairs that the judge answered
     length_controlled: Estimate | None
-    calibration_error: float | None  # of P(a beats b); of a judge that scores, sigma(score difference)
-    position: PositionBias | None  # None: it does not compare
+    calibration_error: float | None  # of P(a beats b), which is sigma(score difference) for a judge that scores
+    position: PositionBias | None  # None: the judge does not compare
     labelled_ties: int
-    ties_found: int  # of the labelled ties, the judge calls a tie
+    ties_found: int  # of the labelled ties, those that the judge calls a tie
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """`rows`: all pairs, then each subset. Calls, tokens and cost are also those of verdicts that were known."""
+    """`rows` has all pairs, then each subset. Calls, tokens and cost include those of known verdicts."""
 
     judge: str
     rows: tuple[BenchRow, ...]
     deltas: Mapping[str, float | None]  # the verdict on each pair, by its id (see judges.measure)
     judgements: int
-    asked: int  # judgements that were made now
+    asked: int  # judgements made in this run
     calls: int
     failed_calls: int
     prompt_tokens: int
     completion_tokens: int
     cost: float | None  # None: no call has a price
-    seconds: float  # that judging took now
+    seconds: float  # that judging took in this run
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two judges, on the pairs that both answered; None: there are none."""
+    """Agreement of two judges on the pairs that both answered. None: there are no such pairs."""
 
     pairs: int
     agreement: float | None  # share with the same winner, or a tie for both
     opposed: float | None  # share with opposite winners
-    kappa: float | None  # Cohen's, of a / b / tie; None also where it is not defined
+    kappa: float | None  # Cohen's, of a / b / tie; None also if it is not defined
 
 
 def bench(
@@ -80,8 +80,8 @@ def bench(
 ) -> BenchReport:
     """Judge labelled pairs and measure the verdicts.
 
-    Which answer is `completion` and which `rival` is decided by a hash of the seed and the pair; a judge of pairs sees
-    both orders all the same. For `known` and `remember`, and what is raised, see judges.cases.ask.
+    A hash of the seed and the pair decides which answer is `completion` and which is `rival`. A judge of pairs sees
+    both orders anyway. For `known`, `remember` and the errors raised, see judges.cases.ask.
     """
     cases, start = cases_of(preferences, run, seed), time.monotonic()
     heard = ask(judge, cases, known, remember)
@@ -105,20 +105,20 @@ def bench(
 
 
 def cases_of(preferences: Sequence[Preference], run: str, seed: int) -> list[Case]:
-    """The pairs as prompts and completions; an answer that is in several pairs is one completion."""
+    """The pairs as prompts and completions. An answer that is in several pairs is one completion."""
     numbers: dict[str, dict[str, int]] = {}
-    found = []
+    cases = []
     for p in preferences:
         prompt = Prompt.make(p.messages, "eval", run, {})
         of_prompt = numbers.setdefault(prompt.id, {})
         a, b = (answer(run, prompt, text, of_prompt.setdefault(text, len(of_prompt))) for text in (p.a, p.b))
         first_is_a = int(digest([seed, p.prompt, *sorted((p.a, p.b))], 1), 16) % 2 == (p.a < p.b)
-        found.append(Case(prompt, a, b, (a, b) if first_is_a else (b, a)))
-    return found
+        cases.append(Case(prompt, a, b, (a, b) if first_is_a else (b, a)))
+    return cases
 
 
 def agreement(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> Agreement:
-    """How far two judges' verdicts (BenchReport.deltas) go together."""
+    """How far two judges' verdicts (BenchReport.deltas) agree."""
     pairs = ((x, other.get(id)) for id, x in one.items())
     both = [(_sign(x), _sign(y)) for x, y in pairs if x is not None and y is not None]
     if not both:
@@ -133,13 +133,17 @@ def _sign(delta: float) -> int:
 
 
 def _rows(
-    compares: bool, preferences: Sequence[Preference], cases: Sequence[Case], deltas: Array, said: Sequence[Judgement]
+    compares: bool,
+    preferences: Sequence[Preference],
+    cases: Sequence[Case],
+    deltas: Array,
+    judgements: Sequence[Judgement],
 ) -> Iterable[BenchRow]:
     subsets = sorted({p.subset for p in preferences} - {""})
     for subset in ["", *(subsets if len(subsets) > 1 else [])]:
         here = [i for i, p in enumerate(preferences) if subset in ("", p.subset)]
         shown = {c.id for i in here for c in cases[i].shown}
-        about = [j for j in said if j.completion_id in shown and j.rival_id in shown]
+        about = [j for j in judgements if j.completion_id in shown and j.rival_id in shown]
         yield _row(subset, compares, [preferences[i] for i in here], deltas[here], about)
 
 

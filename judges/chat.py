@@ -1,4 +1,4 @@
-"""The chat completions protocol of OpenAI: a question as a request, and what a response's body says."""
+"""OpenAI's chat completions protocol: a question as a request, and the answer in a response's body."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 from sparring.judges.llm_client import Question
 from sparring.judges.verdicts import ROUNDING, by_label, storable, unreadable
 
-TOP = 20  # the most log-probs a token that the protocol gives
-KEPT = 2000  # characters of a body that is no answer
+TOP = 20  # the most log-probs per token that the protocol allows
+KEPT = 2000  # characters kept of a body that is not an answer
 
 
 @dataclass(frozen=True)
 class Said:
-    """What one call brought. `error` is "" when it answers the question."""
+    """The outcome of one call. `error` is "" if it answers the question."""
 
     text: str
     logprobs: Mapping[str, float]
@@ -24,7 +24,7 @@ class Said:
 
 
 def request(question: Question, model: str) -> dict[str, Any]:
-    """The arguments of `chat.completions.create`: greedy, for one token with its log-probs or JSON under a schema."""
+    """The arguments of `chat.completions.create`: greedy, for one token with log-probs or for JSON under a schema."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [dict(m) for m in question.messages],
@@ -40,7 +40,7 @@ def request(question: Question, model: str) -> dict[str, Any]:
 
 
 def read(body: str, question: Question) -> Said:
-    """What the body of a response with status 200 says. Nothing in it is trusted to be there or of its type."""
+    """The answer in the body of a response with status 200. Every field may be missing or of the wrong type."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -67,14 +67,14 @@ def read(body: str, question: Question) -> Said:
 
 
 def _first_token(tokens: Any, labels: Sequence[str], text: Any) -> tuple[dict[str, float], str]:
-    """log P of each label as the first token, summed over tokens that differ in the space around it; and an error."""
+    """(log P of each label as the first token, summed over tokens that differ in surrounding space, error)."""
     if not labels or not isinstance(tokens, list) or not tokens:
         return {}, ""
     written = _at(tokens, 0, "token")
     if len(tokens) > 1 or not isinstance(written, str) or text not in (written, written.strip(), ""):
         return {}, "more came than the one token that was asked for"
     listed = _at(tokens, 0, "top_logprobs")
-    likely = {}  # by token: the one that was written may be listed too
+    likely = {}  # by token: the token that was written may be listed too
     for entry in [*(listed if isinstance(listed, list) else ()), tokens[0]]:
         token, logprob = _at(entry, "token"), _at(entry, "logprob")
         if isinstance(token, str) and token.strip() in labels:
@@ -85,7 +85,7 @@ def _first_token(tokens: Any, labels: Sequence[str], text: Any) -> tuple[dict[st
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """The value at the end of the path, None where there is none."""
+    """The value at the end of the path; None if there is none."""
     for step in path:
         if isinstance(step, str):
             value = value.get(step) if isinstance(value, dict) else None

@@ -1,7 +1,7 @@
-"""Which two answers to compare next, from what the members of an ensemble score them. Pure: draws are by a hash.
+"""Which two answers to compare next, from the scores of an ensemble's members. Pure: draws are by a hash.
 
-Contextual duelling bandits with an ensemble for a posterior, as in SEA (arXiv:2411.01493). `scores` has a row for each
-answer, two or more, with a column for each member, two or more, on one scale. Of equals the first counts.
+Contextual duelling bandits with an ensemble as posterior, as in SEA (arXiv:2411.01493). `scores` has one row per
+answer and one column per member, two or more of each, all on one scale. The first of equal values counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Choose = Callable[[Scores, int], tuple[int, int]]
 def thompson(scores: Scores, seed: int) -> tuple[int, int]:
     """The best answer to one random member, and the best to another that prefers a different one (EnnEETS).
 
-    Where all members prefer the same answer, the second best to the first member drawn.
+    If all members prefer the same answer, the second is the runner-up of the first member drawn.
     """
     members = _drawn(scores, seed)
     first = _best(scores, members[0])
@@ -33,7 +33,7 @@ def uncertainty(scores: Scores, seed: int) -> tuple[int, int]:
 
 
 def best_vs_uncertain(scores: Scores, seed: int) -> tuple[int, int]:
-    """The best answer to one random member, and that whose difference from it varies most over them (EnnBAITS)."""
+    """The best answer to one random member, and the one whose difference from it varies most (EnnBAITS)."""
     first = _best(scores, _drawn(scores, seed)[0])
     return first, max((i for i in range(len(scores)) if i != first), key=lambda i: _variance(scores, first, i))
 

@@ -1,4 +1,4 @@
-"""Questions to an endpoint that speaks OpenAI's protocol: many at a time, each call counted and limited in time."""
+"""Questions to an endpoint with OpenAI's protocol: concurrent, with a time limit and a record per call."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,17 +13,17 @@ from sparring.loop.errors import EnvironmentProblem, StepError
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-NO_KEY = "no-key"  # what a server on this machine gets, where the environment has no key
+NO_KEY = "no-key"  # sent to a server on this machine if the environment has no key
 
 
 class Endpoint:
-    """A client (see judges.llm_client). A question is asked up to `attempts` times, `concurrency` questions at a time.
+    """A client (see judges.llm_client) that asks a question up to `attempts` times, `concurrency` questions at a time.
 
-    Asked again, after `backoff` seconds doubled each time or what Retry-After says: what timed out (`timeout` seconds a
-    call), a lost connection, status 408, 409, 429 and 5xx, and a reply that does not answer. 401, 403 and 404 raise
-    StepError; any other status leaves the question without an answer. `price_in` and `price_out` are for a million
-    tokens. The key is read from the environment variable `api_key_env` and written nowhere.
-    Raises ConfigError for an option out of range, EnvironmentProblem where there is no key.
+    It retries after a timeout (`timeout` seconds per call), a lost connection, status 408, 409, 429 or 5xx, and a reply
+    that does not answer the question. It waits `backoff` seconds, doubled each time, or as long as Retry-After says.
+    401, 403 and 404 raise StepError. Any other status leaves the question without an answer. `price_in` and `price_out`
+    are per million tokens. The key is read from the environment variable `api_key_env` and written nowhere.
+    Raises ConfigError for an option out of range, and EnvironmentProblem if there is no key.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Endpoint:
         return ()
 
     def close(self) -> None:
-        """Nothing outlives a call of `ask`."""
+        """Do nothing: nothing outlives a call of `ask`."""
 
     def ask(self, questions: Sequence[Question]) -> Iterator[list[Reply]]:
         """Replies as they come, see judges.dispatch."""
@@ -93,14 +93,14 @@ class Endpoint:
         except openai.APITimeoutError:
             raise TimeoutError from None
         except openai.APIStatusError as error:
-            status, said = error.status_code, self._hide(error.message)[:500]
+            status, message = error.status_code, self._hide(error.message)[:500]
             if status in HOPELESS:
                 raise StepError(
-                    f"{self.base_url or 'the endpoint'} answered {status} ({said}); wanted a model {self.model!r} that "
-                    f"the key in ${self.api_key_env} may use. Correct endpoint.base_url, model or the key; what was "
-                    "answered before is kept"
+                    f"{self.base_url or 'the endpoint'} answered {status} ({message}); expected a model {self.model!r} "
+                    f"for the key in ${self.api_key_env}. Correct endpoint.base_url, model or the key; earlier answers "
+                    "are kept"
                 ) from None  # the error's own text may show the key
-            raise failed(status, error.response.headers, said) from None
+            raise failed(status, error.response.headers, message) from None
         except openai.APIConnectionError as error:
             raise NoReply(self._hide(f"no connection: {error.__cause__ or error}")) from None
 
@@ -108,11 +108,11 @@ class Endpoint:
         key = variable(self.api_key_env) or (NO_KEY if is_loopback(self.base_url) else "")
         if not sendable(key):
             raise EnvironmentProblem(
-                f"there is no key in ${self.api_key_env}; wanted that of {self.base_url or 'api.openai.com'}: "
+                f"there is no key in ${self.api_key_env}; expected the key of {self.base_url or 'api.openai.com'}: "
                 f"export {self.api_key_env}=..., or name another variable as endpoint.api_key_env"
             )
         return key
 
     def _hide(self, text: str) -> str:
-        """The text as it may be kept: a server may say the key back."""
+        """The text with the key hidden: a server may repeat it."""
         return hide(text, {self._key()} - {NO_KEY})

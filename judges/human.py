@@ -1,8 +1,8 @@
-"""People as judges: which two answers a person sees, on which side, and what a choice comes to. Pure.
+"""People as judges: which two answers a person sees, on which side, and how a choice becomes a judgement. Pure.
 
-A person sees two answers once, so the side is drawn: by a hash of the duel and the person, the same at every look, so
-that one duel is one row whichever page or process asks. A skip is a judgement without an answer: an answer may fill it
-later, and nothing else about it ever changes.
+A person sees two answers once, so the side is drawn by a hash of the duel and the person. The hash is always the same,
+so one duel is one row whichever page or process asks. A skip is a judgement without an answer. An answer may fill it
+later; nothing else about it ever changes.
 """
 
 import re
@@ -24,9 +24,11 @@ P_LEFT: dict[Choice, float | None] = {"left": 1.0, "right": 0.0, "tie": 0.5, "sk
 
 
 def people_judge(who: str) -> JudgeInfo:
-    """A person as the store keeps them. Raises ConfigError for a name that would not stand in one word."""
+    """A person as the store keeps them. Raises ConfigError for a name that is not one word."""
     if not re.fullmatch(r"[\w.@+-]{1,64}", who):
-        raise ConfigError(f"the name of a person is {who!r}; wanted up to 64 letters, digits or . _ @ + -: --who NAME")
+        raise ConfigError(
+            f"the name of a person is {who!r}; expected up to 64 letters, digits or . _ @ + -: give --who NAME"
+        )
     return JudgeInfo(f"people:{who}", "people", {"who": who, "question": QUESTION})
 
 
@@ -61,23 +63,23 @@ class Question:
 
 
 def questions(groups: Iterable[Group], paired: Set[Both], seed: int) -> list[Question]:
-    """What to ask about, in an order drawn by the seed: of a group with rivals every duel, of another group one.
+    """The questions to ask, in an order drawn by the seed: every duel of a group with rivals, one of any other group.
 
-    That one is among the `paired` duels where the group has any, for those are what a policy learns from. Two texts are
-    asked about once, however many samples they are.
+    That one is among the `paired` duels if the group has any, because the policy learns from those. Two texts are asked
+    about once, however many samples have them.
     """
-    found = [Question(g.prompt, a, b) for g in groups for a, b in _of_group(g, paired, seed)]
-    return sorted(found, key=lambda q: _draw(seed, q.completion, q.rival))
+    picked = [Question(g.prompt, a, b) for g in groups for a, b in _of_group(g, paired, seed)]
+    return sorted(picked, key=lambda q: _draw(seed, q.completion, q.rival))
 
 
 def _of_group(group: Group, paired: Set[Both], seed: int) -> list[tuple[Completion, Completion]]:
     by_text: dict[Both, tuple[Completion, Completion]] = {}
     for a, b in sorted(duels(group), key=lambda duel: frozenset((duel[0].id, duel[1].id)) not in paired):
         by_text.setdefault(frozenset((a.text, b.text)), (a, b))
-    found = list(by_text.values())
+    distinct = list(by_text.values())
     if group.rivals:
-        return found
-    preferred = [(a, b) for a, b in found if frozenset((a.id, b.id)) in paired] or found
+        return distinct
+    preferred = [(a, b) for a, b in distinct if frozenset((a.id, b.id)) in paired] or distinct
     return sorted(preferred, key=lambda duel: _draw(seed, *duel))[:1]
 
 
@@ -86,14 +88,14 @@ def _draw(seed: int, completion: Completion, rival: Completion) -> str:
 
 
 def answered(judgements: Iterable[Judgement]) -> set[Both]:
-    """The duels that have an answer, whichever way round they were asked."""
+    """The duels that have an answer in either order."""
     return {frozenset((j.completion_id, j.rival_id)) for j in judgements if j.rival_id and j.value is not None}
 
 
 def read(judgements: Sequence[Judgement]) -> Scores:
-    """Duels from people's judgements: one order is an answer, the sides being drawn; the mean where there are more."""
-    told = defaultdict(list)
+    """Duels from people's judgements. One order is enough, since the sides are drawn; several answers are averaged."""
+    values = defaultdict(list)
     for j in judgements:
         if j.rival_id is not None and j.value is not None:
-            told[j.completion_id, j.rival_id].append(j.value)
-    return from_duels({duel: fmean(p) for duel, p in told.items()})
+            values[j.completion_id, j.rival_id].append(j.value)
+    return from_duels({duel: fmean(p) for duel, p in values.items()})

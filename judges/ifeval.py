@@ -1,9 +1,9 @@
 """IFEval: the strict verdict on one verifiable instruction (Zhou et al. 2023, arXiv:2311.07911).
 
-The checks are those of the package if-verifiable, but for three. Two of them want NLTK's Punkt data, which is a
-download; here the same model comes with a package. The third counts a random letter when it is given a character that
-is no letter; here that character is counted. What else the package leaves to chance is an error here, so every verdict
-can be repeated.
+The checks are those of the package if-verifiable, except for three. Two of them need NLTK's Punkt data, which is a
+download; here the same model comes with a package. The third counts a random letter if its character is not a letter;
+here that character is counted. Everything else that the package leaves to chance is an error here, so every verdict can
+be repeated.
 """
 
 import functools
@@ -18,28 +18,28 @@ _PATTERNS = {"keyword", "keywords", "forbidden_words", "section_spliter", "posts
 
 
 def check_of(instruction_id: str, kwargs: Mapping[str, Any]) -> Check:
-    """The strict check of an instruction. Entries of `kwargs` that are None count as absent, as they do upstream.
+    """The strict check of an instruction. Entries of `kwargs` that are None count as absent, as upstream.
 
     Raises ValueError for an unknown instruction, and for arguments that are missing, unknown or out of range.
     """
-    given = {key: value for key, value in kwargs.items() if value is not None}
+    arguments = {key: value for key, value in kwargs.items() if value is not None}
     if instruction_id not in _registry():
-        raise ValueError(f"instruction {instruction_id!r} is unknown; wanted one of {', '.join(sorted(_registry()))}")
+        raise ValueError(f"instruction {instruction_id!r} is unknown; expected one of {', '.join(sorted(_registry()))}")
     instruction = _registry()[instruction_id](instruction_id)
     try:
-        instruction.build_description(**given)
-        _refuse_chance(instruction.get_instruction_args_keys(), given)
-        check = _OWN[instruction_id](given) if instruction_id in _OWN else instruction.check_following
-        _compile_patterns(given)
+        instruction.build_description(**arguments)
+        _refuse_chance(instruction.get_instruction_args_keys(), arguments)
+        check = _OWN[instruction_id](arguments) if instruction_id in _OWN else instruction.check_following
+        _compile_patterns(arguments)
     except (ValueError, TypeError, KeyError, re.error) as error:
-        raise ValueError(f"kwargs of {instruction_id} are {given}: {error}") from error
+        raise ValueError(f"kwargs of {instruction_id} are {arguments}: {error}") from error
     return functools.partial(_strict, check)
 
 
 def _strict(check: Check, text: str) -> bool:
     try:
         return bool(text.strip() and check(text))
-    except RecursionError:  # JSON nested deeper than the parser goes: not JSON that anyone can read
+    except RecursionError:  # JSON nested deeper than the parser can read
         return False
 
 
@@ -53,19 +53,19 @@ def _registry() -> Mapping[str, Any]:
     return dict(INSTRUCTION_DICT)
 
 
-def _refuse_chance(keys: list[str], given: Mapping[str, Any]) -> None:
-    """The package replaces an argument that is missing or out of range by a random one: refuse it instead."""
+def _refuse_chance(keys: list[str], arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError for an argument missing or out of range, which the package would replace by a random one."""
     for key in keys:
-        if key not in given or not _in_range(key, given[key]):
-            raise ValueError(f"{key} is {given.get(key)!r}; wanted {_wanted(key)}")
-    if given.get("nth_paragraph", 0) > given.get("num_paragraphs", 0):
-        raise ValueError(f"nth_paragraph is {given['nth_paragraph']}; wanted at most num_paragraphs")
+        if key not in arguments or not _in_range(key, arguments[key]):
+            raise ValueError(f"{key} is {arguments.get(key)!r}; expected {_expected(key)}")
+    if arguments.get("nth_paragraph", 0) > arguments.get("num_paragraphs", 0):
+        raise ValueError(f"nth_paragraph is {arguments['nth_paragraph']}; expected at most num_paragraphs")
 
 
-def _compile_patterns(given: Mapping[str, Any]) -> None:
-    """The package searches for words as regular expressions: raise re.error here, not at the first completion."""
-    for key in _PATTERNS & given.keys():
-        for pattern in [given[key]] if isinstance(given[key], str) else given[key]:
+def _compile_patterns(arguments: Mapping[str, Any]) -> None:
+    """Raise re.error now, not at the first completion: the package searches for words as regular expressions."""
+    for key in _PATTERNS & arguments.keys():
+        for pattern in [arguments[key]] if isinstance(arguments[key], str) else arguments[key]:
             re.compile(pattern)
 
 
@@ -91,7 +91,7 @@ def _kind(key: str) -> str:
     return "relation" if key.endswith("relation") else key
 
 
-def _wanted(key: str) -> str:
+def _expected(key: str) -> str:
     return {
         "count": "a number of at least 0 (nth_paragraph: 1)",
         "relation": f"one of {_RELATIONS}",
@@ -110,25 +110,25 @@ def _sentences(text: str) -> list[str]:
     return list(punkt.sent_tokenize(text))
 
 
-def _number_sentences(given: Mapping[str, Any]) -> Check:
-    return lambda text: _compare(len(_sentences(text)), given["relation"], given["num_sentences"])
+def _number_sentences(arguments: Mapping[str, Any]) -> Check:
+    return lambda text: _compare(len(_sentences(text)), arguments["relation"], arguments["num_sentences"])
 
 
-def _capital_word_frequency(given: Mapping[str, Any]) -> Check:
-    return lambda text: _compare(_capital_words(text), given["capital_relation"], given["capital_frequency"])
+def _capital_word_frequency(arguments: Mapping[str, Any]) -> Check:
+    return lambda text: _compare(_capital_words(text), arguments["capital_relation"], arguments["capital_frequency"])
 
 
 def _capital_words(text: str) -> int:
     from nltk.tokenize import word_tokenize  # type: ignore[import-untyped]
 
-    # What nltk.word_tokenize does, with the sentences of the other Punkt.
+    # The same as nltk.word_tokenize, with the sentences of the other Punkt.
     words = (word for sentence in _sentences(text) for word in word_tokenize(sentence, preserve_line=True))
     return sum(word.isupper() for word in words)
 
 
-def _letter_frequency(given: Mapping[str, Any]) -> Check:
-    letter = given["letter"].lower()
-    return lambda text: _compare(text.lower().count(letter), given["let_relation"], given["let_frequency"])
+def _letter_frequency(arguments: Mapping[str, Any]) -> Check:
+    letter = arguments["letter"].lower()
+    return lambda text: _compare(text.lower().count(letter), arguments["let_relation"], arguments["let_frequency"])
 
 
 _OWN: Mapping[str, Callable[[Mapping[str, Any]], Check]] = {

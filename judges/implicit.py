@@ -1,4 +1,4 @@
-"""The reward that a policy implies: how much more probable than its reference it finds an answer.
+"""The reward implied by a policy: how much more probable an answer is under it than under its reference.
 
 Direct preference optimisation makes a policy whose reward is beta * log(pi(y|x) / pi_ref(y|x)), up to a constant of the
 prompt (arXiv:2305.18290, eq. 5). So a policy that has learned from preferences is a judge of the next answers.
@@ -19,7 +19,7 @@ from sparring.loop.types import Completion, Group, Judgement, Prompt, digest
 if TYPE_CHECKING:
     from sparring.loop.learning.batches import Row
 
-CHUNK = 64  # judgements a transaction
+CHUNK = 64  # judgements per transaction
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -36,16 +36,17 @@ class _Models:
 class ImplicitJudge(Pointwise):
     """Scores each completion alone: beta * (log pi(y|x) - log pi_ref(y|x)), in nats times beta.
 
-    `length_normalised` divides by the completion's tokens. Scores of different prompts do not compare: each prompt has
-    its own constant. The models need one vocabulary; the prompt is laid out by the policy's chat template.
+    `length_normalised` divides by the number of the completion's tokens. Scores of different prompts cannot be
+    compared: each prompt has its own constant. The models must share one vocabulary. The policy's chat template formats
+    the prompt.
 
-    The tokens are the ones sampled, where the policy's tokenizer reads them as the completion's text; else, as for
-    answers out of a data set or of another family of models, the text is tokenised, with the end token unless it was
-    cut off. A completion without tokens, or too long for a model, gets value None.
+    The sampled tokens are scored if the policy's tokenizer decodes them to the completion's text. Otherwise, as for
+    answers from a data set or from another model family, the text is tokenised, with the end token unless it was cut
+    off. A completion without tokens, or too long for a model, gets value None.
 
-    The default float32 is slower than bfloat16, whose rounding is as large as what a round of learning moves. On a GPU
-    the models lie on it only while they judge. Raises ConfigError for options and models that do not fit, DataError
-    for a folder that holds no model, NotANumber for broken weights.
+    The default float32 is slower than bfloat16, whose rounding is as large as the change of one round of learning. The
+    models are on the GPU only while they judge. Raises ConfigError for options and models that do not fit, DataError
+    for a folder without a model, and NotANumber for broken weights.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class ImplicitJudge(Pointwise):
         dtype: Dtype = "float32",
     ) -> None:
         if beta <= 0:
-            raise ConfigError(f"judge implicit: beta is {beta}; wanted a number above 0")
+            raise ConfigError(f"judge implicit: beta is {beta}; expected a number above 0")
         if token_budget is not None and token_budget < 1:
-            raise ConfigError(f"judge implicit: token_budget is {token_budget}; wanted at least 1 token")
+            raise ConfigError(f"judge implicit: token_budget is {token_budget}; expected at least 1 token")
         if dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"judge implicit: dtype is {dtype!r}; wanted float32 or bfloat16")
+            raise ConfigError(f"judge implicit: dtype is {dtype!r}; expected float32 or bfloat16")
         self._names = (policy, reference)
         self._beta, self._length_normalised = beta, length_normalised
         self._token_budget, self._dtype = token_budget, dtype
@@ -80,8 +81,8 @@ class ImplicitJudge(Pointwise):
         return tuple(weights_sha256(folder) for folder in self._folders)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
-        asked = [(g.prompt, c) for g in groups for c in unjudged(g)]
-        if not asked:
+        unscored = [(g.prompt, c) for g in groups for c in unjudged(g)]
+        if not unscored:
             return
         from sparring.loop.hardware import device
 
@@ -89,7 +90,7 @@ class ImplicitJudge(Pointwise):
         try:
             for model in (models.policy, models.reference):
                 model.to(device())
-            scored = self._judgements(asked)
+            scored = self._judgements(unscored)
             while chunk := list(itertools.islice(scored, CHUNK)):
                 yield chunk
         finally:
@@ -113,20 +114,20 @@ class ImplicitJudge(Pointwise):
         ours, theirs = (Template.of(str(folder)).tokenizer for folder in self._folders)
         if ours.get_vocab() != theirs.get_vocab():
             raise ConfigError(
-                f"judge implicit: {self._names[0]} and {self._names[1]} have different vocabularies; wanted a policy "
+                f"judge implicit: {self._names[0]} and {self._names[1]} have different vocabularies; expected a policy "
                 "and the reference that it was trained from"
             )
         policy, reference = (load_model(folder, torch.device("cpu")) for folder in self._folders)
         context = min(getattr(m.config, "max_position_embeddings", 2**31) for m in (policy, reference))
         return _Models(policy, reference, ours, context)
 
-    def _judgements(self, asked: Sequence[tuple[Prompt, Completion]]) -> Iterator[Judgement]:
+    def _judgements(self, unscored: Sequence[tuple[Prompt, Completion]]) -> Iterator[Judgement]:
         from sparring.loop.hardware import default_token_budget
         from sparring.loop.learning.batches import micro_batches
 
         rows: list[Row] = []
         completions: list[Completion] = []
-        for prompt, completion in asked:
+        for prompt, completion in unscored:
             row = self._row(prompt, completion)
             if isinstance(row, str):
                 yield self._judgement(completion, None, row)
@@ -152,7 +153,7 @@ class ImplicitJudge(Pointwise):
         return Row(ids, (tokens,))
 
     def _scores(self, rows: Sequence["Row"]) -> list[float]:
-        """Both models see one batch, so the same shapes: a policy that equals its reference scores 0 exactly."""
+        """Both models get the same batch shapes, so a policy that equals its reference scores exactly 0."""
         import torch
 
         from sparring.loop.hardware import autocast, device
@@ -165,18 +166,18 @@ class ImplicitJudge(Pointwise):
         ratio = self._beta * (policy.double() - reference.double())
         if not torch.isfinite(ratio).all():
             raise NotANumber(
-                f"judge implicit: a log-ratio of {self._names[0]} and {self._names[1]} is not finite; wanted weights "
-                "that give numbers: look for a diverged update among the policy's rounds"
+                f"judge implicit: a log-ratio of {self._names[0]} and {self._names[1]} is not finite; expected weights "
+                "that give finite numbers: look for a diverged update among the policy's rounds"
             )
-        found: list[float] = (ratio / batch.lengths if self._length_normalised else ratio).tolist()
-        return found
+        scores: list[float] = (ratio / batch.lengths if self._length_normalised else ratio).tolist()
+        return scores
 
     def _judgement(self, completion: Completion, value: float | None, rationale: str = "") -> Judgement:
         return Judgement(score_id(self.name, completion), self.name, completion.id, None, "", "", 0, value, rationale)
 
 
 def tokens_of(completion: Completion, tokenizer: Any) -> list[int]:
-    """The completion's sampled tokens if this tokenizer reads them as its text, else the text as it tokenises it."""
+    """The completion's sampled tokens if this tokenizer decodes them to its text; else its text, tokenised."""
     sampled = list(completion.token_ids)
     if sampled and _letters(tokenizer.decode(sampled, skip_special_tokens=True)) == _letters(completion.text):
         return sampled
@@ -185,5 +186,5 @@ def tokens_of(completion: Completion, tokenizer: Any) -> list[int]:
 
 
 def _letters(text: str) -> str:
-    """Engines and tokenizers write bytes that are no UTF-8 as one or more U+FFFD, and tidy spaces their own way."""
+    """The text without what engines and tokenizers write differently: U+FFFD for bytes not in UTF-8, and spaces."""
     return "".join(text.replace("\ufffd", "").split())

@@ -1,4 +1,4 @@
-"""A judge inside another: its rows are stored under the outer judge's name, and read as if they were its own."""
+"""A judge inside another. Its rows are stored under the outer judge's name, and read as its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from sparring.loop.types import Group, JudgeCall, Judgement, make_id
 
 @dataclass(frozen=True)
 class Inner:
-    """`judge` as a part of the judge named `outer`. `path` tells its rows from others': it begins their member."""
+    """`judge` as a part of the judge named `outer`. The member of its rows begins with `path`."""
 
     judge: Judge
     outer: str
@@ -20,21 +20,21 @@ class Inner:
         return self.judge.missing(self._own(group))
 
     def ask(self, groups: Iterable[Group]) -> Iterator[list[Judgement | JudgeCall]]:
-        """Make what is missing, as rows of the outer judge."""
-        asked = [own for own in map(self._own, groups) if self.judge.missing(own)]
-        for chunk in self.judge.judge(asked):
+        """Make the missing rows, as rows of the outer judge."""
+        open_groups = [own for own in map(self._own, groups) if self.judge.missing(own)]
+        for chunk in self.judge.judge(open_groups):
             yield [self._stored(record) for record in chunk]
 
-    def told(self, judgements: Iterable[Judgement]) -> list[Judgement]:
-        """Its rows among those of the outer judge, as it made them but for their ids."""
+    def rows(self, judgements: Iterable[Judgement]) -> list[Judgement]:
+        """The part's rows among those of the outer judge, as it made them except for their ids."""
         paths = ((j, j.member.partition(SEPARATOR)) for j in judgements)
         return [replace(j, judge=self.judge.name, member=own) for j, (path, _, own) in paths if path == self.path]
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
-        return self.judge.read(self.told(judgements))
+        return self.judge.read(self.rows(judgements))
 
     def _own(self, group: Group) -> Group:
-        return replace(group, judged=tuple(self.told(group.judged)))
+        return replace(group, judged=tuple(self.rows(group.judged)))
 
     def _stored(self, record: Judgement | JudgeCall) -> Judgement | JudgeCall:
         if isinstance(record, JudgeCall):

@@ -14,18 +14,18 @@ from sparring.loop.options import check_options
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Message, digest
 
 Form = Literal["pairwise", "pointwise"]
-Told = Literal["logprobs", "json"]
+VerdictForm = Literal["logprobs", "json"]
 EXAMPLE: Message = {"role": "user", "content": "?"}
 
 
 class LLMJudge(HasClient):
-    """Asks `client` (see judges.llm_client); what comes back is read strictly (see judges.verdicts).
+    """Asks `client` (see judges.llm_client) and reads the replies strictly (see judges.verdicts).
 
     pairwise: every duel in both orders, value = P(completion beats rival). `verdict` "logprobs" reads the log-probs of
-    the labels as the next token, "json" a JSON verdict with its rationale. `labels` name the answer shown first, the
-    one shown second and, if there is a third, a tie. Where the orders disagree, `disagreement` decides.
+    the labels as the next token; "json" reads a JSON verdict with its rationale. `labels` name the answer shown first,
+    the one shown second and, if there is a third, a tie. If the orders disagree, `disagreement` decides.
     pointwise: a whole number on `scale`, both ends included, with its rationale. "json" only.
-    `prompt` is the path of a template of one's own (see judges.templates, and judges/prompts for ours).
+    `prompt` is the path of your own template (see judges.templates, and judges/prompts for those shipped).
     Raises ConfigError for an option out of range.
     """
 
@@ -34,26 +34,26 @@ class LLMJudge(HasClient):
         client: LLMClient,
         *,
         form: Form = "pairwise",
-        verdict: Told | None = None,
+        verdict: VerdictForm | None = None,
         prompt: str | None = None,
         labels: Sequence[str] | None = None,
         disagreement: Disagreement = "tie",
         scale: Sequence[int] = (1, 10),
         max_tokens: int = 512,
     ) -> None:
-        told: Told = verdict or ("logprobs" if form == "pairwise" else "json")
-        names = tuple(labels or (("A", "B") if told == "logprobs" else ("A", "B", "tie")))
-        _check(form, told, names, disagreement, scale, max_tokens)
-        self.client, self.told, self.labels, self.max_tokens = client, told, names, max_tokens
+        answer_form: VerdictForm = verdict or ("logprobs" if form == "pairwise" else "json")
+        names = tuple(labels or (("A", "B") if answer_form == "logprobs" else ("A", "B", "tie")))
+        _check(form, answer_form, names, disagreement, scale, max_tokens)
+        self.client, self.verdict, self.labels, self.max_tokens = client, answer_form, names, max_tokens
         self.scale = (scale[0], scale[1])
         self.compares = form == "pairwise"
         self._shape = _pairwise(disagreement) if self.compares else Pointwise()
-        ours = "pointwise" if not self.compares else "pairwise" if told == "logprobs" else "pairwise_json"
+        ours = "pointwise" if not self.compares else "pairwise" if answer_form == "logprobs" else "pairwise_json"
         shown = ("first", "second") if self.compares else ("answer",)
         self._prompt = PromptFile(prompt or ours, ("conversation", *shown))
-        self._text([EXAMPLE], dict.fromkeys(shown, ""))  # a template that fails does so here
+        self._text([EXAMPLE], dict.fromkeys(shown, ""))  # a broken template raises here
         answers = [*names, disagreement] if self.compares else list(self.scale)
-        self.name = f"llm-{digest([client.model, form, told, self._prompt.digest, answers, max_tokens])}"
+        self.name = f"llm-{digest([client.model, form, answer_form, self._prompt.digest, answers, max_tokens])}"
 
     def missing(self, group: Group) -> int:
         return self._shape.missing(group)
@@ -62,18 +62,20 @@ class LLMJudge(HasClient):
         return self._shape.read(judgements)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
-        """One chunk a chunk of replies: what was paid for is stored before more is awaited."""
-        asked = [each for group in groups for each in (self._duels(group) if self.compares else self._answers(group))]
-        blank = {judgement.id: judgement for judgement, _ in asked}
-        for replies in self.client.ask([question for _, question in asked]):
+        """One chunk per chunk of replies, so that paid answers are stored before more are awaited."""
+        open_questions = [
+            each for group in groups for each in (self._duels(group) if self.compares else self._answers(group))
+        ]
+        blank = {judgement.id: judgement for judgement, _ in open_questions}
+        for replies in self.client.ask([question for _, question in open_questions]):
             judgements = [self._judged(blank[reply.question.id], reply) for reply in replies]
             yield [*judgements, *(call for reply in replies for call in reply.calls)]
 
     def _duels(self, group: Group) -> Iterator[tuple[Judgement, Question]]:
-        known = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
+        judged = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
         for completion, rival in duels(group):
             for order, (first, second) in enumerate(((completion, rival), (rival, completion))):
-                if (completion.id, rival.id, order) not in known:
+                if (completion.id, rival.id, order) not in judged:
                     name = duel_id(self.name, completion, rival, order)
                     yield self._question(name, group, completion, rival.id, order, first=first.text, second=second.text)
 
@@ -84,9 +86,9 @@ class LLMJudge(HasClient):
     def _question(
         self, name: str, group: Group, completion: Completion, rival: str | None, order: int, **answers: str
     ) -> tuple[Judgement, Question]:
-        """A judgement that has no value yet, and the question whose answer it is."""
+        """A judgement without a value yet, and the question whose answer will fill it."""
         messages = ({"role": "user", "content": self._text(group.prompt.messages, answers)},)
-        by_label = self.told == "logprobs"
+        by_label = self.verdict == "logprobs"
         schema = verdict_schema(self.labels) if self.compares else score_schema(self.scale)
         return Judgement(name, self.name, completion.id, rival, "", "", order, None), Question(
             name, self.name, messages, self.labels if by_label else (), None if by_label else schema, self.max_tokens
@@ -107,7 +109,7 @@ class LLMJudge(HasClient):
             return Verdict(None, reply.error)
         if not self.compares:
             return json_score(self.scale, reply.text)
-        if self.told == "json":
+        if self.verdict == "json":
             return json_verdict(self.labels, reply.text)
         return label_verdict(self.labels, reply.logprobs, reply.text)
 
@@ -117,7 +119,7 @@ def llm_judge(
     *,
     model: str,
     form: Form = "pairwise",
-    verdict: Told | None = None,
+    verdict: VerdictForm | None = None,
     prompt: str | None = None,
     labels: Sequence[str] | None = None,
     disagreement: Disagreement = "tie",
@@ -126,7 +128,7 @@ def llm_judge(
     engine: str | Mapping[str, Any] | None = None,
     endpoint: Mapping[str, Any] | None = None,
 ) -> LLMJudge:
-    """The judge of a config, see LLMJudge. Its client is made by `client_of`."""
+    """The judge of a config (see LLMJudge). `client_of` makes its client."""
     return LLMJudge(
         client_of(model, engine, endpoint),
         form=form,
@@ -140,17 +142,17 @@ def llm_judge(
 
 
 def client_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mapping[str, Any] | None) -> LLMClient:
-    """Who answers: a vLLM engine in this process (`engine` "local", or its options), or else an endpoint's options.
+    """The client: a vLLM engine in this process (`engine` "local", or its options), or else an endpoint.
 
     Neither is part of a judge's name: where the answers come from does not shape them. Raises ConfigError.
     """
     if engine is not None and endpoint is not None:
-        raise ConfigError("a judge has both an engine and an endpoint; wanted one of them")
+        raise ConfigError("a judge has both an engine and an endpoint; expected one of them")
     if engine is not None:
         from sparring.judges.local import EngineClient
 
         if isinstance(engine, str) and engine != "local":
-            raise ConfigError(f"engine is {engine!r}; wanted local, or the options of a local engine")
+            raise ConfigError(f"engine is {engine!r}; expected local, or the options of a local engine")
         options = {} if isinstance(engine, str) else dict(engine)
         check_options("the engine of judge", model, EngineClient, options, skip=1)
         return EngineClient(model, **options)
@@ -167,23 +169,25 @@ def _pairwise(disagreement: Disagreement) -> Pairwise:
 
 
 def _check(
-    form: str, told: str, labels: Sequence[str], disagreement: str, scale: Sequence[int], max_tokens: int
+    form: str, verdict: str, labels: Sequence[str], disagreement: str, scale: Sequence[int], max_tokens: int
 ) -> None:
     for option, value, choices in (
         ("form", form, get_args(Form)),
-        ("verdict", told, get_args(Told)),
+        ("verdict", verdict, get_args(VerdictForm)),
         ("disagreement", disagreement, get_args(Disagreement)),
     ):
         if value not in choices:
-            raise ConfigError(f"judge llm: {option} is {value!r}; wanted {' or '.join(choices)}")
-    if form == "pointwise" and told != "json":
-        raise ConfigError("judge llm: a pointwise score is told in json; remove verdict: logprobs, or set it to json")
+            raise ConfigError(f"judge llm: {option} is {value!r}; expected {' or '.join(choices)}")
+    if form == "pointwise" and verdict != "json":
+        raise ConfigError(
+            "judge llm: a pointwise score needs verdict: json; remove verdict: logprobs, or set it to json"
+        )
     plain = all(isinstance(label, str) and label and label == label.strip() for label in labels)
     if not plain or len(set(labels)) != len(labels) or len(labels) not in (2, 3):
         raise ConfigError(
-            f"judge llm: labels are {list(labels)!r}; wanted two different words, or three with one for a tie"
+            f"judge llm: labels are {list(labels)!r}; expected two different words, or three with one for a tie"
         )
     if len(scale) != 2 or not all(type(end) is int for end in scale) or scale[0] >= scale[1]:
-        raise ConfigError(f"judge llm: scale is {list(scale)!r}; wanted two whole numbers, the lower one first")
+        raise ConfigError(f"judge llm: scale is {list(scale)!r}; expected two whole numbers, the lower one first")
     if type(max_tokens) is not int or max_tokens < 1:
-        raise ConfigError(f"judge llm: max_tokens is {max_tokens!r}; wanted a whole number of at least 1")
+        raise ConfigError(f"judge llm: max_tokens is {max_tokens!r}; expected a whole number of at least 1")

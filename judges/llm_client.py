@@ -1,4 +1,4 @@
-"""What an LLM judge asks and gets back, whoever answers: an endpoint, a local engine, a fake."""
+"""The questions and replies of an LLM judge, and the protocol of what answers: an endpoint, a local engine, a fake."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from sparring.loop.types import JudgeCall, JudgementStatus, Message, make_id
 
 @dataclass(frozen=True)
 class Question:
-    """One question. With `labels`, the answer is one token, and the log-prob of each label is wanted;
-    with `schema`, the answer is a JSON object under that JSON schema; with neither, it is text.
+    """One question. With `labels`, the answer is one token with the log-prob of each label. With `schema`, it is a JSON
+    object under that JSON schema. With neither, it is text.
     """
 
     id: str  # the id of the judgement that the answer becomes
@@ -24,14 +24,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `text` None: there is no answer, `error` says why. `calls` are what was paid for it.
+    """The reply to a question. `text` None: there is no answer, and `error` says why. `calls` are the calls made.
 
     `unreached`: nothing came back at all, so that the question is still open.
     """
 
     question: Question
     text: str | None
-    logprobs: Mapping[str, float]  # label -> log-prob, of the labels that the model gave one
+    logprobs: Mapping[str, float]  # label -> log-prob, for the labels that have one
     error: str = ""
     calls: tuple[JudgeCall, ...] = ()
     unreached: bool = False
@@ -52,30 +52,30 @@ class Asked(Protocol):
 
 
 def call_id(question: Asked, attempt: int) -> str:
-    """A new id each time: calls are a log of what was paid for, and a question that is asked again is paid again."""
+    """A new id each time: calls log what was paid for, and a question that is asked again is paid for again."""
     return make_id("call", judgement=question.id, attempt=attempt, once=uuid4().hex)
 
 
 class LLMClient(Protocol):
     @property
     def model(self) -> str:
-        """What answers; part of the judge's name."""
+        """The model that answers; part of the judge's name."""
         ...
 
     @property
     def weights(self) -> Sequence[str]:
-        """The hash of the model that it runs itself, if it does."""
+        """The hash of the model, if the client runs it itself."""
         ...
 
     def close(self) -> None: ...
 
     def ask(self, questions: Sequence[Question]) -> Iterator[Sequence[Reply]]:
-        """Every question gets one reply, in chunks as they come: a chunk is stored before more are awaited."""
+        """One reply per question, in chunks as they come. A chunk is stored before more are awaited."""
         ...
 
 
 class HasClient:
-    """What judges that have a client share."""
+    """The part that judges with a client share."""
 
     client: LLMClient
 

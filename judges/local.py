@@ -1,4 +1,4 @@
-"""Questions to an engine in this process: one of the judge's own, or the one that samples."""
+"""Questions to an engine in this process: the judge's own, or the sampler's."""
 
 import time
 from abc import ABC, abstractmethod
@@ -14,11 +14,11 @@ from sparring.loop.types import Checkpoint, JudgeCall
 if TYPE_CHECKING:
     from sparring.loop.sampling.requests import GreedyReply, GreedyRequest
 
-CHUNK = 32  # questions the engine gets at a time: what is stored at once, and what a crash can lose
+CHUNK = 32  # questions per call of the engine: they are stored together, and a crash loses at most these
 
 
 class Serves(Protocol):
-    """What a client needs of an engine; both engines of loop.sampling have it."""
+    """The part of an engine that a client needs. Both engines of loop.sampling have it."""
 
     context: int
 
@@ -26,7 +26,7 @@ class Serves(Protocol):
 
 
 class Warms(Protocol):
-    """What keeps one live engine for all policies: the sampler."""
+    """The sampler, which keeps one live engine for all policies."""
 
     @property
     def engine(self) -> Serves: ...
@@ -35,9 +35,9 @@ class Warms(Protocol):
 
 
 class LocalClient(ABC):
-    """What clients (see judges.llm_client) with an engine in this process share.
+    """The part that clients (see judges.llm_client) with an engine in this process share.
 
-    A question that is too long for its context gets no answer. Answers are greedy, so nothing is asked twice. Raises
+    A question that is too long for the context gets no answer. Answers are greedy, so nothing is asked twice. Raises
     ConfigError for a label that is not one token.
     """
 
@@ -59,7 +59,7 @@ class LocalClient(ABC):
 
     @abstractmethod
     def _begin(self) -> None:
-        """Have the engine ready with the checkpoint's weights."""
+        """Load the checkpoint's weights into the engine."""
 
     @abstractmethod
     def _end(self) -> None: ...
@@ -81,16 +81,16 @@ class LocalClient(ABC):
         return Template.of(self._checkpoint.path)
 
     def _replies(self, questions: Sequence[Question]) -> list[Reply]:
-        asked = [(question, self._inquiry(question)) for question in questions]
-        fits = [(question, request) for question, request in asked if self._lacks(request) <= 0]
+        requests = [(question, self._inquiry(question)) for question in questions]
+        fits = [(question, request) for question, request in requests if self._lacks(request) <= 0]
         began = time.monotonic()
-        told = self._engine.ask([request for _, request in fits])
+        answers = self._engine.ask([request for _, request in fits])
         seconds = (time.monotonic() - began) / max(1, len(fits))
         replies = {
             question.id: self._reply(question, request, answer, seconds)
-            for (question, request), answer in zip(fits, told, strict=True)
+            for (question, request), answer in zip(fits, answers, strict=True)
         }
-        return [replies.get(question.id) or self._too_long(question, request) for question, request in asked]
+        return [replies.get(question.id) or self._too_long(question, request) for question, request in requests]
 
     def _inquiry(self, question: Question) -> "GreedyRequest":
         from sparring.loop.sampling.requests import GreedyRequest
@@ -101,7 +101,7 @@ class LocalClient(ABC):
         )
 
     def _tokens(self, labels: Sequence[str]) -> dict[int, str]:
-        """The tokens that stand for a label: the label, and the label after a space where that is one token too."""
+        """The tokens that stand for a label: the label, and the label after a space if that is one token too."""
         tokens: dict[int, str] = {}
         for label in labels:
             for text in (label, f" {label}"):
@@ -110,8 +110,8 @@ class LocalClient(ABC):
                     continue
                 if text == label:
                     raise ConfigError(
-                        f"label {label!r} is {len(ids)} tokens for {self.model}, or another label's; wanted one "
-                        "of its own, as A or B are: change the judge's labels, or have it answer with verdict: json"
+                        f"label {label!r} is {len(ids)} tokens for {self.model}, or another label's; expected one "
+                        "token of its own, such as A or B: change the judge's labels, or set verdict: json"
                     )
         return tokens
 
@@ -122,22 +122,22 @@ class LocalClient(ABC):
         room = self._context - request.max_tokens
         return Reply(question, None, {}, f"the question has {len(request.prompt_ids)} tokens, room for {room}")
 
-    def _reply(self, question: Question, request: "GreedyRequest", told: "GreedyReply", seconds: float) -> Reply:
-        text = storable(told.text)
+    def _reply(self, question: Question, request: "GreedyRequest", answer: "GreedyReply", seconds: float) -> Reply:
+        text = storable(answer.text)
         label = self._tokens(question.labels)
-        logprobs = by_label((label[token], logprob) for token, logprob in told.logprobs.items())
-        cut = told.finish_reason == "length" and not question.labels
+        logprobs = by_label((label[token], logprob) for token, logprob in answer.logprobs.items())
+        cut = answer.finish_reason == "length" and not question.labels
         error = f"cut at {request.max_tokens} tokens" if cut else unreadable(question, text, logprobs)
-        tokens = (len(request.prompt_ids), told.n_tokens)
-        made = call_id(question, 1)
-        call = JudgeCall(made, question.judge, question.id, 1, self.model, text, error, *tokens, None, seconds)
+        tokens = (len(request.prompt_ids), answer.n_tokens)
+        id = call_id(question, 1)
+        call = JudgeCall(id, question.judge, question.id, 1, self.model, text, error, *tokens, None, seconds)
         return Reply(question, None if error else text, {} if error else logprobs, error, (call,))
 
 
 class EngineClient(LocalClient):
-    """Asks `model`, a folder or hub id, with an engine of its own; on a GPU only one of a process is awake at a time.
+    """Asks `model`, a folder or hub id, with an engine of its own. On a GPU, one engine per process is awake at a time.
 
-    `context` is the most tokens a question and its answer may have together.
+    `context` is the most tokens that a question and its answer may have together.
     """
 
     def __init__(self, model: str, *, context: int = 4096, dtype: str | None = None, gpu_memory: float = 0.85) -> None:
@@ -145,7 +145,7 @@ class EngineClient(LocalClient):
 
     @property
     def model(self) -> str:
-        """The model's name, with its weights' hash: a folder may hold others tomorrow."""
+        """The model's name with its weights' hash, because a folder's weights may change."""
         return f"{self._source}@{self._checkpoint.weights_sha256[:12]}"
 
     @property
@@ -190,7 +190,7 @@ class EngineClient(LocalClient):
 
 
 class PolicyClient(LocalClient):
-    """Asks a policy with the sampler's engine, and within its context; its model is the checkpoint's id."""
+    """Asks a policy with the sampler's engine, within its context. `model` is the checkpoint's id."""
 
     def __init__(self, policy: Checkpoint, sampler: Warms) -> None:
         self._policy, self._sampler = policy, sampler
@@ -204,7 +204,7 @@ class PolicyClient(LocalClient):
         return (self._policy.weights_sha256,)
 
     def close(self) -> None:
-        """The engine is the sampler's."""
+        """Do nothing: the engine is the sampler's."""
 
     @property
     def _checkpoint(self) -> Checkpoint:

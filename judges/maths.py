@@ -13,11 +13,11 @@ _NUMBER = re.compile(
 )
 _FRAC = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _MARK = re.compile(r"####|\\boxed\s*\{")
-_LONGEST = 1000  # characters; Python refuses to read integers beyond 4300 digits, and no reference has so many
+_LONGEST = 1000  # characters; Python does not read integers beyond 4300 digits, and no reference is that long
 
 
 def final_number(text: str) -> Fraction | None:
-    """The final answer of `text`, or None when it holds no number."""
+    """The final answer of `text`, or None if it holds no number."""
     plain = _plain(text)
     marks = list(_MARK.finditer(plain))
     if marks and (after := _NUMBER.search(plain, marks[-1].end())):
@@ -35,12 +35,12 @@ def reference_number(answer: object) -> Fraction:
     usable = isinstance(answer, int | float | str) and (_NUMBER.fullmatch(text) or _MARK.search(text))
     number = final_number(text) if usable else None
     if number is None:
-        raise ValueError(f"answer is {answer!r}; wanted a number such as '42', or a solution that ends in '#### 42'")
+        raise ValueError(f"answer is {answer!r}; expected a number such as '42', or a solution that ends in '#### 42'")
     return number
 
 
 def _plain(text: str) -> str:
-    """`text` without what carries no value: TeX spacing, dollar signs, the typographic minus."""
+    """`text` without TeX spacing and dollar signs, and with a plain minus."""
     return _FRAC.sub(r"\1/\2", text).replace("\u2212", "-").replace("\\!", "").replace("\\$", "").replace("$", "")
 
 

@@ -1,9 +1,9 @@
-"""How good are a judge's verdicts on labelled pairs? Pure numpy.
+"""Measures of a judge's verdicts on labelled pairs. Pure numpy.
 
-A verdict is `delta`: above 0 where the judge prefers a, below where it prefers b, 0 a tie, NaN (or None) no answer. Of
-a reward model it is the difference of the scores, of a judge of pairs P(a beats b) - 1/2. The label is `p_a`, the
-probability that a is better: 1/2 is a tie. Arrays have shape [pairs]; `prompts` names the prompt of each pair, because
-pairs of one prompt say less than as many pairs of as many prompts.
+A verdict is `delta`: above 0 if the judge prefers a, below 0 if it prefers b, 0 for a tie, NaN (or None) for no answer.
+For a reward model it is the difference of the scores; for a judge of pairs it is P(a beats b) - 1/2. The label is
+`p_a`, the probability that a is better: 1/2 is a tie. Arrays have shape [pairs]. `prompts` names the prompt of each
+pair, because pairs of one prompt say less than as many pairs of different prompts.
 """
 
 from collections import defaultdict
@@ -33,12 +33,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`share`: of the answered pairs with a decided label, a tie of the judge counting half; None: none answered."""
+    """`share` is over the answered pairs with a decided label; a tie of the judge counts half. None: none answered."""
 
     share: Estimate | None
     decided: int  # pairs whose label is not a tie
-    ties: int  # of them, the judge calls a tie
-    abstained: int  # of them, the judge gives no answer
+    ties: int  # of them, those that the judge calls a tie
+    abstained: int  # of them, those without an answer
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class PositionBias:
 
     duels: int
     disagree: float  # the winner changes with the order
-    first: float  # both times the answer shown first wins
-    second: float  # both times the one shown second
+    first: float  # the answer shown first wins both times
+    second: float  # the answer shown second wins both times
 
 
 def sigma(z: Array) -> Array:
@@ -72,14 +72,14 @@ def sigma(z: Array) -> Array:
 
 
 def outcomes(delta: Values, p_a: Values) -> Array:
-    """1 where the judge is right, 0 where wrong, 1/2 where it ties; NaN for a tied label and for no answer."""
+    """1 if the judge is right, 0 if wrong, 1/2 if it ties; NaN for a tied label and for no answer."""
     verdict, label = _array(delta), _array(p_a) - 0.5
     right = 0.5 + 0.5 * np.sign(verdict) * np.sign(label)
     return np.where(label == 0, np.nan, right)
 
 
 def accuracy(delta: Values, p_a: Values, prompts: Sequence[Hashable]) -> Accuracy:
-    """Right verdicts among the answered, with Wilson's interval on the effective number of pairs (by prompt)."""
+    """The share of right verdicts, with Wilson's interval on the effective number of pairs (by prompt)."""
     right, decided = outcomes(delta, p_a), _array(p_a) != 0.5
     answered = ~np.isnan(right)
     return Accuracy(
@@ -104,17 +104,17 @@ def share(right: Values, prompts: Sequence[Hashable]) -> Estimate | None:
 
 
 def length_controlled(delta: Values, p_a: Values, longer: Values, prompts: Sequence[Hashable]) -> Estimate | None:
-    """Mean of two accuracies: where the better answer is the longer one, and where it is the shorter one.
+    """Mean of two accuracies: on pairs whose better answer is longer, and on pairs whose better answer is shorter.
 
-    `longer` is length of a minus length of b; pairs of equal length are in neither. A judge that only looks at length
-    gets exactly 1/2 here on any data, whatever it gets for accuracy; unlike a regression on length it has nothing to
-    fit, and no assumed shape of the effect. The interval combines the two Wilson intervals (MOVER, Zou and Donner
-    2008). None where one of the two kinds is missing: then length cannot be told from quality.
+    `longer` is the length of a minus the length of b; pairs of equal length are in neither. A judge that only looks at
+    length gets exactly 1/2 here on any data, whatever its accuracy. Unlike a regression on length, the measure fits
+    nothing and assumes no shape of the effect. The interval combines the two Wilson intervals (MOVER, Zou and Donner
+    2008). None if one of the two kinds is missing: then length cannot be told from quality.
     """
     right = outcomes(delta, p_a)
     better_is_longer = np.sign(_array(p_a) - 0.5) * np.sign(_array(longer))
-    found = [share(np.where(better_is_longer == kind, right, np.nan), prompts) for kind in (1, -1)]
-    one, other = found
+    shares = [share(np.where(better_is_longer == kind, right, np.nan), prompts) for kind in (1, -1)]
+    one, other = shares
     if one is None or other is None:
         return None
     value = (one.value + other.value) / 2
@@ -128,29 +128,29 @@ def paired_difference(
 ) -> Estimate | None:
     """Mean of one - other over the pairs that both answered, e.g. the outcomes of two judges.
 
-    The 95 % interval is the percentile bootstrap over prompts: all pairs of a prompt are drawn together. None where
-    fewer than two prompts have such a pair: one prompt says nothing of others.
+    The 95 % interval is the percentile bootstrap over prompts: all pairs of a prompt are drawn together. None if fewer
+    than two prompts have such a pair: one prompt says nothing about others.
     """
     difference = _array(one) - _array(other)
-    known = ~np.isnan(difference)
+    answered = ~np.isnan(difference)
     names: dict[Hashable, int] = {}
-    cluster = [names.setdefault(p, len(names)) for p, k in zip(prompts, known, strict=True) if k]
+    cluster = [names.setdefault(p, len(names)) for p, k in zip(prompts, answered, strict=True) if k]
     k = len(names)
     if k < 2:
         return None
-    total, count = np.bincount(cluster, difference[known]), np.bincount(cluster)
+    total, count = np.bincount(cluster, difference[answered]), np.bincount(cluster)
     random = np.random.default_rng(seed)
-    block = max(1, 1_000_000 // k)  # resamples at once: memory stays flat
+    block = max(1, 1_000_000 // k)  # resamples per block, to bound the memory
     drawn = (random.integers(0, k, (min(block, resamples - i), k)) for i in range(0, resamples, block))
     low, high = np.quantile(np.concatenate([total[i].sum(1) / count[i].sum(1) for i in drawn]), [0.025, 0.975])
     return Estimate(float(total.sum() / count.sum()), float(low), float(high), len(cluster))
 
 
 def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
-    """Reliability of P(a beats b), for a Bradley-Terry reward model sigma(delta); pairs without an answer are left out.
+    """Reliability of P(a beats b), which is sigma(delta) for a Bradley-Terry reward model. No answer is left out.
 
-    A pair counts by its winner: confidence max(p, 1 - p) in [1/2, 1], right with the label's probability. So it is the
-    same whichever answer is called a. Bins are of equal width (Guo et al., arXiv:1706.04599, eq. 5).
+    A pair counts by its winner: confidence max(p, 1 - p) in [1/2, 1], right with the label's probability. The result is
+    thus the same whichever answer is called a. Bins are of equal width (Guo et al., arXiv:1706.04599, eq. 5).
     """
     stated, label = _array(p), _array(p_a)
     stated, label = stated[~np.isnan(stated)], label[~np.isnan(stated)]
@@ -159,16 +159,16 @@ def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
     confidence = np.maximum(stated, 1 - stated)
     right = np.where(stated == 0.5, 0.5, np.where(stated > 0.5, label, 1 - label))
     place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    found = [
+    filled = [
         Bin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
         for here in (place == k for k in range(bins))
         if here.any()
     ]
-    return Calibration(sum(b.n * abs(b.confidence - b.right) for b in found) / len(stated), tuple(found))
+    return Calibration(sum(b.n * abs(b.confidence - b.right) for b in filled) / len(stated), tuple(filled))
 
 
 def position_bias(shown_first: Values, shown_second: Values) -> PositionBias | None:
-    """From P(an answer wins) as told with that answer shown first, and shown second; None: no duel has both."""
+    """Position bias from P(an answer wins) with that answer shown first, and shown second; None: no duel has both."""
     one, two = _array(shown_first), _array(shown_second)
     both = ~np.isnan(one) & ~np.isnan(two)
     if not both.any():
@@ -181,7 +181,7 @@ def position_bias(shown_first: Values, shown_second: Values) -> PositionBias | N
 def cohens_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | None:
     """Agreement of two raters beyond chance: (observed - expected) / (1 - expected) (Cohen 1960).
 
-    None where it is not defined: no items, or both give one and the same answer to all.
+    None if it is not defined: there are no items, or both raters give one and the same answer to all.
     """
     n = len(one)
     if n == 0:
@@ -200,7 +200,7 @@ def best_of_n(proxy: Array, gold: Array, n: int) -> float:
     """
     size = len(proxy)
     if not 1 <= n <= size:
-        raise ValueError(f"best of {n} among {size} answers; wanted n from 1 to {size}")
+        raise ValueError(f"best of {n} among {size} answers; expected n from 1 to {size}")
     i = np.arange(size, n, -1)
     # From the top: C(N-1, n-1) / C(N, n) = n / N, and each step down multiplies by (i - n) / (i - 1), at most 1.
     falling = n / size * np.cumprod(np.concatenate([[1.0], (i - n) / (i - 1)]))

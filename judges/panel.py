@@ -1,7 +1,7 @@
-"""Several judges in one: a verdict stands when enough of them agree (the idea of arXiv:2404.18796).
+"""Several judges in one: a verdict stands if enough of them agree (the idea of arXiv:2404.18796).
 
-Judges of different families share fewer faults than the answers of one judge do. Their scores have different scales and
-are never averaged: each member says who wins each duel, and the panel counts.
+Judges of different families share fewer faults than repeated answers of one judge. Their scores have different scales
+and are never averaged: each member names the winner of each duel, and the panel counts.
 """
 
 from collections import defaultdict
@@ -22,9 +22,9 @@ class Panel:
     """A judge of pairs made of judges of any kind, which judge one after another.
 
     Its rows are its members' own, with the panel as judge and the member's name in `member`. P(win) is the mean over
-    the members that have an answer. It stands when more members name that winner than the other, and at least the share
-    `min_agreement` of all members does (one without an answer names nobody); else the duel is a tie.
-    Raises ConfigError for judges that make no panel.
+    the members that have an answer. It stands if more members name that winner than the other, and at least the share
+    `min_agreement` of all members does (a member without an answer names nobody). Otherwise the duel is a tie.
+    Raises ConfigError for judges that cannot form a panel.
     """
 
     compares = True
@@ -32,11 +32,11 @@ class Panel:
     def __init__(self, judges: Sequence[Judge], min_agreement: float = 0.5) -> None:
         names = [judge.name for judge in judges]
         if len(names) < 2 or len({*names}) < len(names):
-            raise ConfigError(f"judge panel: its judges are {names}; wanted two or more that differ")
+            raise ConfigError(f"judge panel: its judges are {names}; expected two or more that differ")
         if wrong := [name for name in names if SEPARATOR in name]:
-            raise ConfigError(f"judge panel: a judge is named {wrong[0]!r}; wanted a name without {SEPARATOR!r}")
+            raise ConfigError(f"judge panel: a judge is named {wrong[0]!r}; expected a name without {SEPARATOR!r}")
         if not 0 <= min_agreement <= 1:
-            raise ConfigError(f"judge panel: min_agreement is {min_agreement}; wanted a share from 0 to 1")
+            raise ConfigError(f"judge panel: min_agreement is {min_agreement}; expected a share from 0 to 1")
         self._judges, self._min_agreement = list(judges), min_agreement
         self.name = f"panel-{digest([sorted(names), min_agreement], 4)}"
         pairwise = [judge if judge.compares else Duelling(judge) for judge in judges]
@@ -56,25 +56,25 @@ class Panel:
             yield from member.ask(groups)
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
-        """A score is the mean over own duels."""
-        told: dict[Duel, list[float]] = defaultdict(list)
+        """A completion's score is the mean over its duels."""
+        by_duel: dict[Duel, list[float]] = defaultdict(list)
         for member in self._members:
             for (a, b), p in member.read(judgements).duels.items():
                 if a < b:  # the other direction is its mirror
-                    told[a, b].append(p)
-        return from_duels({duel: self._agreed(p) for duel, p in told.items()})
+                    by_duel[a, b].append(p)
+        return from_duels({duel: self._agreed(p) for duel, p in by_duel.items()})
 
-    def _agreed(self, told: Sequence[float]) -> float:
-        p = fmean(told)
-        wins, losses = sum(x > 0.5 for x in told), sum(x < 0.5 for x in told)
+    def _agreed(self, values: Sequence[float]) -> float:
+        p = fmean(values)
+        wins, losses = sum(x > 0.5 for x in values), sum(x < 0.5 for x in values)
         ours, others = (wins, losses) if p > 0.5 else (losses, wins)
         return p if ours > others and ours / len(self._members) >= self._min_agreement else 0.5
 
 
 class Duelling:
-    """A judge of single answers as a judge of pairs: the answer with the higher score wins, equal scores tie.
+    """A judge of single answers as a judge of pairs: the answer with the higher score wins; equal scores tie.
 
-    Beside the scores there is a row for each duel and order (P = 1, 0 or 0.5), because a score alone does not say which
+    Beside the scores there is one row per duel and order (P = 1, 0 or 0.5), because a score alone does not say which
     answers were compared. An answer without a score has no duel.
     """
 
@@ -93,32 +93,32 @@ class Duelling:
         scored = [group for group, more in zip(groups, to_score, strict=True) if not more]
         if rows := [row for group in scored for row in self._decided(group)]:
             yield list(rows)
-        asked = [group for group, more in zip(groups, to_score, strict=True) if more]
+        unscored = [group for group, more in zip(groups, to_score, strict=True) if more]
         places = defaultdict(list)
-        for i, group in enumerate(asked):
+        for i, group in enumerate(unscored):
             for completion in _entrants(group).completions:
                 places[completion.id].append(i)
-        for chunk in self._judge.judge([_entrants(group) for group in asked]):
+        for chunk in self._judge.judge([_entrants(group) for group in unscored]):
             touched = set()
             for score in (record for record in chunk if isinstance(record, Judgement)):
                 for i in places[score.completion_id]:
-                    asked[i] = replace(asked[i], judged=(*asked[i].judged, score))
+                    unscored[i] = replace(unscored[i], judged=(*unscored[i].judged, score))
                     touched.add(i)
-            done = [asked[i] for i in sorted(touched) if not self._judge.missing(_entrants(asked[i]))]
+            done = [unscored[i] for i in sorted(touched) if not self._judge.missing(_entrants(unscored[i]))]
             yield [*chunk, *(row for group in done for row in self._decided(group))]
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
         return duel_scores(judgements)
 
     def _decided(self, group: Group) -> list[Judgement]:
-        """The rows that follow from the scores of a group and are not there yet."""
+        """The missing rows that follow from the scores of a group."""
         scores = self._judge.read(_entrants(group).judged).scores
-        known = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
+        judged = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
         return [
             self._row(a, b, order, scores[a.id], scores[b.id])
             for a, b in duels(group)
             for order in (0, 1)
-            if a.id in scores and b.id in scores and (a.id, b.id, order) not in known
+            if a.id in scores and b.id in scores and (a.id, b.id, order) not in judged
         ]
 
     def _row(self, a: Completion, b: Completion, order: int, score: float, rival_score: float) -> Judgement:

@@ -1,7 +1,7 @@
 """A judge that compares answers one principle at a time, after SALMON (arXiv:2310.05910, section 3.2).
 
-To ask of one plain principle is easier than to ask which answer is better, and a principle may be asked for or against:
-a judge that says yes to every description is found out, for half the time a fault is described.
+One plain principle is easier to judge than which answer is better. A principle can also be asked for or against: a
+judge that says yes to every description fails, because half of the descriptions are of faults.
 """
 
 from collections import defaultdict
@@ -26,8 +26,8 @@ from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_
 
 OURS = Path(__file__).with_name("principles.yaml")
 LABELS = ("A", "B")
-RATE = 0.2  # of the geometric distribution of how many principles a duel is asked of
-FAINTEST = 1e-6  # the least probability a label counts with: one that was not among the likely tokens has a logit too
+RATE = 0.2  # of the geometric distribution of the number of principles per duel
+FAINTEST = 1e-6  # the least probability of a label, so that one not among the likely tokens has a logit too
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Principle:
 
 @dataclass(frozen=True)
 class _Open:
-    """A judgement that is still to be made: of `blank`'s completion and rival, shown as `first` and `second`."""
+    """A judgement still to be made: of `blank`'s completion and rival, shown as `first` and `second`."""
 
     blank: Judgement
     group: Group
@@ -52,46 +52,46 @@ class _Open:
 
 
 class PrinciplesJudge(HasClient, Pairwise):
-    """Asks `client` to which of two answers a principle's description applies more, in both orders.
+    """Asks `client` which of two answers a principle's description fits better, in both orders.
 
     A judgement's value is P(completion beats rival) under the principle. With probability 1/2 the negation is described
-    instead: its verdict is turned round, and the rationale says "negated". (SALMON turns the label of such a principle
-    in the data of a reward model; here the judge itself is shown it.)
+    instead: its verdict is reversed, and the rationale says "negated". (SALMON reverses the label of such a principle
+    in the data of a reward model; here the judge itself sees it.)
 
-    A duel is asked of n principles, n from a geometric distribution with rate 0.2 cut off at `max_principles`; None
-    asks of all. What is drawn is a function of `seed`, the duel and the principle. `principles` is a YAML file of one's
-    own: a list with name, definition and negation. Raises ConfigError for an option out of range.
+    A duel is judged on n principles, with n from a geometric distribution with rate 0.2, truncated at `max_principles`;
+    None takes all. The draw is a function of `seed`, the duel and the principle. `principles` is your own YAML file: a
+    list with name, definition and negation. Raises ConfigError for an option out of range.
     """
 
     def __init__(
         self, client: LLMClient, *, principles: str | None = None, max_principles: int | None = 8, seed: int = 0
     ) -> None:
         if max_principles is not None and (type(max_principles) is not int or max_principles < 1):
-            raise ConfigError(f"judge principles: max_principles is {max_principles!r}; wanted at least 1, or nothing")
+            raise ConfigError(f"judge principles: max_principles is {max_principles!r}; expected at least 1, or null")
         self._principles = read_principles(Path(principles).expanduser() if principles else OURS)
         self.client, self._max_principles, self._seed = client, max_principles, seed
         self._prompt = PromptFile("principle", ("conversation", "first", "second", "description"))
-        known = [[p.name, p.definition, p.negation] for p in self._principles]
-        self.name = f"principles-{digest([client.model, self._prompt.digest, known, max_principles, seed])}"
+        texts = [[p.name, p.definition, p.negation] for p in self._principles]
+        self.name = f"principles-{digest([client.model, self._prompt.digest, texts, max_principles, seed])}"
 
     def missing(self, group: Group) -> int:
         return sum(1 for _ in self._open(group))
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
-        asked = {each.blank.id: each for group in groups for each in self._open(group)}
-        for replies in self.client.ask([self._question(each) for each in asked.values()]):
-            judgements = [_judged(asked[reply.question.id], reply) for reply in replies]
+        open_duels = {each.blank.id: each for group in groups for each in self._open(group)}
+        for replies in self.client.ask([self._question(each) for each in open_duels.values()]):
+            judgements = [_judged(open_duels[reply.question.id], reply) for reply in replies]
             yield [*judgements, *(call for reply in replies for call in reply.calls)]
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
         return strongest_principle(judgements)
 
     def _open(self, group: Group) -> Iterator[_Open]:
-        known = {(j.completion_id, j.rival_id, j.principle, j.order) for j in group.judged}
+        judged = {(j.completion_id, j.rival_id, j.principle, j.order) for j in group.judged}
         for a, b in duels(group):
             drawn = draw(self._principles, a, b, self._max_principles, self._seed)
             for (principle, negated), order in product(drawn, (0, 1)):
-                if (a.id, b.id, principle.name, order) not in known:
+                if (a.id, b.id, principle.name, order) not in judged:
                     row_id = duel_id(self.name, a, b, order, principle=principle.name)
                     blank = Judgement(row_id, self.name, a.id, b.id, "", principle.name, order, None)
                     yield _Open(blank, group, principle, negated, *((a, b) if order == 0 else (b, a)))
@@ -114,13 +114,13 @@ def principles_judge(
     max_principles: int | None = 8,
     seed: int = 0,
 ) -> PrinciplesJudge:
-    """The judge of a config, see PrinciplesJudge; who answers is chosen as for the judge llm."""
+    """The judge of a config (see PrinciplesJudge). The client is chosen as for the judge llm."""
     client = client_of(model, engine, endpoint)
     return PrinciplesJudge(client, principles=principles, max_principles=max_principles, seed=seed)
 
 
 def read_principles(path: Path) -> list[Principle]:
-    """The principles of a YAML file. Raises ConfigError for a file that holds none, or one without its three texts."""
+    """The principles of a YAML file. Raises ConfigError for a file without any, or with one that lacks a text."""
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -128,17 +128,19 @@ def read_principles(path: Path) -> list[Principle]:
     keys = {field.name for field in fields(Principle)}
     for row in rows if isinstance(rows, list) else [rows]:
         if not isinstance(row, dict) or row.keys() != keys or not all(isinstance(v, str) and v for v in row.values()):
-            raise ConfigError(f"{path} has {row!r}; wanted a list of principles, each with texts for {sorted(keys)}")
-    found = [Principle(**row) for row in rows]
-    if not found or len({p.name for p in found}) < len(found):
-        raise ConfigError(f"{path} has principles {[p.name for p in found]}; wanted one or more, no name twice")
-    return found
+            raise ConfigError(f"{path} has {row!r}; expected a list of principles, each with texts for {sorted(keys)}")
+    principles = [Principle(**row) for row in rows]
+    if not principles or len({p.name for p in principles}) < len(principles):
+        raise ConfigError(
+            f"{path} has principles {[p.name for p in principles]}; expected one or more with different names"
+        )
+    return principles
 
 
 def draw(
     principles: Sequence[Principle], a: Completion, b: Completion, most: int | None, seed: int
 ) -> list[tuple[Principle, bool]]:
-    """The principles that a duel is asked of, and whether each is negated: the same whichever answer is named first."""
+    """The principles of a duel, and whether each is negated. The order of the answers does not matter."""
     cause = [seed, *sorted((a.id, b.id))]
     order = sorted(principles, key=lambda p: digest([*cause, "order", p.name]))
     if most is not None:
@@ -153,31 +155,31 @@ def truncated_geometric(u: float, most: int, rate: float = RATE) -> int:
 
 
 def strongest_principle(judgements: Iterable[Judgement]) -> Scores:
-    """Each duel decided by the principle that speaks loudest on it (arXiv:2310.05910, as in the authors' code).
+    """Each duel decided by the principle with the largest |score| on it (arXiv:2310.05910, as in the authors' code).
 
-    A principle's score on a duel is the mean logit of its two orders where they agree in sign, else 0, divided by the
-    variance of its logits over all judgements given: a principle on which everything differs much says less of one
-    duel. The sign of the largest |score| names the winner; P is what that principle says. Score 0, or equal scores for
-    both sides, is a tie. Where there is no variance to divide by (a single duel, or logits that are all the same) the
-    score is the mean logit: nothing is known of the principle's scale, and it must not win by dividing by nothing.
+    A principle's score on a duel is the mean logit of its two orders if they agree in sign, else 0, divided by the
+    variance of its logits over all judgements: a principle that separates everything says less about one duel. The sign
+    of the largest |score| names the winner, and P is that principle's own. Score 0, or equal scores for both sides, is
+    a tie. Without a variance to divide by (a single duel, or logits that are all equal) the score is the mean logit:
+    the principle's scale is unknown, and a division by 0 must not make it win.
     """
     logits: dict[str, dict[Duel, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for j in judgements:
         if j.rival_id is not None and j.value is not None:
             logits[j.principle][j.completion_id, j.rival_id][j.order] = _logit(j.value)
-    said: dict[Duel, list[tuple[float, float]]] = defaultdict(list)
-    for asked in logits.values():
-        variance = _variance(asked)
-        for duel, orders in asked.items():
+    by_principle: dict[Duel, list[tuple[float, float]]] = defaultdict(list)
+    for by_duel in logits.values():
+        variance = _variance(by_duel)
+        for duel, orders in by_duel.items():
             if len(orders) == 2:
                 mean = fmean(orders.values()) if orders[0] * orders[1] > 0 else 0.0
-                said[duel].append((mean / variance, mean))
-    return from_duels({duel: _decide(scores) for duel, scores in said.items()})
+                by_principle[duel].append((mean / variance, mean))
+    return from_duels({duel: _decide(scores) for duel, scores in by_principle.items()})
 
 
-def _variance(asked: Mapping[Duel, Mapping[int, float]]) -> float:
-    values = [logit for orders in asked.values() for logit in orders.values()]
-    return (pvariance(values) if len(asked) > 1 else 0.0) or 1.0
+def _variance(by_duel: Mapping[Duel, Mapping[int, float]]) -> float:
+    values = [logit for orders in by_duel.values() for logit in orders.values()]
+    return (pvariance(values) if len(by_duel) > 1 else 0.0) or 1.0
 
 
 def _decide(scores: Sequence[tuple[float, float]]) -> float:

@@ -1,7 +1,7 @@
-"""Doubtful labels: what several reward models say of each pair, and labels from the model's own certainty. Pure numpy.
+"""Doubtful labels: the verdicts of several reward models on each pair, and labels from a model's own confidence.
 
-Differences of scores must come from models that have not learned from the pair (out of fold): noise that a model has
-memorised looks like a strong preference.
+Pure numpy. Differences of scores must come from models that were not trained on the pair (out of fold): noise that a
+model has memorised looks like a strong preference.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Variant = Literal["flip", "margin", "flip_margin", "soft_margin"]
 
 @dataclass(frozen=True)
 class Strength:
-    """Of each pair, over the models: mean and standard deviation of score(labelled better) - score(other). [pairs]"""
+    """Mean and standard deviation over the models of score(labelled better) - score(other). [pairs]"""
 
     mean: Array
     std: Array
@@ -28,7 +28,7 @@ class Strength:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """Of each pair: P(the one labelled better is better), the margin, the weight; weight 0 drops the pair. [pairs]"""
+    """P(the answer labelled better is better), the margin and the weight; weight 0 drops the pair. [pairs]"""
 
     p: Array
     margin: Array
@@ -42,18 +42,18 @@ class Relabelled:
 def strength(differences: Any) -> Strength:
     """Preference strength (arXiv:2401.06080, eqs. 3 and 4) from the score differences of M models, [models, pairs].
 
-    Raises DataError when a difference is not a finite number, or there is no model.
+    Raises DataError if a difference is not a finite number, or there is no model.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or not d.shape[0] or not np.isfinite(d).all():
         raise DataError(
-            f"score differences have shape {d.shape}; wanted finite numbers [models, pairs], one model or more"
+            f"score differences have shape {d.shape}; expected finite numbers [models, pairs], one model or more"
         )
     return Strength(d.mean(0), d.std(0))
 
 
 def relabel(
-    found: Strength,
+    strengths: Strength,
     variant: Variant = "soft_margin",
     *,
     wrong: float = 0.2,
@@ -63,23 +63,23 @@ def relabel(
 ) -> Relabelled:
     """New labels by strength (arXiv:2401.06080, section 2.3): the weakest share is mostly wrong, the next ambiguous.
 
-    Among the `wrong` share of pairs of lowest mean, those below 0 are flipped ("flip", "flip_margin") or softened
-    ("soft_margin") to P = sigma(mean / std of all means), which is below 1/2 as far as the models disown the label.
-    The `ambiguous` share above them gets P = 1 - smooth, or is dropped. "margin" touches no label. All variants but
-    "flip" ask of a pair the margin |mean|, in units of the std of all means, where its label is kept or flipped; a
-    label the models disown and that is not flipped has margin 0. Loss: see Preference (margin inside the sigmoid).
-    Raises ConfigError for an unknown variant or shares out of range.
+    Among the `wrong` share of pairs with the lowest mean, those below 0 are flipped ("flip", "flip_margin") or softened
+    ("soft_margin") to P = sigma(mean / std of all means), which is further below 1/2 the more the models disagree with
+    the label. The `ambiguous` share above them gets P = 1 - smooth, or is dropped. "margin" changes no label. All
+    variants except "flip" set the margin |mean|, in units of the std of all means, on pairs whose label is kept or
+    flipped. A label that the models disagree with and that is not flipped has margin 0. For the loss, see Preference
+    (the margin is inside the sigmoid). Raises ConfigError for an unknown variant or shares out of range.
     """
     if variant not in get_args(Variant):
         raise ConfigError(f"there is no relabelling {variant!r}; choose one of {', '.join(get_args(Variant))}")
     if not (0 <= wrong <= 1 and 0 <= ambiguous <= 1 - wrong and 0 <= smooth < 0.5):
         raise ConfigError(
-            f"wrong is {wrong}, ambiguous {ambiguous}, smooth {smooth}; wanted shares of at most 1 together, "
+            f"wrong is {wrong}, ambiguous {ambiguous}, smooth {smooth}; expected shares that sum to at most 1, "
             "and smooth below 0.5"
         )
-    mu, n = found.mean / (found.mean.std() or 1.0), len(found.mean)
+    mu, n = strengths.mean / (strengths.mean.std() or 1.0), len(strengths.mean)
     rank = np.empty(n, dtype=np.int64)
-    rank[np.argsort(found.mean, kind="stable")] = np.arange(n)
+    rank[np.argsort(strengths.mean, kind="stable")] = np.arange(n)
     bottom = (rank < round(wrong * n)) & (mu < 0)
     unsure = (rank >= round(wrong * n)) & (rank < round((wrong + ambiguous) * n))
     p, margin, weight = np.ones(n), np.maximum(mu, 0.0), np.ones(n)
@@ -96,7 +96,7 @@ def relabel(
 def relabel_preferences(
     preferences: Sequence[Preference], deltas: Any, variant: Variant = "soft_margin", **options: Any
 ) -> list[Preference]:
-    """The pairs with labels and margins by strength; those of weight 0 are gone, tied labels stay as they are.
+    """The pairs with labels and margins by strength. Pairs of weight 0 are dropped. Tied labels do not change.
 
     `deltas` are score(a) - score(b), [models, pairs]. A label that was a share q of votes becomes p q + (1-p)(1-q).
     """
@@ -106,27 +106,27 @@ def relabel_preferences(
         return list(preferences)
     d = np.asarray(deltas, dtype=np.float64)
     if d.ndim != 2 or d.shape[1] != len(preferences):
-        raise DataError(f"score differences have shape {d.shape}; wanted [models, {len(preferences)}]")
+        raise DataError(f"score differences have shape {d.shape}; expected [models, {len(preferences)}]")
     new = relabel(strength(d[:, decided] * side[decided]), variant, **options)
     rows = iter(zip(new.p.tolist(), new.margin.tolist(), new.weight.tolist(), strict=True))
-    found = []
+    relabelled = []
     for old, tied in zip(preferences, side == 0, strict=True):
         p, margin, weight = (0.0, 0.0, 0.0) if tied else next(rows)
         if tied:
-            found.append(old)
+            relabelled.append(old)
         elif weight > 0:
             p_a = p * old.p_a + (1 - p) * (1 - old.p_a)
             fields = {"margin": margin, "weight": old.weight * weight, "subset": old.subset}
-            found.append(Preference.make(old.messages, old.a, old.b, p_a, **fields))
-    return found
+            relabelled.append(Preference.make(old.messages, old.a, old.b, p_a, **fields))
+    return relabelled
 
 
 def fit_temperature(delta: Any, p_a: Any) -> float:
     """T > 0 for which sigma(delta / T) has the least cross-entropy to the labels (Guo et al., arXiv:1706.04599).
 
-    Labels are drawn towards 1/2 as one right and one wrong pair more would (Platt 1999), so that pairs which are all
-    ordered rightly have a temperature too. NaN is left out. Raises DataError when the scores do not agree with the
-    labels more than chance: then no temperature makes them probabilities.
+    Labels are shrunk towards 1/2 as by one more right and one more wrong pair (Platt 1999), so that pairs in perfect
+    order have a temperature too. NaN is left out. Raises DataError if the scores agree with the labels no better than
+    chance: then no temperature makes them probabilities.
     """
     d, label = np.asarray(delta, dtype=np.float64), np.asarray(p_a, dtype=np.float64)
     d, label = d[~np.isnan(d)], label[~np.isnan(d)]
@@ -137,7 +137,7 @@ def fit_temperature(delta: Any, p_a: Any) -> float:
 
     if not len(d) or slope(0.0) >= 0:
         raise DataError(
-            f"the scores of {len(d)} labelled pairs do not agree with the labels; wanted a judge above chance"
+            f"the scores of {len(d)} labelled pairs do not agree with the labels; expected a judge above chance"
         )
     low, high = 0.0, 1.0 / float(np.abs(d).max())
     while slope(high) < 0:
@@ -151,8 +151,8 @@ def fit_temperature(delta: Any, p_a: Any) -> float:
 def answer_probabilities(scores: Any, temperature: float, centre: float) -> Array:
     """sigma((score - centre) / temperature) of each answer of a pair, [pairs, 2].
 
-    `centre`: the mean score on labelled pairs. A Bradley-Terry model is free to shift by prompt, so that only a model
-    trained with centering has a centre that means the same everywhere.
+    `centre` is the mean score on labelled pairs. A Bradley-Terry model may shift by prompt, so only a model trained
+    with centering has a centre that means the same everywhere.
     """
     return sigma((np.asarray(scores, dtype=np.float64) - centre) / temperature)
 
@@ -160,12 +160,12 @@ def answer_probabilities(scores: Any, temperature: float, centre: float) -> Arra
 def self_evolved(p: Any, lo: float = 0.45, hi: float = 0.55, gap: float = 0.3) -> npt.NDArray[np.int64]:
     """Self-evolved labels (SER, arXiv:2411.00418): 1 where a is better, -1 where b is, 0: the pair stays unlabelled.
 
-    a is better where p_a > hi and p_b < lo, or p_a - p_b > gap; b in the mirrored case. `p` [pairs, 2] are the answers'
-    own probabilities (`answer_probabilities`); NaN stays unlabelled. Defaults are of the authors' script. Raises
-    ConfigError unless 0 <= lo <= hi <= 1 and gap >= 0.
+    a is better if p_a > hi and p_b < lo, or p_a - p_b > gap; b in the mirrored case. `p` [pairs, 2] are the answers'
+    own probabilities (`answer_probabilities`); NaN stays unlabelled. The defaults are those of the authors' script.
+    Raises ConfigError unless 0 <= lo <= hi <= 1 and gap >= 0.
     """
     if not 0 <= lo <= hi <= 1 or gap < 0:
-        raise ConfigError(f"lo is {lo}, hi {hi}, gap {gap}; wanted 0 <= lo <= hi <= 1 and gap >= 0")
+        raise ConfigError(f"lo is {lo}, hi {hi}, gap {gap}; expected 0 <= lo <= hi <= 1 and gap >= 0")
     a, b = np.asarray(p, dtype=np.float64).T
     a_better = ((a > hi) & (b < lo)) | (a - b > gap)
     b_better = ((b > hi) & (a < lo)) | (b - a > gap)
@@ -175,22 +175,23 @@ def self_evolved(p: Any, lo: float = 0.45, hi: float = 0.55, gap: float = 0.3) -
 def evolve(
     unlabelled: Sequence[Preference], p: Any, lo: float = 0.45, hi: float = 0.55, gap: float = 0.3
 ) -> tuple[list[Preference], list[Preference]]:
-    """(pairs with the label that `self_evolved` gives, pairs that stay unlabelled); old labels are not looked at."""
-    found: tuple[list[Preference], list[Preference]] = ([], [])
+    """(pairs with the label of `self_evolved`, pairs that stay unlabelled). Old labels are ignored."""
+    labelled: list[Preference] = []
+    rest: list[Preference] = []
     for old, verdict in zip(unlabelled, self_evolved(p, lo, hi, gap), strict=True):
         if verdict:
             label = float(verdict > 0)
-            found[0].append(Preference.make(old.messages, old.a, old.b, label, weight=old.weight, subset=old.subset))
+            labelled.append(Preference.make(old.messages, old.a, old.b, label, weight=old.weight, subset=old.subset))
         else:
-            found[1].append(old)
-    return found
+            rest.append(old)
+    return labelled, rest
 
 
 def best_round(accuracies: Sequence[float], *, patience: int = 1, min_gain: float = 0.0) -> int | None:
-    """When to stop learning from one's own labels: the round to keep, or None while it is worth going on.
+    """When to stop learning from a model's own labels: the round to keep, or None to continue.
 
-    `accuracies`, the seed model's first, are on one fixed set of human labels that no round learns from: a model that
-    confirms itself agrees ever more with its own labels. Stops when `patience` rounds did not add more than `min_gain`.
+    `accuracies`, the seed model's first, are on one fixed set of human labels that no round learns from, because a
+    model agrees ever more with its own labels. Stops if `patience` rounds did not add more than `min_gain`.
     """
     best = 0
     for i, accuracy in enumerate(accuracies):

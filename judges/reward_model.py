@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from sparring.judges.reward.encoding import Encoded, Encoding
     from sparring.judges.reward.engines import Engine
 
-CHUNK = 64  # completions a transaction
+CHUNK = 64  # completions per transaction
 
 Dtype = Literal["float32", "bfloat16"]
 EngineName = Literal["auto", "transformers", "vllm"]
-Row = tuple[Completion, list["Encoded | str"]]  # for each model: its tokens, or why it cannot score
+Row = tuple[Completion, list["Encoded | str"]]  # per model: its tokens, or why it cannot score
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,17 @@ class _Model:
 
 @traits.judge(canaries=True)
 class RewardModelJudge(Pointwise):
-    """Scores each completion alone. `model` is a folder or hub id, or a list of such: an ensemble.
+    """Scores each completion alone. `model` is a folder or hub id, or a list of them: an ensemble.
 
-    Judgements are the raw scores, one row a member. Where there are several members, `read` puts each on the scale of
-    a fixed set, and then aggregates them (see loop.aggregate): by the mean and std that a model of `spar reward train`
-    has in its reward.json, or by `scales`, a [mean, std] for each member in order. `coefficient` is the aggregator's
-    own (lam of "uncertainty", beta of "lower_bound"); None is its default.
+    Judgements are the raw scores, one row per member. If there are several members, `read` puts each on the scale of a
+    fixed set and then aggregates them (see loop.aggregate). The scale is the mean and std in the reward.json of a model
+    of `spar reward train`, or `scales`, a [mean, std] for each member in order. `coefficient` is the aggregator's own
+    (lam of "uncertainty", beta of "lower_bound"); None is its default.
 
-    `max_length` None is each model's own. An over-long conversation is not cut, for the score is read at its end: it
-    gets value None. `engine` "auto" is vLLM on a GPU for a model that vLLM reads right, else transformers, of which
-    `token_budget` is the padded tokens a batch. Raises ConfigError for options that do not fit the models.
+    `max_length` None is each model's own. An over-long conversation is not cut, because the score is read at its end:
+    it gets value None. `engine` "auto" is vLLM on a GPU for a model that vLLM reads correctly, else transformers.
+    `token_budget` is the padded tokens per batch of transformers. Raises ConfigError for options that do not fit the
+    models.
     """
 
     def __init__(
@@ -62,14 +63,16 @@ class RewardModelJudge(Pointwise):
     ) -> None:
         self._names = [model] if isinstance(model, str) else list(model)
         if not self._names or len(set(self._names)) < len(self._names):
-            raise ConfigError(f"judge reward_model: model is {model!r}; wanted one, or a list of different ones")
+            raise ConfigError(
+                f"judge reward_model: model is {model!r}; expected one model, or a list of different ones"
+            )
         if dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"judge reward_model: dtype is {dtype!r}; wanted float32 or bfloat16")
+            raise ConfigError(f"judge reward_model: dtype is {dtype!r}; expected float32 or bfloat16")
         if engine not in ("auto", "transformers", "vllm"):
-            raise ConfigError(f"judge reward_model: engine is {engine!r}; wanted auto, transformers or vllm")
+            raise ConfigError(f"judge reward_model: engine is {engine!r}; expected auto, transformers or vllm")
         for option, value in (("max_length", max_length), ("token_budget", token_budget)):
             if value is not None and value < 1:
-                raise ConfigError(f"judge reward_model: {option} is {value}; wanted at least 1 token")
+                raise ConfigError(f"judge reward_model: {option} is {value}; expected at least 1 token")
         self._aggregate, self._options = aggregate, _coefficient(aggregate, coefficient)
         self._given = None if scales is None else _scales(scales)
         self._max_length, self._token_budget, self._dtype, self._engine = max_length, token_budget, dtype, engine
@@ -90,31 +93,31 @@ class RewardModelJudge(Pointwise):
 
     @property
     def members(self) -> int:
-        """How many score each completion."""
+        """The number of members that score each completion."""
         return sum(m.members for m in self._models)
 
     def member_scores(self, judgements: Sequence[Judgement]) -> Mapping[str, Sequence[float]]:
-        """Of each completion that all members scored, their scores on one scale, in order. For several members."""
+        """Of several members: their scores of each completion that all of them scored, on one scale and in order."""
         return standardised(judgements, self._scales or {})
 
     def missing(self, group: Group) -> int:
         return len(unjudged(group)) * self.members
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
-        """A completion that a member gave no score has none. A single model's score is as the model gives it."""
+        """A completion without a score from some member has none. A single model's score is its raw score."""
         if self._scales is None:
             return mean_scores(judgements)
         return members(judgements, self._aggregate, self._scales, **self._options)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement]]:
-        asked = [(g.prompt, c) for g in groups for c in unjudged(g)]
-        if not asked:
+        unscored = [(g.prompt, c) for g in groups for c in unjudged(g)]
+        if not unscored:
             return
-        rows = sorted((self._row(prompt, completion) for prompt, completion in asked), key=_length)
+        rows = sorted((self._row(prompt, completion) for prompt, completion in unscored), key=_length)
         engines = self._engines
         try:
-            # Short ones first, in whole chunks: what is left after a stop is cut in the same batches as it would have
-            # been, and so gets the same scores to the last bit.
+            # Short ones first, in whole chunks: the rest after a stop is then cut into the same batches as without it,
+            # and gets the same scores to the last bit.
             for start in range(0, len(rows), CHUNK):
                 yield self._judgements(rows[start : start + CHUNK], engines)
         finally:
@@ -127,13 +130,13 @@ class RewardModelJudge(Pointwise):
         from sparring.judges.reward.facts import Facts, read_facts
         from sparring.loop.models import resolve_model
 
-        found = []
+        models = []
         for folder in map(resolve_model, self._names):
             facts = read_facts(folder) or Facts()
             encoding = Encoding(folder, self._max_length or facts.max_length)
             scales = None if facts.mean is None or facts.std is None else list(zip(facts.mean, facts.std, strict=True))
-            found.append(_Model(folder, encoding, self._chosen(folder, encoding), facts.members, scales))
-        return found
+            models.append(_Model(folder, encoding, self._chosen(folder, encoding), facts.members, scales))
+        return models
 
     def _chosen(self, folder: Path, encoding: "Encoding") -> str:
         from sparring.judges.reward.engines import vllm_can
@@ -142,26 +145,26 @@ class RewardModelJudge(Pointwise):
         able = vllm_can(folder, encoding.end)
         if self._engine == "vllm" and not able:
             raise ConfigError(
-                f"judge reward_model: vLLM does not give the scores of {folder}: it takes a causal model of "
+                f"judge reward_model: vLLM cannot compute the scores of {folder}; expected a causal model of "
                 "transformers' sequence classification with one label, read at the last token; set engine: transformers"
             )
         return "vllm" if able and (self._engine == "vllm" or device().type == "cuda") else "transformers"
 
     @cached_property
     def _scales(self) -> dict[str, Scale] | None:
-        """Of each member by its name; None for a single member, which needs none."""
+        """The scale of each member by its name; None for a single member, which needs none."""
         n = self.members
         if n == 1:
             return None
-        known = self._given
-        if known is None and all(m.scales is not None for m in self._models):
-            known = [scale for m in self._models for scale in m.scales or ()]
-        if known is None or len(known) != n:
+        scales = self._given
+        if scales is None and all(m.scales is not None for m in self._models):
+            scales = [scale for m in self._models for scale in m.scales or ()]
+        if scales is None or len(scales) != n:
             raise ConfigError(
-                f"judge reward_model: {n} members, and {len(known) if known else 'no'} scales to compare their scores "
-                "by; give scales: [[mean, std], ...], one for each member, of its scores on one fixed set of answers"
+                f"judge reward_model: {len(scales) if scales else 'no'} scales for {n} members; give scales: "
+                "[[mean, std], ...], one for each member, of its scores on one fixed set of answers"
             )
-        return {str(i): scale for i, scale in enumerate(known)}
+        return {str(i): scale for i, scale in enumerate(scales)}
 
     @cached_property
     def _engines(self) -> list["Engine"]:
@@ -175,25 +178,27 @@ class RewardModelJudge(Pointwise):
         ]
 
     def _row(self, prompt: Prompt, completion: Completion) -> Row:
-        found: list[Encoded | str] = []
+        encodings: list[Encoded | str] = []
         for model in self._models:
             try:
                 encoded = model.encoding.whole(prompt.messages, completion.text)
             except DataError as error:
-                found.append(str(error))
+                encodings.append(str(error))
                 continue
             limit = model.encoding.max_length
-            found.append(encoded if len(encoded) <= limit else f"over-long: {len(encoded)} tokens, max_length {limit}")
-        return completion, found
+            encodings.append(
+                encoded if len(encoded) <= limit else f"over-long: {len(encoded)} tokens, max_length {limit}"
+            )
+        return completion, encodings
 
     def _judgements(self, rows: Sequence[Row], engines: Sequence["Engine"]) -> list[Judgement]:
         judgements = []
         first = 0
         for place, (model, engine) in enumerate(zip(self._models, engines, strict=True)):
-            asked = [encoded for _, found in rows if not isinstance(encoded := found[place], str)]
-            scored = iter(engine.scores(asked))
-            for completion, found in rows:
-                why = found[place]
+            to_score = [encoded for _, encodings in rows if not isinstance(encoded := encodings[place], str)]
+            scored = iter(engine.scores(to_score))
+            for completion, encodings in rows:
+                why = encodings[place]
                 values = [None] * model.members if isinstance(why, str) else next(scored)
                 for i, value in enumerate(values):
                     reason = why if isinstance(why, str) else ""
@@ -213,8 +218,8 @@ class RewardModelJudge(Pointwise):
 
 
 def _length(row: Row) -> tuple[int, str]:
-    completion, found = row
-    return max(1 << 30 if isinstance(each, str) else len(each) for each in found), completion.id
+    completion, encodings = row
+    return max(1 << 30 if isinstance(each, str) else len(each) for each in encodings), completion.id
 
 
 def _coefficient(aggregate: str, coefficient: float | None) -> dict[str, float]:
@@ -227,7 +232,9 @@ def _coefficient(aggregate: str, coefficient: float | None) -> dict[str, float]:
     return {options[0]: float(coefficient)}
 
 
-def _scales(given: Sequence[Sequence[float]]) -> list[Scale]:
-    if not all(len(pair) == 2 and pair[1] > 0 for pair in given):
-        raise ConfigError(f"judge reward_model: scales are {given!r}; wanted [mean, std] a member, with std above 0")
-    return [(float(mean), float(std)) for mean, std in given]
+def _scales(scales: Sequence[Sequence[float]]) -> list[Scale]:
+    if not all(len(pair) == 2 and pair[1] > 0 for pair in scales):
+        raise ConfigError(
+            f"judge reward_model: scales are {scales!r}; expected [mean, std] per member, with std above 0"
+        )
+    return [(float(mean), float(std)) for mean, std in scales]

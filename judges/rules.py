@@ -1,7 +1,7 @@
-"""A judge that follows rules: the share of a prompt's verifiable instructions which a completion meets.
+"""A judge that follows rules: the share of a prompt's verifiable instructions that a completion meets.
 
 The rules of a prompt are fields of its row: `instruction_id_list` with `kwargs` (IFEval), `answer` (maths), and
-`regex`, `min_words`, `max_words`, `choice`. The last four are options of the judge too, and then hold for every prompt.
+`regex`, `min_words`, `max_words`, `choice`. The last four are also options of the judge, for all prompts.
 """
 
 import functools
@@ -17,14 +17,14 @@ from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.judgements import Pointwise, unjudged
 from sparring.loop.types import Completion, Group, Judgement, Prompt, digest, make_id
 
-CHUNK = 256  # judgements a transaction
+CHUNK = 256  # judgements per transaction
 
 Rule = tuple[str, Callable[[str], bool]]  # its name, and whether a text meets it
 Truncated = Literal["judge", "fail"]
 
 
 def check_prompt(prompt: Prompt) -> None:
-    """Raises DataError when a rule of the prompt is malformed. A prompt without rules passes."""
+    """Raise DataError if a rule of the prompt is malformed. A prompt without rules passes."""
     rules_of(prompt)
 
 
@@ -32,8 +32,8 @@ def check_prompt(prompt: Prompt) -> None:
 class RulesJudge(Pointwise):
     """Scores each completion alone: value = instructions met / instructions, each by its strict verdict.
 
-    A blank completion gets 0.0, for it follows no instruction. A prompt without any rule gets value None: no answer.
-    `truncated`: whether a completion cut at max_tokens is judged as it stands ("judge") or gets 0.0 ("fail").
+    A blank completion gets 0.0, because it follows no instruction. A prompt without any rule gets value None: no
+    answer. `truncated` says whether a completion cut at max_tokens is judged as it is ("judge") or gets 0.0 ("fail").
     Raises ConfigError for an option out of range; `judge` raises DataError for a malformed rule of a prompt.
     """
 
@@ -47,17 +47,17 @@ class RulesJudge(Pointwise):
         truncated: Truncated = "judge",
     ) -> None:
         plain = {"regex": regex, "min_words": min_words, "max_words": max_words, "choice": choice}
-        given = {key: value for key, value in plain.items() if value is not None}
-        self._name = _name(given, truncated)
+        options = {key: value for key, value in plain.items() if value is not None}
+        self._name = _name(options, truncated)
         self._truncated = truncated
         try:
-            self._rules = _plain_rules(given)
+            self._rules = _plain_rules(options)
         except ValueError as error:
             raise ConfigError(f"judge rules: {error}; change that option of the judge") from error
 
     @property
     def name(self) -> str:
-        """ "rules", or "rules-" and a digest of the options: judges with other options are other judges."""
+        """ "rules", or "rules-" and a digest of the options: other options make another judge."""
         return self._name
 
     def judge(self, groups: Sequence[Group]) -> Iterator[Sequence[Judgement]]:
@@ -84,7 +84,7 @@ class RulesJudge(Pointwise):
 
 
 def rules_of(prompt: Prompt) -> list[Rule]:
-    """The prompt's own rules. Raises DataError, which names the prompt, what was found and what was wanted."""
+    """The prompt's own rules. Raises DataError with the prompt's id for a malformed one."""
     try:
         return [*_ifeval_rules(prompt.meta), *_maths_rules(prompt.meta), *_plain_rules(prompt.meta)]
     except ValueError as error:
@@ -96,10 +96,10 @@ def _judgement(judge: str, completion: Completion, value: float | None, rational
     return Judgement(record_id, judge, completion.id, None, "", "", 0, value, rationale)
 
 
-def _name(given: Mapping[str, Any], truncated: Truncated) -> str:
+def _name(plain: Mapping[str, Any], truncated: Truncated) -> str:
     if truncated not in get_args(Truncated):
-        raise ConfigError(f"judge rules: truncated is {truncated!r}; wanted one of {', '.join(get_args(Truncated))}")
-    options = {**given, **({"truncated": truncated} if truncated != "judge" else {})}
+        raise ConfigError(f"judge rules: truncated is {truncated!r}; expected one of {', '.join(get_args(Truncated))}")
+    options = {**plain, **({"truncated": truncated} if truncated != "judge" else {})}
     return f"rules-{digest(options, 4)}" if options else "rules"
 
 
@@ -110,7 +110,7 @@ def _ifeval_rules(meta: Mapping[str, Any]) -> list[Rule]:
         return []
     if not _is_list(ids, str) or not _is_list(kwargs, Mapping) or len(ids) != len(kwargs):
         raise ValueError(
-            f"instruction_id_list is {ids!r} and kwargs {kwargs!r}; wanted two lists of one length: ids and mappings"
+            f"instruction_id_list is {ids!r} and kwargs {kwargs!r}; expected two lists of one length, ids and mappings"
         )
     return [(key, check_of(key, arguments)) for key, arguments in zip(ids, kwargs, strict=True)]
 
@@ -122,30 +122,30 @@ def _is_list(value: Any, of: type) -> bool:
 def _maths_rules(meta: Mapping[str, Any]) -> list[Rule]:
     if meta.get("answer") is None:
         return []
-    wanted = reference_number(meta["answer"])
-    return [("answer", lambda text: final_number(text) == wanted)]
+    reference = reference_number(meta["answer"])
+    return [("answer", lambda text: final_number(text) == reference)]
 
 
-def _plain_rules(given: Mapping[str, Any]) -> list[Rule]:
-    """The rules that are an option of the judge or a field of a row. Raises ValueError when one is out of range."""
-    made = [(key, make(given[key])) for key, make in _PLAIN.items() if given.get(key) is not None]
-    low, high = given.get("min_words"), given.get("max_words")
+def _plain_rules(values: Mapping[str, Any]) -> list[Rule]:
+    """The rules from the options of the judge or the fields of a row. Raises ValueError if one is out of range."""
+    rules = [(key, make(values[key])) for key, make in _PLAIN.items() if values.get(key) is not None]
+    low, high = values.get("min_words"), values.get("max_words")
     if low is not None and high is not None and low > high:
-        raise ValueError(f"min_words is {low} and max_words {high}; wanted min_words <= max_words")
-    return made
+        raise ValueError(f"min_words is {low} and max_words {high}; expected min_words <= max_words")
+    return rules
 
 
 def _regex(pattern: Any) -> Callable[[str], bool]:
     try:
         compiled = re.compile(pattern)
     except (TypeError, re.error) as error:
-        raise ValueError(f"regex is {pattern!r}; wanted a regular expression ({error})") from error
+        raise ValueError(f"regex is {pattern!r}; expected a regular expression ({error})") from error
     return lambda text: compiled.search(text) is not None
 
 
 def _word_limit(key: str, limit: Any) -> Callable[[str], bool]:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise ValueError(f"{key} is {limit!r}; wanted a whole number of at least 0")
+        raise ValueError(f"{key} is {limit!r}; expected a whole number of at least 0")
     return lambda text: _words(text) >= limit if key == "min_words" else _words(text) <= limit
 
 
@@ -155,13 +155,13 @@ def _words(text: str) -> int:
 
 def _choice(options: Any) -> Callable[[str], bool]:
     if not _is_list(options, str) or not options:
-        raise ValueError(f"choice is {options!r}; wanted a list of texts, one of which is the whole answer")
-    wanted = {_bare(option) for option in options}
-    return lambda text: _bare(text) in wanted
+        raise ValueError(f"choice is {options!r}; expected a list of texts, one of which is the whole answer")
+    choices = {_bare(option) for option in options}
+    return lambda text: _bare(text) in choices
 
 
 def _bare(answer: str) -> str:
-    """An answer without what does not change which choice it is: case, space around it, a closing mark."""
+    """An answer without case, surrounding space and a closing mark."""
     return answer.strip().rstrip(".!").strip().casefold()
 
 

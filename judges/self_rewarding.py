@@ -13,7 +13,7 @@ from sparring.loop.judgements import Pointwise, score_id, unjudged
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, digest
 
 SCALE = (0, 5)
-START = ""  # stands for the policy that a run starts from
+START = ""  # the id for the policy that a run starts from
 
 
 @traits.judge(
@@ -23,16 +23,16 @@ START = ""  # stands for the policy that a run starts from
     cannot_join={"active": "its oracle sees two answers of a prompt, and may not see who the policy is"},
 )
 class SelfJudge(Pointwise):
-    """Scores each completion alone: 0 to 5 points that add up, told in JSON with the reasons, in one greedy answer.
+    """Scores each completion alone: 0 to 5 additive points in JSON with a rationale, in one greedy answer.
 
-    A completion is judged by the policy that wrote it; one of another source by the policy of its round, the newest
-    that answered the prompt. Where no policy did there is nobody to judge: no answer. `member` of a judgement is the
-    checkpoint that judged: the judge's name stands for its options alone.
+    A completion is judged by the policy that wrote it. A completion from another source is judged by the newest policy
+    that answered the prompt. If no policy answered it, there is no answer. `member` of a judgement is the checkpoint
+    that judged, because the judge's name stands for its options only.
 
-    `client_of` gives who asks a policy, by its id or START; the client's model is the checkpoint's id. `prompt` is the
-    path of a template of one's own for the same scale (see judges.templates). The paper takes the mean of several
-    sampled verdicts, this the greedy one. `start` is the policy that a run starts from as a judge of its own name: the
-    one that canaries are tried on. Raises ConfigError for an option out of range.
+    `client_of` returns the client for a policy by its id or START. The client's model is the checkpoint's id. `prompt`
+    is the path of your own template for the same scale (see judges.templates). The paper takes the mean of several
+    sampled verdicts; this judge takes the greedy one. `start` is the policy that a run starts from, as a judge with its
+    own name, for canary tests. Raises ConfigError for an option out of range.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class SelfJudge(Pointwise):
         self.name = f"self-{digest([shown, SCALE, max_tokens])}"
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
-        """One policy after the other."""
-        asked: dict[str, list[Group]] = defaultdict(list)
+        """One policy after another."""
+        by_policy: dict[str, list[Group]] = defaultdict(list)
         for group in groups:
             for completion in unjudged(group):
                 policy = _who(completion, group)
                 if policy is None:
                     yield [self._unasked(completion)]
                 else:
-                    asked[policy].append(replace(group, completions=(completion,)))
-        for policy, own in asked.items():
+                    by_policy[policy].append(replace(group, completions=(completion,)))
+        for policy, own in by_policy.items():
             yield from Inner(self._of(policy), self.name, policy).ask(own)
 
     def _of(self, policy: str) -> LLMJudge:
@@ -67,7 +67,7 @@ class SelfJudge(Pointwise):
 
 
 def _who(completion: Completion, group: Group) -> str | None:
-    """The policy that judges a completion; None: there is none."""
+    """The id of the policy that judges a completion; None: there is none."""
     if completion.origin == "policy":
         return completion.policy_id
     policies = [c for c in group.completions if c.origin == "policy"]

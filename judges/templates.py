@@ -1,4 +1,4 @@
-"""Prompts of judges: files, rendered in a sandbox, with what is judged quoted so that it cannot instruct the judge."""
+"""Prompts of judges: files rendered in a sandbox, with the answers quoted so that they cannot instruct the judge."""
 
 import json
 import re
@@ -11,17 +11,17 @@ from sparring.loop.types import Message, digest
 
 FOLDER = Path(__file__).parent / "prompts"
 
-# What a tokenizer may take for a special token: <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST], [gMASK], ... The
-# first character is written as its escape, in which JSON says the same and no tokenizer sees a special token.
+# Texts that a tokenizer may read as a special token: <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST], [gMASK], ...
+# The first character is written as its escape, which means the same in JSON and is a special token to no tokenizer.
 SPECIAL = re.compile(r"[<\uff1c](?=[|\uff5c]|/?[^\s<>]{1,64}>)|\[(?=/?[A-Za-z_]*[A-Z_]{3,}\])")
-# What JSON leaves as it is, though it ends a line, turns its direction, is invisible, or is half a character.
+# Characters that JSON does not escape, though they end a line, change its direction, are invisible or are half ones.
 UNSEEN = re.compile(
     "[\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
 def quote(value: Any) -> str:
-    """The value as JSON, one line, that no text in it can end, and in which no text is a special token."""
+    """The value as one line of JSON that no text in it can end and in which no text is a special token."""
     literal = SPECIAL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
     return UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], literal)
 
@@ -29,7 +29,7 @@ def quote(value: Any) -> str:
 def quoted(messages: Sequence[Message], **answers: str) -> dict[str, Any]:
     """The variables of a prompt for a conversation and its answers, each quoted.
 
-    `nonce` marks where they begin and end. It is a digest of all of them, so none of them can hold it.
+    `nonce` marks where they begin and end. It is a digest of all of them, so none of them can contain it.
     """
     conversation = [quote(dict(message)) for message in messages]
     shown = {name: quote(text) for name, text in answers.items()}
@@ -37,10 +37,10 @@ def quoted(messages: Sequence[Message], **answers: str) -> dict[str, Any]:
 
 
 class PromptFile:
-    """A Jinja template: a name of ours, or a path. `shows` are the variables it must use, `digest` names its content.
+    """A Jinja template, by the name of a shipped one or a path. It must use the variables `shows`.
 
-    Rendered by jinja2's sandbox: it reaches no other file, no attribute that is private, and a variable that does not
-    exist is an error. Raises ConfigError for a file that is not there, is no template, or leaves out what is judged.
+    It is rendered in jinja2's sandbox: it cannot read other files or private attributes, and an undefined variable is
+    an error. Raises ConfigError for a file that is missing, is not a template, or leaves out a variable of `shows`.
     """
 
     def __init__(self, name: str, shows: Sequence[str]) -> None:
@@ -61,12 +61,12 @@ class PromptFile:
             used = meta.find_undeclared_variables(environment.parse(source))
             self._template = environment.from_string(source)
         except TemplateError as error:
-            raise ConfigError(f"{self.path} is no Jinja template: {error}; correct it") from error
+            raise ConfigError(f"{self.path} is not a Jinja template: {error}; correct it") from error
         if unused := sorted(set(shows) - used):
             raise ConfigError(f"{self.path} never shows {', '.join(unused)}; add {{{{ {unused[0]} }}}} to it")
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """The text for these variables. Raises ConfigError for a variable that is not among them, and at its limits."""
+        """The text for these variables. Raises ConfigError if the template uses another variable, or fails."""
         from jinja2 import TemplateError
 
         try:

@@ -1,4 +1,4 @@
-"""From what a model wrote to a verdict, or to the reason why there is none. Strict: what is not plain is no answer."""
+"""A model's reply to a verdict, or to the reason why there is none. Strict: an unclear reply is no answer."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from typing import Any
 
 from sparring.judges.llm_client import Question
 
-MIN_MASS = 0.5  # of the probability of the next token: with less on the labels, the model answers something else
-ROUNDING = 1e-3  # a log-prob may be above 0 by as much
+MIN_MASS = 0.5  # least probability of the labels as the next token: with less, the model answers something else
+ROUNDING = 1e-3  # a log-prob may be this much above 0
 Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`value` None: no answer, and `note` says why. Else `note` is the judge's rationale."""
+    """`value` None: no answer, and `note` says why. Otherwise `note` is the judge's rationale."""
 
     value: float | None
     note: str = ""
@@ -28,47 +28,47 @@ def label_verdict(
 ) -> Verdict:
     """P(first beats second), from the log-probs of the labels (first, second and, if there is a third, tie).
 
-    p = (P(first) + P(tie) / 2) / P(any label), no answer when P(any label) < `min_mass`. A label without a log-prob
-    was not among the likely tokens and counts as 0. Without any log-probs the text must be exactly one label.
+    p = (P(first) + P(tie) / 2) / P(any label). There is no answer if P(any label) < `min_mass`. A label without a
+    log-prob was not among the likely tokens and counts as 0. Without any log-probs the text must be exactly one label.
     """
     if not logprobs:
         return Verdict(_share(labels, text)) if text.strip() in labels else Verdict(None, f"no label: {_short(text)}")
-    found = [logprobs.get(label, -math.inf) for label in labels]
-    if not all(value <= ROUNDING for value in found):  # NaN fails too
-        return Verdict(None, f"what came as log-probs are none: {dict(logprobs)}")
-    first, second, tie = [math.exp(value) for value in found] + [0.0] * (3 - len(found))
+    values = [logprobs.get(label, -math.inf) for label in labels]
+    if not all(value <= ROUNDING for value in values):  # NaN fails too
+        return Verdict(None, f"these are not log-probs: {dict(logprobs)}")
+    first, second, tie = [math.exp(value) for value in values] + [0.0] * (3 - len(values))
     total = first + second + tie
     if total > 1.01:
         return Verdict(None, f"the labels' probabilities sum to {total:.3g}")
     if total < min_mass:
-        return Verdict(None, f"the labels hold {total:.2g} of the probability, wanted {min_mass:g}: {_short(text)}")
+        return Verdict(None, f"the labels hold {total:.2g} of the probability, expected {min_mass:g}: {_short(text)}")
     return Verdict((first + tie / 2) / total)
 
 
 def by_label(logprobs: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """log P of each label, from those of tokens that stand for it: the log of the sum of their probabilities."""
-    found: dict[str, float] = defaultdict(float)
+    """log P of each label: the log of the summed probabilities of the tokens that stand for it."""
+    mass: dict[str, float] = defaultdict(float)
     for label, logprob in logprobs:
-        found[label] += math.exp(logprob)
-    return {label: math.log(p) if p else -math.inf for label, p in found.items()}
+        mass[label] += math.exp(logprob)
+    return {label: math.log(p) if p else -math.inf for label, p in mass.items()}
 
 
 def json_verdict(labels: Sequence[str], text: str) -> Verdict:
     """P(first beats second), 1, 0 or 0.5, from {"rationale": ..., "verdict": one of the labels}."""
-    found = read_object(text, verdict_schema(labels))
-    if isinstance(found, str):
-        return Verdict(None, found)
-    return Verdict(_share(labels, found["verdict"]), storable(found["rationale"]))
+    answer = read_object(text, verdict_schema(labels))
+    if isinstance(answer, str):
+        return Verdict(None, answer)
+    return Verdict(_share(labels, answer["verdict"]), storable(answer["rationale"]))
 
 
 def json_score(scale: tuple[int, int], text: str) -> Verdict:
     """The score from {"rationale": ..., "score": a whole number on the scale, both ends included}."""
-    found = read_object(text, score_schema(scale))
-    if isinstance(found, str):
-        return Verdict(None, found)
-    if not isinstance(found["score"], int):  # JSON Schema takes 7.0 for an integer
-        return Verdict(None, f"score is {found['score']!r}; wanted a whole number")
-    return Verdict(float(found["score"]), storable(found["rationale"]))
+    answer = read_object(text, score_schema(scale))
+    if isinstance(answer, str):
+        return Verdict(None, answer)
+    if not isinstance(answer["score"], int):  # JSON Schema accepts 7.0 as an integer
+        return Verdict(None, f"score is {answer['score']!r}; expected a whole number")
+    return Verdict(float(answer["score"]), storable(answer["rationale"]))
 
 
 def verdict_schema(labels: Sequence[str]) -> dict[str, Any]:
@@ -81,25 +81,25 @@ def score_schema(scale: tuple[int, int]) -> dict[str, Any]:
 
 
 def unreadable(question: Question, text: str, logprobs: Mapping[str, float]) -> str:
-    """Why a reply answers nothing that was asked, so that asking again is worth a call; "" when it is an answer."""
+    """Why a reply does not answer the question, so that it is worth asking again; "" if it does."""
     if question.labels:
         return "" if logprobs or text.strip() in question.labels else f"no label: {_short(text)}"
     if question.schema is not None:
-        found = read_object(text, question.schema)
-        return found if isinstance(found, str) else ""
+        answer = read_object(text, question.schema)
+        return answer if isinstance(answer, str) else ""
     return "" if text.strip() else "an empty reply"
 
 
 def read_object(text: str, schema: Schema) -> dict[str, Any] | str:
-    """The one JSON object of a text, where it is whole and as the schema says; else, as a string, what is wrong.
+    """The one JSON object of a text, if it is whole and matches the schema; else, as a string, what is wrong.
 
-    Prose or a markdown fence may stand around it, but no further brace: an object inside one that was cut, or a second
-    object, is no answer. Nor may the text after a verdict name another one.
+    Prose or a markdown fence may surround it, but no further brace: an object inside one that was cut, or a second
+    object, is no answer. The text after a verdict must not name another one.
     """
-    found = _only_object(text)
-    if isinstance(found, str):
-        return found
-    value, after = found
+    parsed = _only_object(text)
+    if isinstance(parsed, str):
+        return parsed
+    value, after = parsed
     from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
     wrong = next(Draft202012Validator(schema).iter_errors(value), None)
@@ -112,7 +112,7 @@ def read_object(text: str, schema: Schema) -> dict[str, Any] | str:
 
 
 def storable(text: str) -> str:
-    """The text with half characters (lone surrogates, which JSON can spell) written out: no UTF-8 holds them."""
+    """The text with lone surrogates, which JSON can spell and UTF-8 cannot hold, written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -137,14 +137,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def _strict(properties: Schema) -> dict[str, Any]:
-    """As OpenAI's strict mode wants it: every key required, no other allowed."""
+    """A schema for OpenAI's strict mode: every key is required, and no other is allowed."""
     return {
         "type": "object",
         "properties": dict(properties),

@@ -1,8 +1,8 @@
-"""Weak supervision: rules of thumb vote on a pair, and a few labelled pairs say what each vote is worth.
+"""Weak supervision: rules of thumb vote on a pair, and a few labelled pairs set the worth of each vote.
 
-Labelling functions and a label model as in arXiv:2410.20869; its own list and model are not published, these are ours.
-Rules come with their opposites where either may hold: on pairs about harm the shorter answer, or the refusal, is often
-the better one. A length rule teaches a reward model length: look at its length-controlled accuracy.
+Labelling functions and a label model as in arXiv:2410.20869. Its own list and model are not published; these are ours.
+Rules come with their opposites if either may hold: on pairs about harm the shorter answer, or the refusal, is often the
+better one. A length rule teaches a reward model length, so check its length-controlled accuracy.
 """
 
 import re
@@ -20,7 +20,7 @@ from sparring.loop.labelled_pairs import Preference
 
 Labeller = Callable[[str, str, str], int]  # (prompt, a, b) -> 1: a is better, -1: b is, 0: no opinion
 
-CLIP = (0.51, 0.95)  # a rule below chance is worth almost nothing, and none is certain
+CLIP = (0.51, 0.95)  # a rule below chance counts for almost nothing, and no rule is certain
 REFUSAL = re.compile(
     r"\b(i'?m sorry|i am sorry|i apologi[sz]e|i can(no|')t (help|assist|do|answer|provide)|i won't|as an ai\b|"
     r"i'?m (not able|unable) to|i am (not able|unable) to)",
@@ -29,7 +29,7 @@ REFUSAL = re.compile(
 
 
 def more(feature: Callable[[str, str], float], margin: float = 0.0) -> Labeller:
-    """The vote for the answer with more of a feature of (prompt, answer), by over `margin`."""
+    """A vote for the answer with more of a feature of (prompt, answer), by more than `margin`."""
 
     def vote(prompt: str, a: str, b: str) -> int:
         difference = feature(prompt, a) - feature(prompt, b)
@@ -47,32 +47,32 @@ def log_words(prompt: str, answer: str) -> float:
 
 
 def diversity(prompt: str, answer: str) -> float:
-    """Distinct words among the first 50; over all words it would only fall with length."""
+    """Share of distinct words among the first 50. Over all words it would mostly fall with length."""
     first = words(answer)[:50]
     return len(set(first)) / len(first) if first else 0.0
 
 
 def repetition(prompt: str, answer: str) -> float:
-    """Share of three-word runs that came before."""
-    found = words(answer)
-    runs = list(zip(found, found[1:], found[2:], strict=False))
+    """Share of three-word runs that occur earlier in the answer."""
+    tokens = words(answer)
+    runs = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def reading_ease(prompt: str, answer: str) -> float:
-    """Flesch's reading ease (1948), a syllable being a run of vowels."""
-    found = words(answer)
-    if not found:
+    """Flesch's reading ease (1948), with each run of vowels as one syllable."""
+    tokens = words(answer)
+    if not tokens:
         return 0.0
     sentences = max(1, len(re.findall(r"[.!?]+(?=\s|$)", answer)))
-    syllables = sum(max(1, len(re.findall(r"[aeiouy]+", word))) for word in found)
-    return 206.835 - 1.015 * len(found) / sentences - 84.6 * syllables / len(found)
+    syllables = sum(max(1, len(re.findall(r"[aeiouy]+", word))) for word in tokens)
+    return 206.835 - 1.015 * len(tokens) / sentences - 84.6 * syllables / len(tokens)
 
 
 def on_topic(prompt: str, answer: str) -> float:
-    """Share of the prompt's words of four letters and more that the answer takes up."""
-    asked = {word for word in words(prompt) if len(word) > 3}
-    return len(asked & set(words(answer))) / len(asked) if asked else 0.0
+    """Share of the prompt's words of four or more letters that are in the answer."""
+    topic = {word for word in words(prompt) if len(word) > 3}
+    return len(topic & set(words(answer))) / len(topic) if topic else 0.0
 
 
 def finished(prompt: str, answer: str) -> float:
@@ -84,7 +84,7 @@ def refusal(prompt: str, answer: str) -> float:
 
 
 def structure(prompt: str, answer: str) -> float:
-    """Log of the lines that are list items or headings."""
+    """Log of 1 + the number of lines that are list items or headings."""
     return log(1 + len(re.findall(r"^\s*(?:[-*•]|\d+[.)]|#+)\s", answer, re.MULTILINE)))
 
 
@@ -105,7 +105,7 @@ LABELLERS: Mapping[str, Labeller] = {
 
 @dataclass(frozen=True)
 class LabelModel:
-    """How far each rule is trusted: its accuracy on the labelled pairs, clipped; and on how many of them it voted."""
+    """The trust in each rule: its clipped accuracy on the labelled pairs, and the number of them that it voted on."""
 
     labellers: Mapping[str, Labeller]
     accuracy: Mapping[str, float]
@@ -124,14 +124,14 @@ class LabelModel:
 
 
 def fit_label_model(seed: Sequence[Preference], labellers: Mapping[str, Labeller] = LABELLERS) -> LabelModel:
-    """Trust in each rule from labelled pairs: (right + 1) / (votes + 2), so few votes give little of it.
+    """The trust in each rule from labelled pairs: (right + 1) / (votes + 2), so few votes give little of it.
 
-    A label that is a share counts as that share. Rules that say the same thing are counted each as if it were alone:
-    the temperature, fitted on the same pairs and at least 1, takes that certainty back. Raises DataError without
-    labelled pairs, or when the rules together do no better than chance on them.
+    A label that is a share counts as that share. Rules that say the same thing count as if independent; the
+    temperature, fitted on the same pairs and at least 1, corrects that overconfidence. Raises DataError without
+    labelled pairs, or if the rules together do no better than chance on them.
     """
     if not seed:
-        raise DataError("there are no labelled pairs to learn from which rules to trust; wanted some tens of them")
+        raise DataError("there are no labelled pairs to fit the trust in rules on; give some tens of them")
     cast, p_a = _votes(seed, labellers), np.array([p.p_a for p in seed])
     right = ((cast > 0) * p_a[:, None] + (cast < 0) * (1 - p_a[:, None])).sum(0)
     n = (cast != 0).sum(0)
@@ -145,7 +145,7 @@ def fit_label_model(seed: Sequence[Preference], labellers: Mapping[str, Labeller
 def weak_labels(
     seed: Sequence[Preference], unlabelled: Sequence[Preference], labellers: Mapping[str, Labeller] = LABELLERS
 ) -> list[Preference]:
-    """The unlabelled pairs with a soft label, without those on which no rule has an opinion. Their p_a is not read."""
+    """The unlabelled pairs with a soft label, without pairs on which no rule votes. Their p_a is not read."""
     p = fit_label_model(seed, labellers).probabilities(unlabelled)
     return [
         Preference.make(old.messages, old.a, old.b, float(label), weight=old.weight, subset=old.subset)

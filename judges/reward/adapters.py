@@ -15,7 +15,7 @@ from sparring.loop.types import derive_seed
 def lora_options(
     rank: int = 32, alpha: int = 64, dropout: float = 0.05, targets: str | Sequence[str] = "all-linear"
 ) -> dict[str, Any]:
-    """What an adapter may be told, as PEFT names it. `targets`: the linear maps that get one."""
+    """The options of an adapter under PEFT's names. `targets` are the linear maps that get one."""
     named = targets if isinstance(targets, str) else list(targets)
     return {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": named}
 
@@ -23,7 +23,7 @@ def lora_options(
 def add_adapters(backbone: nn.Module, count: int, seed: int, options: Mapping[str, Any]) -> None:
     """Put `count` adapters on the backbone, drawn from the seed, and freeze its own weights.
 
-    An adapter changes nothing before it is trained. Raises ConfigError for an option that there is not.
+    An adapter changes nothing before it is trained. Raises ConfigError for an unknown option.
     """
     check_options("adapter", "lora", lora_options, options)
     try:
@@ -32,7 +32,7 @@ def add_adapters(backbone: nn.Module, count: int, seed: int, options: Mapping[st
         raise EnvironmentProblem(f"LoRA adapters need PEFT ({error}); install it with: pip install peft") from error
     for i in range(count):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several are what is wanted
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several are intended
             torch.manual_seed(derive_seed(seed, "adapter", i))
             inject_adapter_in_model(LoraConfig(**lora_options(**options)), backbone, adapter_name=str(i))
     for name, parameter in backbone.named_parameters():
@@ -40,13 +40,13 @@ def add_adapters(backbone: nn.Module, count: int, seed: int, options: Mapping[st
 
 
 def use_adapter(backbone: nn.Module, adapter: int) -> None:
-    """Let the backbone compute with one of its adapters. All of them stay as trainable as they were."""
+    """Make the backbone compute with one of its adapters. Which weights are trainable does not change."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for layer in backbone.modules():
         if isinstance(layer, BaseTunerLayer):
             before = [(p, p.requires_grad) for p in layer.parameters()]
-            layer.set_adapter(str(adapter))  # freezes all others, whose gradients of this step would be lost
+            layer.set_adapter(str(adapter))  # freezes all others, which would lose their gradients of this step
             for parameter, trainable in before:
                 parameter.requires_grad_(trainable)
 

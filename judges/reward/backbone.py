@@ -1,4 +1,4 @@
-"""Transformers models out of their folders: backbones, and third-party reward models."""
+"""Transformers models loaded from their folders: backbones and third-party reward models."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ CLASSIFIER = "ForSequenceClassification"
 
 
 class Classifier(nn.Module):
-    """A model that scores by its own forward: an encoder whose head is more than a linear map of one token."""
+    """A model that scores by its own forward, such as an encoder whose head is more than a linear map of one token."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
 
 def read_config(folder: Path) -> Any:
-    """Raises DataError when the folder holds no safetensors, or a model that is neither causal nor an encoder."""
+    """The config of a model folder. Raises DataError without safetensors, or if it is neither causal nor an encoder."""
     from transformers import AutoConfig
 
     weight_files(folder)
@@ -40,10 +40,10 @@ def read_config(folder: Path) -> Any:
 def load_backbone(
     folder: Path, *, layer: int = -1, dtype: torch.dtype = torch.float32, lm_head: bool = False
 ) -> tuple[Any, nn.Module | None]:
-    """(backbone, its language-model head where wanted), in evaluation mode.
+    """(backbone, its language-model head if `lm_head`), in evaluation mode.
 
-    `layer` is the number of blocks that stay, -1 all, -2 all but the last: the backbone ends there with its own final
-    norm, and is saved so. Raises ConfigError for a layer that there is not, DataError where weights are missing.
+    `layer` is the number of blocks to keep: -1 is all, -2 all but the last. The backbone ends there with its own final
+    norm, and is saved like that. Raises ConfigError for a layer that does not exist, DataError for missing weights.
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -56,7 +56,7 @@ def load_backbone(
 def load_foreign(folder: Path, dtype: torch.dtype) -> tuple[Any, Tensor | None, Tensor | None]:
     """A third party's reward model: (backbone, weight (1, D), bias or None) of a head that reads the last token.
 
-    Where the model has another kind of head: (Classifier, None, None). Raises DataError for a model with more than one
+    (Classifier, None, None) if the model has another kind of head. Raises DataError for a model with more than one
     score, or none.
     """
     from transformers import AutoModelForSequenceClassification
@@ -66,7 +66,7 @@ def load_foreign(folder: Path, dtype: torch.dtype) -> tuple[Any, Tensor | None, 
         weight, bias = _value_head(folder, int(config.hidden_size))
         return load_backbone(folder, dtype=dtype)[0], weight, bias
     if config.num_labels != 1:
-        raise DataError(f"{folder} is a classifier of {config.num_labels} labels; wanted a reward model with one")
+        raise DataError(f"{folder} is a classifier of {config.num_labels} labels; expected a reward model with one")
     model = _load(AutoModelForSequenceClassification, folder, config, dtype)
     score = getattr(model, "score", None)
     if is_encoder(config) or not isinstance(score, nn.Linear):
@@ -80,14 +80,14 @@ def classifies(config: Any) -> bool:
 
 
 def as_classification(backbone: Any, score: nn.Linear) -> Any | None:
-    """Transformers' own sequence classification of a backbone and a map to a scalar; None where it has no such."""
+    """The transformers sequence classification of a backbone and a map to a scalar; None if there is no such class."""
     from transformers import AutoModelForSequenceClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
     config = backbone.config
     if config.model_type not in KNOWN:
         return None
-    with torch.device("meta"):  # its weights are the ones given
+    with torch.device("meta"):  # its weights are replaced below
         config = type(config).from_dict(config.to_dict() | {"id2label": {0: "reward"}})
         model = AutoModelForSequenceClassification.from_config(config)
     if not isinstance(getattr(model, "score", None), nn.Linear):
@@ -102,14 +102,14 @@ def _load(auto: Any, folder: Path, config: Any, dtype: torch.dtype) -> Any:
 
     logging.disable_progress_bar()
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of weights that are not used; missing ones are refused below
-    with torch.random.fork_rng(devices=[]):  # what the folder lacks is drawn: the same every time
+    logging.set_verbosity_error()  # hides its report of unused weights; missing ones raise below
+    with torch.random.fork_rng(devices=[]):  # weights that the folder lacks are drawn the same every time
         torch.manual_seed(0)
         model, info = auto.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     logging.set_verbosity(level)
-    # A plain backbone's pooler is not used; that of a classifier is.
+    # The pooler of a plain backbone is not used; that of a classifier is.
     scores = type(model).__name__.endswith(CLASSIFIER)
     if missing := sorted(name for name in info["missing_keys"] if scores or "pooler" not in name):
         raise DataError(
@@ -131,19 +131,19 @@ def _keep_blocks(config: Any, layer: int) -> None:
 
 def _value_head(folder: Path, size: int) -> tuple[Tensor, Tensor | None]:
     """The one map to a scalar among the weights: TRL's `v_head.summary`, a `score`, a `reward_head`, ..."""
-    found = {}
+    heads = {}
     for path in weight_files(folder):
         with safe_open(path, "pt") as file:
             names = [n for n in file.keys() if n.endswith(".weight")]  # noqa: SIM118  (safe_open is no mapping)
             for name in (n for n in names if file.get_slice(n).get_shape() == [1, size]):
                 bias = name.removesuffix("weight") + "bias"
-                found[name] = file.get_tensor(name), file.get_tensor(bias) if bias in file.keys() else None  # noqa: SIM118
-    if len(found) != 1:
+                heads[name] = file.get_tensor(name), file.get_tensor(bias) if bias in file.keys() else None  # noqa: SIM118
+    if len(heads) != 1:
         raise DataError(
-            f"{folder} has {len(found)} scalar heads ({_some(sorted(found)) or 'none'}); wanted a reward model: a "
+            f"{folder} has {len(heads)} scalar heads ({_some(sorted(heads)) or 'none'}); expected a reward model: a "
             f"*ForSequenceClassification with one label, or weights with one tensor of shape [1, {size}]"
         )
-    return next(iter(found.values()))
+    return next(iter(heads.values()))
 
 
 def _some(names: Iterable[str]) -> str:

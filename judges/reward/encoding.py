@@ -1,4 +1,4 @@
-"""Conversation and answer to the token ids that a reward model scores, in the model's own template."""
+"""A conversation and its answer as the token ids that a reward model scores, in the model's own template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sparring.loop.types import Message
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a conversation with its answer; the answer is `ids[answer_start:]`, its end token included."""
+    """Token ids of a conversation with its answer. The answer is `ids[answer_start:]`, including its end token."""
 
     ids: tuple[int, ...]
     answer_start: int
@@ -25,14 +25,14 @@ class Encoded:
 class Encoding:
     """The tokenizer of a model folder, loaded when first used. `max_length` None: as many tokens as the model takes.
 
-    With a chat template, the template writes the conversation, and the ids end with its end-of-turn token, once, where
-    the score is read. Without one, an encoder gets the pair (conversation, answer) as its tokenizer joins pairs, and a
-    causal model gets lines "role: content" and the end token. A special token spelled out in a content is pulled apart
+    With a chat template, the template writes the conversation. The ids end with its end-of-turn token, once, where the
+    score is read. Without one, an encoder gets the pair (conversation, answer) as its tokenizer joins pairs, and a
+    causal model gets lines "role: content" and the end token. A special token spelled out in a content is split
     ("<|im_end|>" -> "< |im_end|>"), so that an answer cannot end its turn and write another.
     """
 
     def __init__(self, folder: str | Path, max_length: int | None = None) -> None:
-        self._folder, self._wanted = Path(folder), max_length
+        self._folder, self._max_length = Path(folder), max_length
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -42,25 +42,25 @@ class Encoding:
 
     @cached_property
     def max_length(self) -> int:
-        """Raises ConfigError when more tokens are wanted than the model has positions for."""
+        """The most tokens of an encoding. Raises ConfigError if it is more than the model has positions for."""
         config = self._config
         limit = min(int(self.tokenizer.model_max_length), getattr(config, "max_position_embeddings", None) or 1 << 30)
-        if self._wanted is not None and not 0 < self._wanted <= limit:
+        if self._max_length is not None and not 0 < self._max_length <= limit:
             raise ConfigError(
-                f"max_length is {self._wanted}; the model in {self._folder} takes 1 to {limit} tokens; set it in there"
+                f"max_length is {self._max_length}; expected 1 to {limit} tokens, as many as {self._folder} takes"
             )
-        return self._wanted or limit
+        return self._max_length or limit
 
     def encode(self, messages: Sequence[Message], answer: str) -> Encoded | None:
-        """None when it is longer than `max_length`: a cut would remove the token where the score is read.
+        """The encoding, or None if it is longer than `max_length`: a cut would remove the last token, which is scored.
 
-        Raises DataError when the chat template refuses the conversation.
+        Raises DataError if the chat template refuses the conversation.
         """
-        found = self.whole(messages, answer)
-        return found if len(found) <= self.max_length else None
+        encoded = self.whole(messages, answer)
+        return encoded if len(encoded) <= self.max_length else None
 
     def whole(self, messages: Sequence[Message], answer: str) -> Encoded:
-        """The encoding, however long it is. Raises DataError when the chat template refuses the conversation."""
+        """The encoding, whatever its length. Raises DataError if the chat template refuses the conversation."""
         rows = [{"role": m["role"], "content": self._quoted(m["content"])} for m in messages]
         answer = self._quoted(answer)
         if self.tokenizer.chat_template is not None:
@@ -86,10 +86,10 @@ class Encoding:
 
     def _pair(self, rows: list[dict[str, str]], answer: str) -> Encoded:
         prompt = rows[0]["content"] if len(rows) == 1 else "\n".join(_line(row) for row in rows)
-        found = self.tokenizer(prompt, answer)
-        second = [i for i, sequence in enumerate(found.sequence_ids()) if sequence == 1]
-        # An answer without tokens stands before the last separator.
-        return Encoded(tuple(found["input_ids"]), second[0] if second else len(found["input_ids"]) - 1)
+        encoded = self.tokenizer(prompt, answer)
+        second = [i for i, sequence in enumerate(encoded.sequence_ids()) if sequence == 1]
+        # An answer without tokens is before the last separator.
+        return Encoded(tuple(encoded["input_ids"]), second[0] if second else len(encoded["input_ids"]) - 1)
 
     def _plain(self, rows: list[dict[str, str]], answer: str) -> Encoded:
         before = "".join(_line(row) + "\n" for row in rows) + "assistant:"
@@ -98,7 +98,7 @@ class Encoding:
         return Encoded(tuple(self._ended(ids, start)), start)
 
     def _ended(self, ids: Sequence[int], start: int) -> list[int]:
-        """Ids up to the mark that ends the answer's turn, once; the end token where the template writes no mark.
+        """Ids up to the mark that ends the answer's turn, once; or the end token if the template writes no mark.
 
         The contents hold no special token (see `_quoted`), so a special token after the answer is the template's.
         """
@@ -142,7 +142,7 @@ class Encoding:
 
     @cached_property
     def end(self) -> int:
-        """The token that an encoding ends with, where the score is read."""
+        """The last token of an encoding, where the score is read."""
         return self.whole([{"role": "user", "content": "a"}], "b").ids[-1]
 
     @cached_property
@@ -157,18 +157,18 @@ class Encoding:
 
 
 def is_encoder(config: Any) -> bool:
-    """Whether a transformers config is of a model that looks both ways, as BERT; DataError for T5 and its kin."""
+    """Whether a transformers config is of a bidirectional model such as BERT. Raises DataError for T5 and its kind."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if getattr(config, "is_encoder_decoder", False):
         raise DataError(
-            f"a {config.model_type} is an encoder with a decoder; wanted a causal language model or an encoder"
+            f"a {config.model_type} is an encoder with a decoder; expected a causal language model or an encoder"
         )
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences share from the start."""
+    """The number of tokens that two sequences share from the start."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
 
 

@@ -1,4 +1,4 @@
-"""Who computes the scores of encoded answers: this process with transformers, or vLLM's pooling runner."""
+"""Engines that compute the scores of encoded answers: transformers in this process, or vLLM's pooling runner."""
 
 import os
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from sparring.loop.learning.batches import micro_batches
 
 class Engine(Protocol):
     def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
-        """Raw scores, a list of one value a member for each row, in order."""
+        """Raw scores in order: per row, a list with one value per member."""
         ...
 
     def sleep(self) -> None:
-        """Give the accelerator to others until the next scores."""
+        """Free the accelerator until the next scores."""
         ...
 
 
 class TransformersEngine:
-    """Batches of rows of like length, of at most `token_budget` padded tokens; on the accelerator while it scores."""
+    """Scores batches of up to `token_budget` padded tokens. The model is on the accelerator only while it scores."""
 
     def __init__(self, folder: Path, dtype: str, token_budget: int | None) -> None:
         self._model = RewardModel.load(folder, getattr(torch, dtype))
@@ -35,18 +35,18 @@ class TransformersEngine:
 
     def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
         self._model.to(device())
-        found: list[list[float]] = [[]] * len(rows)
+        scores: list[list[float]] = [[]] * len(rows)
         with torch.inference_mode():
             for micro in micro_batches(range(len(rows)), list(map(len, rows)), self._token_budget):
                 values = self._model(**self._model.collate([rows[i] for i in micro])).tolist()
                 for i, value in zip(micro, values, strict=True):
-                    found[i] = value
-        return found
+                    scores[i] = value
+        return scores
 
     def sleep(self) -> None:
         self._model.to("cpu")
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # torch would keep the memory that the sampler is to wake up in
+            torch.cuda.empty_cache()  # torch would keep the memory that the sampler needs
 
 
 class VllmEngine:
@@ -93,7 +93,7 @@ class VllmEngine:
             self._asleep = True
 
     def close(self) -> None:
-        """For the end of the process: what vLLM shares between engines goes down with any of them."""
+        """Shut down at the end of the process: this also ends what vLLM shares between engines."""
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         self._llm.llm_engine.engine_core.shutdown()
@@ -101,7 +101,7 @@ class VllmEngine:
 
 
 def vllm_can(folder: Path, end: int) -> bool:
-    """Whether vLLM gives the model's scores, which it reads at the last token: `end` is that token.
+    """Whether vLLM computes the model's scores, which it reads at the last token, `end`.
 
     A third party's model whose padding is that token was trained to be read before it (see RewardModel.load).
     """

@@ -1,4 +1,4 @@
-"""reward.json: what a reward model's folder says of it beside its weights. Light, so that a judge can read it early."""
+"""reward.json: the facts about a reward model beside its weights. Light to import, for judges that read it early."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ from sparring.loop.errors import DataError
 from sparring.loop.types import digest
 
 FILE = "reward.json"
-# The last token; the mean of all tokens; the mean of the answer's; the model's own forward, of a third party's model.
+# The last token; the mean of all tokens; the mean of the answer's; a third party's model's own forward.
 Pooling = Literal["last", "mean", "answer_mean", "own"]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """`mean` and `std`, one a member: of its scores on a fixed set, for members to be put on one scale by."""
+    """`mean` and `std`, one per member, are of its scores on a fixed set; they put members on one scale."""
 
     head: str = "linear"
     head_options: Mapping[str, Any] = field(default_factory=dict)
@@ -36,23 +36,23 @@ class Facts:
 
 
 def read_facts(folder: Path) -> Facts | None:
-    """None for a third party's model, whose folder has no reward.json. Raises DataError for one that does not parse."""
+    """The facts, or None for a third party's model, which has no reward.json. Raises DataError if it does not parse."""
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
         for key in ("mean", "std"):
-            given[key] = None if given[key] is None else tuple(map(float, given[key]))
-        return Facts(**given)
+            facts[key] = None if facts[key] is None else tuple(map(float, facts[key]))
+        return Facts(**facts)
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{path} is not what a reward model is saved with ({error}); wanted the fields {_FIELDS}"
+            f"{path} is not a reward.json of this version ({error}); expected the fields {_FIELDS}"
         ) from error
 
 
 def folder_digest(folder: Path) -> str:
-    """Names all in a model's folder that shapes a score: weights, reward.json, tokenizer and template."""
+    """A digest of everything in a model's folder that shapes a score: weights, reward.json, tokenizer and template."""
     from sparring.loop.learning.checkpoint import COMPANIONS, weights_sha256
 
     beside = sorted({path for pattern in (*COMPANIONS, FILE, "config.json") for path in folder.glob(pattern)})

@@ -1,7 +1,7 @@
 """Features of a frozen backbone: each distinct conversation with its answer is computed once and kept on disk.
 
-A cache is a folder of safetensors chunks, one folder for each backbone, pooling, layer and precision. A row is named by
-its token ids, so that any set of pairs finds what another has computed, and a killed extraction goes on.
+A cache is a folder of safetensors chunks, one folder per backbone, pooling, layer and precision. A row is named by its
+token ids, so that any set of pairs reuses the rows of another, and a killed extraction resumes.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from sparring.loop.hardware import autocast, default_token_budget, fast_dtype
 from sparring.loop.learning.batches import micro_batches
 from sparring.loop.types import digest
 
-CHUNK = 64  # rows a file: what a kill can lose
+CHUNK = 64  # rows per file: a kill loses at most these
 KEY = 16  # bytes of a row's name
 
 Progress = Callable[[str, int, int, float | None], None]
@@ -49,20 +49,20 @@ def features(
     names = [row_key(row) for row in encoded]
     distinct = dict(zip(names, encoded, strict=True))
     folder = None if cache is None else cache / backbone_key(model, dtype)
-    known = _read(folder, distinct.keys()) if folder is not None else {}
-    missing = [name for name in distinct if name not in known]
+    cached = _read(folder, distinct.keys()) if folder is not None else {}
+    missing = [name for name in distinct if name not in cached]
     chunk: dict[bytes, np.ndarray] = {}
     training = model.training
     model.eval()
-    for found in _compute(model, {name: distinct[name] for name in missing}, dtype, token_budget):
-        chunk |= found
-        known |= found
-        if folder is not None and (len(chunk) >= CHUNK or len(known) == len(distinct)):
+    for rows in _compute(model, {name: distinct[name] for name in missing}, dtype, token_budget):
+        chunk |= rows
+        cached |= rows
+        if folder is not None and (len(chunk) >= CHUNK or len(cached) == len(distinct)):
             _write(folder, chunk)
             chunk = {}
-        progress("features", len(known), len(distinct), None)
+        progress("features", len(cached), len(distinct), None)
     model.train(training)
-    return torch.from_numpy(np.stack([known[name] for name in names])).to(model.device)
+    return torch.from_numpy(np.stack([cached[name] for name in names])).to(model.device)
 
 
 def row_key(row: Encoded) -> bytes:
@@ -71,32 +71,32 @@ def row_key(row: Encoded) -> bytes:
 
 
 def backbone_key(model: RewardModel, dtype: str) -> str:
-    """Names all that shapes a feature besides its row."""
+    """A digest of everything that shapes a feature besides its row."""
     weights = tensors_key(model.backbone.parameters())
     return digest({"weights": weights, "pooling": model.pooling, "layer": model.layer, "dtype": dtype})
 
 
 def tensors_key(tensors: Iterable[Tensor]) -> str:
-    """A hash of values, types and shapes, in order. Of tensors that do not learn it is computed once."""
-    given = list(tensors)
-    name = tuple(map(id, given))
-    still = not any(t.requires_grad or t.is_inference() for t in given)
-    versions = [t._version for t in given] if still else []
+    """A hash of values, types and shapes, in order. For tensors that do not learn it is computed once."""
+    parts = list(tensors)
+    name = tuple(map(id, parts))
+    still = not any(t.requires_grad or t.is_inference() for t in parts)
+    versions = [t._version for t in parts] if still else []
     if still and name in _KNOWN:
-        alive, known, found = _KNOWN[name]
-        if known == versions and all(ref() is t for ref, t in zip(alive, given, strict=True)):
-            return found
+        alive, recorded, key = _KNOWN[name]
+        if recorded == versions and all(ref() is t for ref, t in zip(alive, parts, strict=True)):
+            return key
     total = hashlib.blake2b(digest_size=KEY)
-    for tensor in given:
+    for tensor in parts:
         total.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     if still:
         _KNOWN.clear()  # one backbone at a time
-        _KNOWN[name] = ([weakref.ref(t) for t in given], versions, total.hexdigest())
+        _KNOWN[name] = ([weakref.ref(t) for t in parts], versions, total.hexdigest())
     return total.hexdigest()
 
 
-# Of a frozen backbone: its tensors, their versions (every change in place counts one up), and their hash.
+# Of a frozen backbone: its tensors, their versions (each change in place adds one), and their hash.
 _KNOWN: dict[tuple[int, ...], tuple[list["weakref.ref[Tensor]"], list[int], str]] = {}
 
 
@@ -106,22 +106,22 @@ def _compute(
     names, values = list(rows), list(rows.values())
     for micro in micro_batches(range(len(values)), [len(v) for v in values], token_budget or default_token_budget()):
         with torch.inference_mode(), autocast(dtype):
-            found = model.features(**model.collate([values[i] for i in micro]))
-        yield dict(zip([names[i] for i in micro], found.float().cpu().numpy(), strict=True))
+            pooled = model.features(**model.collate([values[i] for i in micro]))
+        yield dict(zip([names[i] for i in micro], pooled.float().cpu().numpy(), strict=True))
 
 
-def _read(folder: Path, wanted: Collection[bytes]) -> dict[bytes, np.ndarray]:
-    found: dict[bytes, np.ndarray] = {}
+def _read(folder: Path, names: Collection[bytes]) -> dict[bytes, np.ndarray]:
+    rows: dict[bytes, np.ndarray] = {}
     for path in sorted(folder.glob("*.safetensors")):
         chunk = load_file(path)
-        found |= {
-            name: row for name, row in zip(map(bytes, chunk["names"]), chunk["features"], strict=True) if name in wanted
+        rows |= {
+            name: row for name, row in zip(map(bytes, chunk["names"]), chunk["features"], strict=True) if name in names
         }
-    return found
+    return rows
 
 
 def _write(folder: Path, chunk: Mapping[bytes, np.ndarray]) -> None:
-    """Whole or not at all, under a name that no other chunk has."""
+    """Write the chunk whole or not at all, under a name that no other chunk has."""
     folder.mkdir(parents=True, exist_ok=True)
     names = np.stack([np.frombuffer(name, np.uint8) for name in chunk])
     path = folder / f"{hashlib.blake2b(names.tobytes(), digest_size=KEY).hexdigest()}.safetensors"

@@ -1,4 +1,4 @@
-"""What models that have not seen a pair's prompt say of the pair: cross-validation, and out-of-fold strength."""
+"""Scores of pairs by models that were not trained on the pair's prompt: cross-validation, out-of-fold strength."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,10 +29,10 @@ def out_of_fold(
 ) -> Array:
     """r(a) - r(b), [members, pairs]: each pair by a model trained on the folds without its prompt; NaN: too long.
 
-    `work` is a folder for the state of the training in progress; a killed one goes on in the fold it was in.
+    `work` is a folder for the state of the training in progress. A killed training resumes in its fold.
     """
     fold = folds(preferences, k, options.seed)
-    found = np.full((options.members, len(preferences)), np.nan)
+    deltas = np.full((options.members, len(preferences)), np.nan)
     for i in range(k):
         model, state = create(base, options), work / f"fold-{i}.safetensors"
         train(
@@ -43,24 +43,24 @@ def out_of_fold(
             progress,
             cache=cache,
         )
-        asked = [n for n, f in enumerate(fold) if f == i]
-        found[:, asked] = differences(model, [preferences[n] for n in asked], cache)
+        held_out = [n for n, f in enumerate(fold) if f == i]
+        deltas[:, held_out] = differences(model, [preferences[n] for n in held_out], cache)
         forget(state)
-    return found
+    return deltas
 
 
 def differences(model: RewardModel, preferences: Sequence[Preference], cache: Path | None = None) -> Array:
-    """r(a) - r(b), [members, pairs]; NaN where one of the answers is too long."""
+    """r(a) - r(b), [members, pairs]; NaN if one of the answers is too long."""
     return np.asarray(np.subtract(*np.moveaxis(answer_scores(model, preferences, cache), -1, 0)))
 
 
 def answer_scores(model: RewardModel, preferences: Sequence[Preference], cache: Path | None = None) -> Array:
-    """Raw scores of both answers, [members, pairs, 2]; NaN for both where one is too long."""
+    """Raw scores of both answers, [members, pairs, 2]; NaN for both if one is too long."""
     encoding = encoding_of(model)
     rows = [(encoding.encode(p.messages, p.a), encoding.encode(p.messages, p.b)) for p in preferences]
     fits = [i for i, (a, b) in enumerate(rows) if a is not None and b is not None]
-    found = np.full((model.members, len(preferences), 2), np.nan)
+    table = np.full((model.members, len(preferences), 2), np.nan)
     if fits:
-        told = scores(model, [x for i in fits for x in rows[i] if x is not None], cache)
-        found[:, fits] = np.moveaxis(told.reshape(len(fits), 2, -1), -1, 0)
-    return found
+        values = scores(model, [x for i in fits for x in rows[i] if x is not None], cache)
+        table[:, fits] = np.moveaxis(values.reshape(len(fits), 2, -1), -1, 0)
+    return table

@@ -1,4 +1,4 @@
-"""What reads scores off pooled features, by name."""
+"""Heads that compute scores from pooled features, by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,9 +23,9 @@ class LinearHead(Head):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> "LinearHead":
-        """The head with this weight (1, D), and with the bias (1,) that another's model may have."""
+        """The head with this weight (1, D), and with the bias (1,) that a third party's model may have."""
         head = cls(weight.shape[1], 0)
-        # Out of the mapped file: where it lies there decides on the last bit of a dot product.
+        # A copy out of the mapped file, where its alignment would change the last bit of a dot product.
         head.score.weight = nn.Parameter(weight.float().clone())
         if bias is not None:
             head.score.register_parameter("bias", nn.Parameter(bias.float()))
@@ -40,7 +40,7 @@ class LinearHead(Head):
 
 
 class OwnHead(Head):
-    """Of a third party's model that scores by its own forward: its score stays as it is."""
+    """The head of a third party's model that scores by its own forward: it leaves the score unchanged."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features
@@ -69,7 +69,7 @@ class MultiHead(Head):
     def __init__(self, size: int, seed: int, *, members: int = 3) -> None:
         super().__init__()
         if members < 2:
-            raise ConfigError(f"a head 'multi' has {members} members; wanted at least 2, or head 'linear'")
+            raise ConfigError(f"head 'multi' has {members} members; expected at least 2, or head 'linear'")
         self.members = members
         self.scores = nn.ModuleList(seeded_linear(size, 1, derive_seed(seed, "member", i)) for i in range(members))
 
@@ -90,9 +90,9 @@ HEADS: Mapping[str, Callable[..., Head]] = {
 
 
 def make_head(kind: str, size: int, seed: int, options: Mapping[str, Any]) -> Head:
-    """A head for features of `size`. Raises ConfigError for a kind or an option that there is not."""
+    """A head for features of `size`. Raises ConfigError for an unknown kind or option."""
     if kind not in HEADS:
-        raise ConfigError(f"there is no head {kind!r}{nearest(kind, HEADS)}; there are {', '.join(HEADS)}")
+        raise ConfigError(f"there is no head {kind!r}{nearest(kind, HEADS)}; expected one of {', '.join(HEADS)}")
     check_options("head", kind, HEADS[kind], options, skip=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Losses of reward models: pure functions of scores, a value a pair (B,), of which the caller takes the mean."""
+"""Losses of reward models: pure functions of scores, one value per pair (B,). The caller takes the mean."""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ def bradley_terry(
     """-q ln sigma(delta - m) - (1 - q) ln sigma(-delta - m), with q = p (1 - a) + (1 - p) a, a the label smoothing.
 
     `delta` (B,) is r_chosen - r_rejected, `p` in [0, 1] the probability that chosen is better. The margin is how far
-    the better one is to be ahead, whichever it is: so p = 1 with m is the published -ln sigma(delta - m) (2307.09288;
-    2401.06080 takes the mean strength, which may be negative), p = 0 is the same with the two swapped, and swapping
+    the better one should be ahead, whichever it is. So p = 1 with m is the published -ln sigma(delta - m) (2307.09288;
+    2401.06080 takes the mean strength, which may be negative), and p = 0 is the same with the two swapped. Swapping
     the two (delta to -delta, p to 1 - p) never changes the loss.
     """
     q = p * (1 - label_smoothing) + (1 - p) * label_smoothing
@@ -36,7 +36,7 @@ def token_bradley_terry(chosen: Tensor, rejected: Tensor, mask: Tensor) -> Tenso
 
 
 def centering(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """(r_w + r_l)^2, to be added with a small weight such as 0.01: keeps scores around zero (2312.09244)."""
+    """(r_w + r_l)^2, added with a small weight such as 0.01, keeps scores around zero (2312.09244)."""
     return (chosen + rejected) ** 2
 
 
@@ -65,8 +65,8 @@ def contrastive(first: Tensor, second: Tensor, temperature: float = 0.05) -> Ten
 def meta_difference(scores: Tensor) -> Tensor:
     """J = (2 / k^2) sum over i < j of sigma(|r_i - r_j|), of k scores of one prompt, (..., k) to (...).
 
-    To be maximised: how well a model tells answers of the current policy apart (MetaRM, 2401.06080). The published
-    sum is of sigma, which is 1/2 for equal scores.
+    Maximised, it makes a model tell answers of the current policy apart (MetaRM, 2401.06080). The published sum is of
+    sigma, which is 1/2 for equal scores.
     """
     k = scores.shape[-1]
     i, j = torch.triu_indices(k, k, offset=1, device=scores.device)

@@ -1,4 +1,4 @@
-"""A reward model: a transformers backbone, a pooling of its hidden states, and a head that reads scores off them."""
+"""A reward model: a transformers backbone, a pooling of its hidden states, and a head that scores them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,20 +27,20 @@ HEAD, ADAPTERS = "head.safetensors", "adapters.safetensors"
 class RewardModel(nn.Module):
     """Scores (B, M) of B answers by M members. A member is a column of the head, under its own adapter if it has one.
 
-    Batches are padded on the right (see `collate`). The last token is found by the attention mask, never by the id of
-    the padding, which is often the end token's. Buffers are state as parameters are: a training that resumes must keep
-    both. The backbone may compute in bfloat16 (autocast, or its weights); heads compute in float32 always.
+    Batches are padded on the right (see `collate`). The attention mask gives the last token, never the id of the
+    padding, which is often the end token's. Buffers are state like parameters: a training that resumes must keep both.
+    The backbone may compute in bfloat16 (autocast, or its weights). Heads always compute in float32.
     """
 
     def __init__(self, backbone: Any, head: Head, facts: Facts, lm_head: nn.Module | None = None) -> None:
         super().__init__()
         if head.per_token and facts.pooling != "last":
-            raise ConfigError(f"head {facts.head!r} has pooling {facts.pooling!r}; wanted 'last', or another head")
+            raise ConfigError(f"head {facts.head!r} has pooling {facts.pooling!r}; expected 'last', or another head")
         self.backbone, self.head, self.facts, self.lm_head = backbone, head, facts, lm_head
         self.pooling, self.layer = facts.pooling, facts.layer
         self.max_length, self.members, self.adapters = facts.max_length, facts.members, facts.adapters
         self.causal = not is_encoder(backbone.config)
-        self.unread: int | None = None  # a token whose place is not read, though it is real: see `_foreign`
+        self.unread: int | None = None  # a real token whose position is not read: see `_foreign`
         self.typed = (getattr(backbone.config, "type_vocab_size", None) or 0) > 1
 
     @classmethod
@@ -60,32 +60,32 @@ class RewardModel(nn.Module):
     ) -> "RewardModel":
         """A fresh head on the backbone in `folder`: a language model's, an encoder's, or a reward model's.
 
-        `pooling` None is "last" for a causal model and "mean" for an encoder. `layer` is how many blocks stay (see
-        load_backbone). `max_length` None: as many tokens as the model takes. `lm_head` keeps the language-model head
-        for `answer_logprobs`; it is trained, and not saved.
+        `pooling` None is "last" for a causal model and "mean" for an encoder. `layer` is the number of blocks to keep
+        (see load_backbone). `max_length` None: as many tokens as the model takes. `lm_head` keeps the language-model
+        head for `answer_logprobs`; it is trained but not saved.
         """
         folder = Path(folder)
         backbone, kept = load_backbone(folder, layer=layer, lm_head=lm_head)
-        made = make_head(head, int(backbone.config.hidden_size), seed, head_options or {})
+        scorer = make_head(head, int(backbone.config.hidden_size), seed, head_options or {})
         facts = Facts(
             head=head,
             head_options=dict(head_options or {}),
             pooling=pooling or ("mean" if is_encoder(backbone.config) else "last"),
             layer=layer,
             max_length=Encoding(folder, max_length).max_length,
-            members=made.members,
+            members=scorer.members,
             seed=seed,
         )
-        model = cls(backbone, made, facts, kept)
+        model = cls(backbone, scorer, facts, kept)
         if adapters:
             model.add_adapters(adapters, adapter_options)
         return model.eval()
 
     @classmethod
     def load(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "RewardModel":
-        """What `save` wrote, or a third party's model with one scalar head. `dtype` is the backbone's.
+        """A model written by `save`, or a third party's model with one scalar head. `dtype` is the backbone's.
 
-        Raises DataError for a folder with no reward model in safetensors.
+        Raises DataError for a folder without a reward model in safetensors.
         """
         folder = Path(folder)
         facts = read_facts(folder)
@@ -107,19 +107,19 @@ class RewardModel(nn.Module):
             return cls(backbone, OwnHead(), Facts(head=FOREIGN, pooling="own"))
         model = cls(backbone, LinearHead.of(weight, bias), facts or Facts(head=FOREIGN))
         if facts is None and classifies(backbone.config):
-            # As transformers' own forward: where padding and end are one token, the score was trained before the end.
+            # As in transformers' own forward: if padding and end are one token, the score was trained before the end.
             model.unread = backbone.config.pad_token_id
         return model
 
     def add_adapters(self, count: int, options: Mapping[str, Any] | None = None) -> None:
-        """One LoRA adapter a member; the backbone's own weights are frozen (2401.16635).
+        """Add one LoRA adapter per member, and freeze the backbone's own weights (2401.16635).
 
-        There, backbone and heads were trained together first: the adapters alone do not perform well.
+        In the paper, backbone and heads are trained together first: adapters alone do not perform well.
         """
         if self.adapters or count != self.members or count < 2:
             raise ConfigError(
-                f"{count} adapters for a model with {self.members} members and {self.adapters} adapters; wanted "
-                "as many as members, once: head 'multi' with the option members"
+                f"{count} adapters for a model with {self.members} members and {self.adapters} adapters; expected "
+                "as many as members, added once: head 'multi' with the option members"
             )
         add_adapters(self.backbone, count, self.facts.seed, options or {})
         self.adapters = count
@@ -129,17 +129,18 @@ class RewardModel(nn.Module):
         """Write to `folder`, whole or not at all, with the tokenizer of `tokenizer_from`; returns weights_sha256."""
         if self.facts.head == FOREIGN:
             raise ConfigError(
-                "a third party's reward model is not saved; copy its folder, or create one on its backbone"
+                "a third party's reward model cannot be saved; copy its folder, or create one on its backbone"
             )
         if self.backbone.config.pad_token_id == Encoding(tokenizer_from).end:
-            # transformers reads the score before padding, which it tells by its id: it would read before the end.
+            # transformers reads the score before padding, which it finds by id: it would read before the end.
             self.backbone.config.pad_token_id = None
         return save_model(self, tokenizer_from, folder)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Weights and reward.json. A linear head at the end of a causal model makes a *ForSequenceClassification,
+        """Write weights and reward.json.
 
-        which transformers and vLLM load too; any other is the backbone with head.safetensors beside it.
+        A linear head at the end of a causal model is written as a *ForSequenceClassification, which transformers and
+        vLLM can load. Any other model is written as the backbone with head.safetensors beside it.
         """
         self.facts.write(folder)
         if isinstance(self.head, LinearHead) and self.causal and self.pooling == "last" and not self.adapters:
@@ -158,17 +159,19 @@ class RewardModel(nn.Module):
         return next(self.parameters()).device
 
     def set_scale(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Keep each member's mean and std on a fixed set with the model. Scores stay raw; who aggregates divides."""
+        """Store each member's mean and std on a fixed set with the model. Aggregators use them; scores stay raw."""
         if len(mean) != self.members or len(std) != self.members or not all(s > 0 for s in std):
-            raise DataError(f"scales {list(mean)} and {list(std)} of {self.members} members; wanted one each, std > 0")
+            raise DataError(
+                f"scales {list(mean)} and {list(std)} for {self.members} members; expected one each, std > 0"
+            )
         self.facts = replace(self.facts, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
-        """A batch on the model's device. Any id may pad: the mask says what is real."""
+        """A batch on the model's device. Any id may pad, because the mask marks the real tokens."""
         return collate(rows, getattr(self.backbone.config, "pad_token_id", None) or 0, self.device)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Raw scores (B, M) in float32; with adapters, of member i under adapter i."""
+        """Raw scores (B, M) in float32. With adapters, member i scores under adapter i."""
         if not self.adapters:
             return self.score(self.features(input_ids, attention_mask, token_type_ids))
         columns = []
@@ -185,7 +188,7 @@ class RewardModel(nn.Module):
     def features(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, adapter: int = 0
     ) -> Tensor:
-        """Pooled hidden states (B, D) in float32: what the head reads, and what a frozen backbone need give once."""
+        """Pooled hidden states (B, D) in float32: the input of the head, computed once for a frozen backbone."""
         tokens = self.tokens(input_ids, attention_mask, token_type_ids, adapter)
         if self.pooling == "own":
             return tokens
@@ -195,7 +198,7 @@ class RewardModel(nn.Module):
     def tokens(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, adapter: int = 0
     ) -> Tensor:
-        """Hidden states (B, T, D) in float32, under one adapter where there are any."""
+        """Hidden states (B, T, D) in float32, under one adapter if there are any."""
         if self.adapters:
             use_adapter(self.backbone, adapter)
         batch: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -212,7 +215,7 @@ class RewardModel(nn.Module):
         return pool(self.pooling, tokens, attention_mask, token_type_ids)
 
     def head_features(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """What head.initialise and head.advance take: `features`, or the reward sequences of a head per token."""
+        """The input of head.initialise and head.advance: `features`, or the reward sequences of a per-token head."""
         tokens = self.tokens(input_ids, attention_mask, token_type_ids)
         if isinstance(self.head, TokenPrototypeHead):
             return self.head.sequences(tokens, attention_mask, token_type_ids)
@@ -221,9 +224,9 @@ class RewardModel(nn.Module):
     def token_rewards(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, chosen: Tensor | None = None
     ) -> Tensor:
-        """(B, T), of head "proto_tokens" (see TokenPrototypeHead.token_rewards)."""
+        """Token rewards (B, T) of head "proto_tokens" (see TokenPrototypeHead.token_rewards)."""
         if not isinstance(self.head, TokenPrototypeHead):
-            raise ConfigError(f"head {self.facts.head!r} has no rewards of tokens; wanted head 'proto_tokens'")
+            raise ConfigError(f"head {self.facts.head!r} has no token rewards; expected head 'proto_tokens'")
         tokens = self.tokens(input_ids, attention_mask, token_type_ids)
         with torch.autocast(tokens.device.type, enabled=False):
             return self.head.token_rewards(tokens, attention_mask, token_type_ids, chosen)
@@ -231,6 +234,6 @@ class RewardModel(nn.Module):
     def answer_logprobs(self, tokens: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """(B,): log P of each answer, in nats, under the kept language-model head, from `tokens` of the last layer."""
         if self.lm_head is None:
-            raise ConfigError("the model keeps no language-model head; create it with lm_head=True")
+            raise ConfigError("the model has no language-model head; create it with lm_head=True")
         cap = getattr(self.backbone.config, "final_logit_softcapping", None)
         return answer_logprobs(self.lm_head, tokens, input_ids, token_type_ids, cap)

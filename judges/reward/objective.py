@@ -1,100 +1,127 @@
-"""What a pair costs, and the two terms that look at more than one pair: SimCSE's and MetaRM's."""
+"""The training objective of a reward model: the terms of an optimizer step over all streams of a stage."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparring.judges.reward.losses import bradley_terry, centering, contrastive, direct_reward, sft, token_bradley_terry
+from sparring.judges.reward.losses import meta_difference
+from sparring.judges.reward.model import RewardModel
 from sparring.judges.reward.options import RewardTraining
-from sparring.judges.reward.rows import PairRow
-from sparring.judges.reward.scorers import Scored
+from sparring.judges.reward.scorers import Scorer, seeded
+from sparring.judges.reward.stages import Stage, Stream
+from sparring.judges.reward.terms import Targets, contrast, moved, pair_loss
+from sparring.loop.hardware import default_token_budget
+from sparring.loop.learning.batches import micro_batches
+from sparring.loop.learning.objectives import History, Term
+from sparring.loop.types import derive_seed
+
+START = 256  # pairs that prototypes start from
+Micros = Sequence[Sequence[int]]
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Of each pair, (N,): the probability that chosen is better, from 0.5 on; the margin; the weight of its loss."""
+class RewardObjective:
+    """The mean loss of each stream's batch, summed over streams (see loop.learning.objectives).
 
-    p: Tensor
-    margin: Tensor
-    weight: Tensor
-
-    @classmethod
-    def of(cls, rows: Sequence[PairRow], where: torch.device) -> "Targets":
-        columns = ([r.p for r in rows], [r.preference.margin for r in rows], [r.preference.weight for r in rows])
-        return cls(*(torch.tensor(column, dtype=torch.float32, device=where) for column in columns))
-
-    def __getitem__(self, rows: Sequence[int]) -> "Targets":
-        return Targets(*(column[list(rows)] for column in (self.p, self.margin, self.weight)))
-
-
-def pair_loss(found: Scored, target: Targets, options: RewardTraining) -> Tensor:
-    """(B, M), not weighted: (1 - w) (ranking + centering + direct reward) + w sft, w the share `options.sft`.
-
-    Ranking is Bradley-Terry's, of scores or of a head's token rewards. The direct term is its mean over the label; the
-    language-model term counts for pairs with a winner only: a tie has no answer to imitate.
-    """
-    p, chosen, rejected = target.p[:, None], found.chosen, found.rejected
-    if found.tokens is None:
-        margin = target.margin[:, None] if options.margin else 0.0
-        loss = bradley_terry(chosen - rejected, p, margin, options.label_smoothing)
-    else:
-        first, second, mask = found.tokens
-        q = p[:, 0] * (1 - options.label_smoothing) + (1 - p[:, 0]) * options.label_smoothing
-        either = q * token_bradley_terry(first, second, mask) + (1 - q) * token_bradley_terry(second, first, mask)
-        loss = either[:, None]
-    if options.centering:
-        loss = loss + options.centering * centering(chosen, rejected)
-    if options.direct_reward:
-        direct = p * direct_reward(chosen, rejected) + (1 - p) * direct_reward(rejected, chosen)
-        loss = loss + options.direct_reward * direct
-    if found.logprobs is None:
-        return loss
-    imitated = torch.where(target.p > 0.5, sft(found.logprobs, options.sft_beta), 0.0)
-    return (1 - options.sft) * loss + options.sft * imitated[:, None]
-
-
-def contrast(
-    view: Callable[[int, int], Tensor], micros: int, options: RewardTraining, backward: Callable[[Tensor], None]
-) -> float:
-    """Gradients of SimCSE's term over a whole optimizer batch, whatever its split; returns the term's mean.
-
-    `view(j, v)` gives view v of micro-batch j (the same each time it is asked). All views are computed first, without
-    gradient; the gradient of the term at them is then sent through one micro-batch after another (2101.06983).
+    Metrics are means over pairs, then over members. Loss and accuracy of each of several members are added. Accuracy (a
+    tie of scores counts half) and margin are over the pairs with a winner; a batch without any has neither.
     """
 
-    def seen(j: int, v: int) -> Tensor:
-        features = view(j, v)
-        n = len(features) // 2
-        return features[:n] - features[n:] if options.contrast == "differences" else features
+    def __init__(self, model: RewardModel, scorer: Scorer, stage: Stage, options: RewardTraining) -> None:
+        self.model, self.scorer, self.stage, self.opt = model, scorer, stage, options
+        self.targets = Targets.of(stage.rows, model.device)
+        self.group_lengths = [len(group) * max(map(len, group)) for group in stage.groups]
+        self.budget = options.token_budget or default_token_budget()
 
-    with torch.no_grad():
-        found = [[seen(j, v) for j in range(micros)] for v in (0, 1)]
-    first, second = (torch.cat(views).requires_grad_() for views in found)
-    value = contrastive(first, second, options.temperature).mean()
-    gradients = torch.autograd.grad(options.contrastive * value, (first, second))
-    sizes = [len(part) for part in found[0]]
-    for v, gradient in enumerate(gradients):
-        for j, part in enumerate(torch.split(gradient, sizes)):
-            backward((seen(j, v) * part).sum())
-    return float(value.detach())
+    def losses(self, model: Any, batch: Sequence[Micros], history: History) -> Iterator[Term]:
+        step = len(history)
+        if step == 0:
+            self._initialise()
+        self._features: list[tuple[Tensor, Tensor]] = []
+        streams = list(zip(self.stage.streams, batch, strict=True))
+        ranked = all(bool((self._p(micros) > 0.5).any()) for micros in batch)
+        if self.opt.meta:
+            for stream in self.stage.streams:
+                yield from self._difference(step, stream)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        with moved(parameters, self.opt.meta) if self.opt.meta else nullcontext():
+            for stream, micros in streams:
+                yield from self._pairs(step, stream, micros, ranked)
+            for stream, micros in streams if self.opt.contrastive else ():
+                yield from self._contrast(step, stream, micros)
+            auxiliary = self.model.head.auxiliary()
+            if auxiliary.requires_grad:
+                yield auxiliary, {"auxiliary": float(auxiliary.detach())}
 
+    def stepped(self, model: Any, step: int) -> None:
+        chosen, rejected = (torch.cat(parts) for parts in zip(*self._features, strict=True))
+        self.model.head.advance(chosen, rejected)
 
-@contextmanager
-def moved(parameters: Sequence[nn.Parameter], step: float) -> Iterator[None]:
-    """Parameters at theta + step * gradient for a while, then at theta again, to the bit (MetaRM, 2401.06080).
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.model.head.named_buffers())
 
-    The gradients are used up; those computed in the meantime are kept.
-    """
-    with torch.no_grad():
-        before = [p.detach().clone() for p in parameters]
-        for p in parameters:
-            if p.grad is not None:
-                p.add_(p.grad, alpha=step)
-                p.grad = None
-    yield
-    with torch.no_grad():
-        for p, value in zip(parameters, before, strict=True):
-            p.copy_(value)
+    def _pairs(self, step: int, stream: Stream, micros: Micros, ranked: bool) -> Iterator[Term]:
+        columns, p = list(stream.members), self._p(micros)
+        n, decided = len(p), int((p > 0.5).sum())
+        for j, micro in enumerate(micros):
+            with self._seeded(step, stream, j):
+                scored = self.scorer.pairs(micro, stream.adapter)
+            target = self.targets[micro]
+            won = target.p > 0.5
+            self._features.append((scored.chosen_features[won], scored.rejected_features[won]))
+            losses = pair_loss(scored, target, self.opt)[:, columns] * target.weight[:, None]
+            shares = {"loss": losses.detach().sum(0).double() / n}
+            if ranked:
+                delta = (scored.chosen - scored.rejected).detach()[won][:, columns].double()
+                shares |= {"accuracy": (0.5 + 0.5 * delta.sign()).sum(0) / decided, "margin": delta.sum(0) / decided}
+            yield losses.mean(1).sum() / n, self._by_member(columns, shares)
+
+    def _by_member(self, columns: Sequence[int], shares: dict[str, Tensor]) -> dict[str, float]:
+        """The shares (m,) of the members `columns` as metrics of the whole model, and of each member."""
+        metrics = {name: float(values.sum()) / self.model.members for name, values in shares.items()}
+        if self.model.members > 1:
+            for name, values in shares.items():
+                metrics |= {f"{name}_{i}": float(x) for i, x in zip(columns, values, strict=True) if name != "margin"}
+        return metrics
+
+    def _contrast(self, step: int, stream: Stream, micros: Micros) -> Iterator[Term]:
+        def view(j: int, v: int) -> Tensor:
+            with self._seeded(step, stream, j, v):
+                return self.scorer.pooled(micros[j], stream.adapter)
+
+        for loss, share in contrast(view, len(micros), self.opt):
+            yield loss, {"contrastive": share / len(self.stage.streams)}
+
+    def _difference(self, step: int, stream: Stream) -> Iterator[Term]:
+        """MetaRM's J, the mean over a batch of groups."""
+        count, members = len(self.stage.groups), list(stream.members)
+        size = min(self.opt.batch_size, count)
+        random = np.random.default_rng([derive_seed(self.opt.seed, self.stage.name, "groups", members), step])
+        drawn = random.choice(count, size, replace=False).tolist()
+        for micro in micro_batches(drawn, self.group_lengths, self.budget):
+            scores = self.scorer.answers(micro, stream.adapter)
+            value = torch.stack([meta_difference(s[:, members].T).mean() for s in scores]).sum() / size
+            yield value, {"difference": float(value.detach()) / len(self.stage.streams)}
+
+    def _initialise(self) -> None:
+        """Start prototypes from training pairs. Those of a head that was trained before stay as they are."""
+        if int(getattr(self.model.head, "step", 1)):
+            return
+        generator = torch.Generator().manual_seed(derive_seed(self.opt.seed, "start"))
+        decided = [i for i, row in enumerate(self.stage.rows) if row.p > 0.5]
+        drawn = [decided[i] for i in torch.randperm(len(decided), generator=generator)[:START].tolist()]
+        lengths = [row.length for row in self.stage.rows]
+        with torch.no_grad(), seeded(self.model.device, self.opt.seed, "start"):
+            scored = [self.scorer.pairs(micro, 0) for micro in micro_batches(drawn, lengths, self.budget)]
+        features = [(each.chosen_features, each.rejected_features) for each in scored]
+        chosen, rejected = (torch.cat(parts) for parts in zip(*features, strict=True))
+        self.model.head.initialise(chosen, rejected, generator)
+
+    def _p(self, micros: Micros) -> Tensor:
+        return self.targets.p[[i for micro in micros for i in micro]]
+
+    def _seeded(self, step: int, stream: Stream, *cause: int) -> Any:
+        return seeded(self.model.device, self.opt.seed, self.stage.name, stream.members, step, *cause)

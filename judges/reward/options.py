@@ -1,4 +1,4 @@
-"""What a training of a reward model is asked to do. Every field shapes the weights, but for the last two."""
+"""The options of reward model training. Every field shapes the weights, except for the last two."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ LR: Mapping[str, float] = {"none": 1e-5, "backbone": 3e-3, "lora": 5e-5}  # 2310
 
 @dataclass(frozen=True)
 class RewardTraining:
-    """Raises ConfigError for values that cannot be, and for options that have no effect beside each other."""
+    """Raises ConfigError for values out of range, and for options that have no effect together."""
 
     head: str = "linear"  # see judges.reward.heads
     head_options: Mapping[str, Any] = field(default_factory=dict)
     pooling: Literal["last", "mean", "answer_mean"] | None = None  # None: "last" if causal, "mean" for an encoder
-    layer: int = -1  # features after how many blocks; -1: all of them
+    layer: int = -1  # number of blocks before the features; -1: all
     max_length: int | None = None  # tokens of conversation and answer; longer pairs are dropped and counted
-    members: int = 1  # of the ensemble; above 1 the head must have a column for each (2401.16635 section 3.1)
+    members: int = 1  # of the ensemble; above 1 the head must have one column per member (2401.16635 section 3.1)
 
     freeze: Freeze = "none"  # "backbone": the head learns from cached features; "lora": adapters learn
     adapter_options: Mapping[str, Any] = field(default_factory=dict)  # rank, alpha, dropout, targets
@@ -27,13 +27,13 @@ class RewardTraining:
     first_lr: float = 1e-5  # lora: learning rate of that stage
 
     lr: float | None = None  # None: 1e-5, for a frozen backbone 3e-3, for LoRA 5e-5
-    epochs: int = 1  # a second one overfits at 1B and more (2307.09288)
-    batch_size: int = 32  # pairs an optimizer step (2310.02743)
+    epochs: int = 1  # a second epoch overfits at 1B parameters and more (2307.09288)
+    batch_size: int = 32  # pairs per optimizer step (2310.02743)
     warmup: float = 0.03  # share of the steps (2406.09279)
     schedule: str = "linear"  # any name that transformers.get_scheduler knows (2406.09279)
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    dropout: float = 0.0  # of the backbone while it learns; 0.05 with a contrastive term (2401.06080)
+    dropout: float = 0.0  # of the backbone in training; 0.05 with a contrastive term (2401.06080)
 
     margin: bool = False  # subtract the pair's margin from the difference (2307.09288 Eq. 2)
     label_smoothing: float = 0.0  # (2401.06080 section 2.3)
@@ -47,9 +47,9 @@ class RewardTraining:
     meta: float = 0.0  # step along the gradient of the difference loss on unlabelled answers (MetaRM, 2401.06080)
 
     seed: int = 0
-    dtype: str | None = None  # of the backbone's products; None: what the hardware is fast in
-    token_budget: int | None = None  # padded tokens a micro-batch; None: what the hardware holds at ease
-    save_seconds: float = 120.0  # how often the state of a training is saved
+    dtype: str | None = None  # of the backbone's matrix products; None: the fastest of the hardware
+    token_budget: int | None = None  # padded tokens per micro-batch; None: chosen to fit the hardware
+    save_seconds: float = 120.0  # seconds between saves of the training's state
 
     def __post_init__(self) -> None:
         for name in ("first_share", "warmup", "dropout", "label_smoothing", "sft"):
@@ -63,22 +63,22 @@ class RewardTraining:
         self._refuse_unless(self.freeze in LR, "freeze", f"one of {', '.join(LR)}")
         if self.freeze == "lora" and self.members < 2:
             raise ConfigError(
-                f"freeze: lora trains an ensemble, and members is {self.members}; set members to 2 or more"
+                f"freeze: lora trains an ensemble, but members is {self.members}; set members to 2 or more"
             )
         for name in ("sft", "contrastive", "dropout"):
             if self.freeze == "backbone" and getattr(self, name):
                 raise ConfigError(
-                    f"{name} acts on the backbone, which freeze: backbone holds still; remove one of them"
+                    f"{name} acts on the backbone, which freeze: backbone does not train; remove one of them"
                 )
         if self.contrastive and not self.dropout:
             raise ConfigError(
-                "contrastive compares two dropout views, which are one without dropout; set dropout: 0.05"
+                "contrastive compares two dropout views, which are equal without dropout; set dropout: 0.05"
             )
 
     @property
     def learning_rate(self) -> float:
         return LR.get(self.freeze, 1e-5) if self.lr is None else self.lr
 
-    def _refuse_unless(self, holds: bool, name: str, wanted: str) -> None:
+    def _refuse_unless(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
-            raise ConfigError(f"{name} is {getattr(self, name)!r}; wanted {wanted}")
+            raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {expected}")

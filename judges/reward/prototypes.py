@@ -1,10 +1,10 @@
-"""Prototypical reward heads (Proto-RM, 2406.06606): scores by how near an answer is to learned examples.
+"""Prototypical reward heads (Proto-RM, 2406.06606): scores by the distance of an answer to learned examples.
 
-Two forms: PrototypeHead, here, has prototypes of hidden states; TokenPrototypeHead, in token_prototypes, is the
-published form, where a prototype is a sequence of token rewards. In both, prototypes are means of N = 2 examples at the
-start and are trained then; they weigh w_p = min(cap, exp(-decay * step)); each step works with a share `keep` of each
-class; two of a class nearer than `margin` repel each other; and an example far from all of its class becomes a
-prototype itself (infinite mixture prototypes, 1902.04552), where it is further than
+There are two forms. PrototypeHead, here, has prototypes of hidden states. TokenPrototypeHead, in token_prototypes, is
+the published form, where a prototype is a sequence of token rewards. In both, a prototype starts as the mean of N = 2
+examples and is then trained. Prototypes have weight w_p = min(cap, exp(-decay * step)). Each step uses a share `keep`
+of each class. Two of a class nearer than `margin` repel each other. An example far from all prototypes of its class
+becomes one itself (infinite mixture prototypes, 1902.04552), if it is further than
 
     lambda = -2 sigma ln(alpha) + W sigma ln(1 + rho / sigma),  W: width, rho: mean variance of the class's prototypes.
 """
@@ -21,12 +21,12 @@ from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.types import derive_seed
 
 CHOSEN, REJECTED = 0, 1
-N = 2  # examples a prototype starts from
+N = 2  # examples per prototype at the start
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What both forms take. `count` and `growth`: prototypes of each class, at the start and at most besides."""
+    """The options of both forms. Each class has `count` prototypes at the start, and at most `growth` more later."""
 
     count: int
     gamma: float
@@ -42,15 +42,15 @@ class Settings:
         shares = 0 < self.keep <= 1 and 0 <= self.cap <= 1 and 0 < self.alpha <= 1
         if self.count < 2 or self.growth < 0 or self.gamma <= 0 or self.sigma <= 0 or not shares:
             raise ConfigError(
-                f"prototypes with {self}; wanted count of at least 2, growth of at least 0, gamma and sigma above 0, "
+                f"prototypes with {self}; expected count of at least 2, growth of at least 0, gamma and sigma above 0, "
                 "keep and alpha in (0, 1], cap in [0, 1]"
             )
 
 
 class Prototypes(Head):
-    """Prototypes of `width` numbers, with room for those that come by growth.
+    """Prototypes of `width` numbers, with room for growth.
 
-    Room is held from the start, so that growth changes neither the parameters nor the optimizer's state of them.
+    The room is allocated at the start, so that growth changes neither the parameters nor the optimizer's state.
     """
 
     step: Tensor
@@ -74,16 +74,16 @@ class Prototypes(Head):
 
     @property
     def weight(self) -> float:
-        """w_p, the share that the prototypes have in a score at this step."""
+        """w_p, the share of the prototypes in a score at this step."""
         return min(self.settings.cap, exp(-self.settings.decay * int(self.step)))
 
     @torch.no_grad()
     def initialise(self, chosen: Tensor, rejected: Tensor, generator: torch.Generator) -> None:
-        """Each prototype becomes the mean of N examples of its class, drawn afresh when all have been drawn."""
+        """Set each prototype to the mean of N examples of its class, drawn without repeats until all are used."""
         if len(chosen) < N or len(chosen) != len(rejected):
             raise DataError(
-                f"prototypes start from {len(chosen)} chosen and {len(rejected)} rejected examples; wanted as many "
-                f"of each, and at least {N}"
+                f"prototypes start from {len(chosen)} chosen and {len(rejected)} rejected examples; expected equal "
+                f"numbers, at least {N}"
             )
         rounds = ceil(N * self.settings.count / (len(chosen) // N * N))
         drawn = [torch.randperm(len(chosen), generator=generator)[: len(chosen) // N * N] for _ in range(rounds)]
@@ -109,12 +109,12 @@ class Prototypes(Head):
 
     def distances(self, embedded: Tensor) -> Tensor:
         """(B, W) to (B, 2, K) Euclidean distances; infinite where there is no prototype, or it is dropped."""
-        # Not by matrix products, whose rounding depends on what else is in the batch.
+        # Not by matrix products, whose rounding depends on the other rows in the batch.
         far = torch.cdist(embedded, self.prototypes.flatten(0, 1), compute_mode="donot_use_mm_for_euclid_dist")
         return far.view(len(far), *self.used.shape).masked_fill(~self.kept(), float("inf"))
 
     def kept(self) -> Tensor:
-        """(2, K) bool: those in use, and of them in training a share `keep` of each class, drawn anew each step."""
+        """(2, K) bool: those in use; in training a share `keep` of them per class, drawn again at each step."""
         if not self.training or self.settings.keep == 1:
             return self.used
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "dropout", int(self.step)))
@@ -132,7 +132,7 @@ class Prototypes(Head):
             self.used[label, place] = True
 
     def threshold(self, label: int) -> float:
-        """lambda of the class: how far from all its prototypes an example is new."""
+        """lambda of the class: an example further than this from all its prototypes becomes a new one."""
         rho = float(self.prototypes[label][self.used[label]].detach().var(dim=0).mean())
         sigma = self.settings.sigma
         return -2 * sigma * log(self.settings.alpha) + self.width * sigma * log(1 + rho / sigma)
@@ -143,7 +143,7 @@ class PrototypeHead(Prototypes):
 
         s = ln sum over chosen P of exp(-gamma ||z - P||) - ln sum over rejected P of exp(-gamma ||z - P||).
 
-    In evaluation, r is as at the step where training ended, with all prototypes: what was trained is what scores.
+    In evaluation, r has the weight of the step where training ended, and all prototypes.
     """
 
     def __init__(

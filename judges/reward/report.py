@@ -1,4 +1,4 @@
-"""How good a reward model is on labelled pairs that it has not seen."""
+"""Measures of a reward model on labelled pairs that it has not seen."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -40,10 +40,10 @@ def scores(
         return np.zeros((0, model.members))
     with torch.no_grad():
         if model.adapters:
-            found = _adapted(model, rows, progress, dtype or fast_dtype(), token_budget)
+            computed = _adapted(model, rows, progress, dtype or fast_dtype(), token_budget)
         else:
-            found = model.score(features(model, rows, cache, progress, dtype=dtype, token_budget=token_budget))
-    values: Array = found.double().cpu().numpy()[[number[row_key(row)] for row in encoded]]
+            computed = model.score(features(model, rows, cache, progress, dtype=dtype, token_budget=token_budget))
+    values: Array = computed.double().cpu().numpy()[[number[row_key(row)] for row in encoded]]
     return values
 
 
@@ -54,58 +54,58 @@ def evaluate(
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Metric]:
-    """What `measured` says of the pairs that fit. Options are those of `scores`."""
+    """The measures of `measured` on the pairs that fit. Options are those of `scores`."""
     pairs = pairs_of(model, preferences)
-    found = scores(model, _answers(pairs), cache, progress, **options)
-    return measured(model, pairs, found[::2] - found[1::2])
+    values = scores(model, _answers(pairs), cache, progress, **options)
+    return measured(model, pairs, values[::2] - values[1::2])
 
 
 def measured(model: RewardModel, pairs: Pairs, delta: Array) -> dict[str, Metric]:
     """Measures, each {value, low, high, n}, of the score differences (N, M) between likelier winner and other answer.
 
-    accuracy            of the pairs with a winner, with its interval by prompt; accuracy_0, ... of several members
-    length_controlled   mean of the accuracies where the better answer is the longer, and where it is the shorter
+    accuracy            on the pairs with a winner, with its interval by prompt; accuracy_0, ... of several members
+    length_controlled   mean of the accuracies on pairs whose better answer is longer, and on those where it is shorter
     longer_wins         accuracy of taking the longer answer
     calibration_error   expected, of the mean over members of sigma(difference), on all pairs, in ten bins
-    ties, too_long, identical, duplicate   shares of the pairs that were given; the last three were dropped
+    ties, too_long, identical, duplicate   shares of all pairs; the last three were dropped
 
-    A measure that has no pairs to be taken on is absent. Members are put on one scale (RewardModel.set_scale, or else
-    that of these differences) before their mean is taken.
+    A measure without pairs is absent. Members are put on one scale (of RewardModel.set_scale, or else of these
+    differences) before their mean is taken.
     """
     p, longer = np.array([r.p for r in pairs.rows]), np.array([r.longer for r in pairs.rows])
     prompts = [r.preference.prompt for r in pairs.rows]
     whole = (delta / _spread(model, delta)).mean(1)
-    found = {
+    estimates = {
         "accuracy": accuracy(whole, p, prompts).share,
         "length_controlled": length_controlled(whole, p, longer, prompts),
         "longer_wins": accuracy(longer, p, prompts).share,
     }
     if delta.shape[1] > 1:
-        found |= {f"accuracy_{i}": accuracy(column, p, prompts).share for i, column in enumerate(delta.T)}
-    report: dict[str, Metric] = {name: asdict(estimate) for name, estimate in found.items() if estimate is not None}
+        estimates |= {f"accuracy_{i}": accuracy(column, p, prompts).share for i, column in enumerate(delta.T)}
+    report: dict[str, Metric] = {name: asdict(estimate) for name, estimate in estimates.items() if estimate is not None}
     if calibrated := calibration((1 / (1 + np.exp(-delta))).mean(1), p):
         report["calibration_error"] = _alone(calibrated.error, len(p))
-    given = len(p) + sum(pairs.dropped.values())
+    total = len(p) + sum(pairs.dropped.values())
     for name, count in {"ties": pairs.ties, **pairs.dropped}.items():
-        report[name] = _alone(count / given if given else 0.0, given)
+        report[name] = _alone(count / total if total else 0.0, total)
     return report
 
 
 def scale(
     model: RewardModel, preferences: Sequence[Preference] | Pairs, cache: Path | None = None, **options: Any
 ) -> tuple[list[float], list[float]]:
-    """(means, standard deviations), one a member, of the scores of all distinct answers: for RewardModel.set_scale.
+    """(means, standard deviations), one per member, of the scores of all distinct answers, for RewardModel.set_scale.
 
-    Raises DataError where a member gives all answers one score.
+    Raises DataError if a member gives all answers the same score.
     """
     answers = {row_key(row): row for row in _answers(pairs_of(model, preferences))}
     if not answers:
-        raise DataError(f"none of {len(preferences)} pairs can be scored; wanted some to take a scale from")
-    found = scores(model, list(answers.values()), cache, **options)
-    mean, std = found.mean(0), found.std(0)
+        raise DataError(f"none of {len(preferences)} pairs can be scored; give some to take a scale from")
+    values = scores(model, list(answers.values()), cache, **options)
+    mean, std = values.mean(0), values.std(0)
     if not (std > 0).all():
         raise DataError(
-            f"of {len(answers)} answers, the scores have standard deviations {std.tolist()}; wanted above 0"
+            f"the scores of {len(answers)} answers have standard deviations {std.tolist()}; expected above 0"
         )
     return mean.tolist(), std.tolist()
 
@@ -125,14 +125,14 @@ def _spread(model: RewardModel, delta: Array) -> Array:
 def _adapted(
     model: RewardModel, rows: Sequence[Encoded], progress: Progress, dtype: str, token_budget: int | None
 ) -> torch.Tensor:
-    found = torch.zeros(len(rows), model.members)
+    values = torch.zeros(len(rows), model.members)
     done = 0
     for micro in micro_batches(range(len(rows)), [len(row) for row in rows], token_budget or default_token_budget()):
         with autocast(dtype):
-            found[micro] = model(**model.collate([rows[i] for i in micro])).cpu()
+            values[micro] = model(**model.collate([rows[i] for i in micro])).cpu()
         done += len(micro)
         progress("scores", done, len(rows), None)
-    return found
+    return values
 
 
 def _alone(value: float, n: int) -> Metric:

@@ -1,4 +1,4 @@
-"""Labelled pairs to rows of token ids, and in which order they are learned."""
+"""Labelled pairs as rows of token ids, and the order in which they are learned."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ DROPPED = ("too_long", "identical", "duplicate")
 
 
 class Encodes(Protocol):
-    """An Encoding, as far as it is needed here."""
+    """The part of an Encoding that is needed here."""
 
     def encode(self, messages: Sequence[Message], answer: str) -> Encoded | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """A pair with its likelier winner first: `p` is from 0.5 (a tie) to 1."""
+    """A pair with its likelier winner first; `p` is from 0.5 (a tie) to 1."""
 
     preference: Preference
     chosen: Encoded
@@ -32,19 +32,19 @@ class PairRow:
 
     @property
     def longer(self) -> int:
-        """Characters that the likelier winner is longer by."""
+        """The number of characters by which the likelier winner is longer."""
         difference = len(self.preference.a) - len(self.preference.b)
         return difference if self.preference.p_a >= 0.5 else -difference
 
     @property
     def length(self) -> int:
-        """Tokens it takes in a padded batch: both answers at the width of the longer."""
+        """Its tokens in a padded batch: both answers at the width of the longer."""
         return 2 * max(len(self.chosen), len(self.rejected))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs that can be learned from, and how many could not, by reason (see `encode_pairs`)."""
+    """The pairs to learn from, and the number of those dropped, by reason (see `encode_pairs`)."""
 
     rows: tuple[PairRow, ...]
     dropped: Mapping[str, int]
@@ -58,10 +58,10 @@ class Pairs:
 
 
 def encode_pairs(encoding: Encodes, preferences: Sequence[Preference]) -> Pairs:
-    """The pairs as token ids. Three kinds are dropped, and counted in `dropped`:
+    """The pairs as token ids. Three kinds are dropped and counted in `dropped`:
 
-    too_long    one of the answers does not fit (a cut would take the token where the score is read)
-    identical   both answers come to the same tokens, so that no score can tell them apart
+    too_long    one of the answers does not fit (a cut would remove the token where the score is read)
+    identical   both answers have the same tokens, so that no score can tell them apart
     duplicate   the same answers to the same prompt with the same label came before, in either order
 
     A pair that two people labelled differently is kept twice. Ties are kept: their target is 0.5.
@@ -87,9 +87,9 @@ def encode_pairs(encoding: Encodes, preferences: Sequence[Preference]) -> Pairs:
     return Pairs(tuple(rows), dict(dropped))
 
 
-def pairs_of(model: RewardModel, given: Sequence[Preference] | Pairs) -> Pairs:
-    """The pairs in the encoding of the model's own folder, where they are not encoded already."""
-    return given if isinstance(given, Pairs) else encode_pairs(encoding_of(model), given)
+def pairs_of(model: RewardModel, preferences: Sequence[Preference] | Pairs) -> Pairs:
+    """The pairs in the encoding of the model's own folder, if they are not encoded yet."""
+    return preferences if isinstance(preferences, Pairs) else encode_pairs(encoding_of(model), preferences)
 
 
 def encoding_of(model: RewardModel) -> Encoding:
@@ -98,21 +98,18 @@ def encoding_of(model: RewardModel) -> Encoding:
 
 
 def encode_groups(encoding: Encodes, preferences: Sequence[Preference]) -> list[tuple[Encoded, ...]]:
-    """The answers of each prompt, whatever their labels: distinct, and none that is too long.
-
-    A prompt with fewer than two is left out.
-    """
+    """The distinct answers per prompt that fit, whatever their labels. A prompt with fewer than two is left out."""
     groups: dict[str, dict[tuple[int, ...], Encoded]] = defaultdict(dict)
     for preference in preferences:
         for text in (preference.a, preference.b):
-            found = encoding.encode(preference.messages, text)
-            if found is not None:
-                groups[preference.prompt][found.ids] = found
+            encoded = encoding.encode(preference.messages, text)
+            if encoded is not None:
+                groups[preference.prompt][encoded.ids] = encoded
     return [tuple(group.values()) for group in groups.values() if len(group) > 1]
 
 
 def refuse_unlearnable(pairs: Pairs) -> None:
-    """Raise DataError when no pair is left that says which of its answers is better."""
+    """Raise DataError if no pair with a winner is left."""
     if len(pairs.rows) == pairs.ties:
         raise DataError(
             f"there is nothing to learn from: {len(pairs.rows)} pairs are left, {pairs.ties} of them ties, and "
@@ -123,7 +120,7 @@ def refuse_unlearnable(pairs: Pairs) -> None:
 def pair_plan(
     rows: Sequence[PairRow], *, batch_size: int, token_budget: int, epochs: int, seed: int, member: int = 0
 ) -> Plan:
-    """In which order a member learns the rows (see loop.learning.batches.plan): members differ in it."""
+    """The order in which a member learns the rows (see loop.learning.batches.plan); each member has its own."""
     return plan(
         [row.length for row in rows],
         batch_size=batch_size,

@@ -24,18 +24,18 @@ Group = Sequence[Encoded]
 
 @dataclass(frozen=True)
 class Scored:
-    """What B pairs come to. F is the size of what a head's prototypes are like (RewardModel.head_features)."""
+    """The scores of B pairs. F is the width of the head's features (RewardModel.head_features)."""
 
     chosen: Tensor  # (B, M) raw scores
     rejected: Tensor  # (B, M)
     chosen_features: Tensor  # (B, F), without gradient
     rejected_features: Tensor  # (B, F), without gradient
     logprobs: Tensor | None = None  # (B,): log P of the chosen answer under the kept language-model head
-    tokens: tuple[Tensor, Tensor, Tensor] | None = None  # rewards (B, T) of both, and where they are compared
+    tokens: tuple[Tensor, Tensor, Tensor] | None = None  # rewards (B, T) of both, and the mask of places to compare
 
 
 class Scorer(Protocol):
-    """`rows` and `groups` are numbers of pairs and of unlabelled groups; `adapter` is one where there are any."""
+    """`rows` and `groups` are indices of pairs and of unlabelled groups. `adapter` is used if there are any."""
 
     def pairs(self, rows: Sequence[int], adapter: int) -> Scored: ...
 
@@ -49,7 +49,7 @@ class Scorer(Protocol):
 
 
 class LiveScorer:
-    """Through the backbone, which may learn."""
+    """Scores through the backbone, which may learn."""
 
     def __init__(self, model: RewardModel, rows: Sequence[PairRow], groups: Sequence[Group], dtype: str) -> None:
         self.model, self.rows, self.groups, self.dtype = model, rows, groups, dtype
@@ -59,19 +59,19 @@ class LiveScorer:
         ids, mask, types = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
         with autocast(self.dtype):
             tokens = self.model.tokens(**batch, adapter=adapter)
-        found = self.model.pool(tokens, mask, types)
-        scores = self.model.score(found)
+        pooled = self.model.pool(tokens, mask, types)
+        scores = self.model.score(pooled)
         logprobs, rewards = None, None
         if self.model.lm_head is not None:
             with autocast(self.dtype):
                 logprobs = self.model.answer_logprobs(tokens[:n], ids[:n], types[:n])
         if isinstance(self.model.head, TokenPrototypeHead):
             label = torch.arange(2 * n, device=tokens.device) < n
-            given = self.model.head.token_rewards(tokens, mask, types, label)
-            rewards = given[:n], given[n:], divergence_mask(ids[:n], ids[n:], mask[:n], mask[n:])
-            found = self.model.head.sequences(tokens, mask, types)
-        found = found.detach()
-        return Scored(scores[:n], scores[n:], found[:n], found[n:], logprobs, rewards)
+            token_rewards = self.model.head.token_rewards(tokens, mask, types, label)
+            rewards = token_rewards[:n], token_rewards[n:], divergence_mask(ids[:n], ids[n:], mask[:n], mask[n:])
+            pooled = self.model.head.sequences(tokens, mask, types)
+        pooled = pooled.detach()
+        return Scored(scores[:n], scores[n:], pooled[:n], pooled[n:], logprobs, rewards)
 
     def pooled(self, rows: Sequence[int], adapter: int) -> Tensor:
         with autocast(self.dtype):
@@ -80,19 +80,19 @@ class LiveScorer:
     def answers(self, groups: Sequence[int], adapter: int) -> list[Tensor]:
         answers = list(chain.from_iterable(self.groups[g] for g in groups))
         with autocast(self.dtype):
-            found = self.model.features(**self.model.collate(answers), adapter=adapter)
-        return list(torch.split(self.model.score(found), [len(self.groups[g]) for g in groups]))
+            pooled = self.model.features(**self.model.collate(answers), adapter=adapter)
+        return list(torch.split(self.model.score(pooled), [len(self.groups[g]) for g in groups]))
 
     def _both(self, rows: Sequence[int]) -> list[Encoded]:
         return [*(self.rows[i].chosen for i in rows), *(self.rows[i].rejected for i in rows)]
 
 
 class CachedScorer:
-    """From the features of a frozen backbone (see judges.reward.features): only the head is computed.
+    """Scores from the features of a frozen backbone (see judges.reward.features): only the head is computed.
 
-    Features are divided by their standard deviations, so that their squares add up to about 1: hidden states have a few
-    dimensions that are many times as wide as the rest, on which a head would spend its steps, and a fresh head would
-    start from loud noise. `Head.absorb` puts the scale into the head afterwards.
+    Features are divided by their standard deviations, so that their squares add up to about 1. Hidden states have a few
+    dimensions that are many times as wide as the rest: a head would spend its steps on them, and a fresh head would
+    start from large noise. `Head.absorb` moves the scale into the head afterwards.
     """
 
     def __init__(
@@ -108,18 +108,18 @@ class CachedScorer:
         answers = [*chain.from_iterable((row.chosen, row.rejected) for row in rows), *chain.from_iterable(groups)]
         distinct = {row_key(answer): answer for answer in answers}
         self.model = model
-        found = features(model, list(distinct.values()), cache, progress, dtype=dtype, token_budget=token_budget)
-        spread = found.std(0).clamp_min(1e-6) if len(found) > 1 else torch.ones_like(found[0])
-        self.scale: Tensor = spread * found.shape[1] ** 0.5
-        self.features: Tensor = found / self.scale
+        raw = features(model, list(distinct.values()), cache, progress, dtype=dtype, token_budget=token_budget)
+        spread = raw.std(0).clamp_min(1e-6) if len(raw) > 1 else torch.ones_like(raw[0])
+        self.scale: Tensor = spread * raw.shape[1] ** 0.5
+        self.features: Tensor = raw / self.scale
         number = {key: i for i, key in enumerate(distinct)}
         self.places = torch.tensor([[number[row_key(row.chosen)], number[row_key(row.rejected)]] for row in rows])
         self.groups = [torch.tensor([number[row_key(answer)] for answer in group]) for group in groups]
 
     def pairs(self, rows: Sequence[int], adapter: int) -> Scored:
-        found, n = self.pooled(rows, adapter), len(rows)
-        scores = self.model.score(found)
-        return Scored(scores[:n], scores[n:], found[:n], found[n:])
+        pooled, n = self.pooled(rows, adapter), len(rows)
+        scores = self.model.score(pooled)
+        return Scored(scores[:n], scores[n:], pooled[:n], pooled[n:])
 
     def pooled(self, rows: Sequence[int], adapter: int) -> Tensor:
         return self.features[self.places[list(rows)].T.reshape(-1)]
@@ -130,9 +130,9 @@ class CachedScorer:
 
 @contextmanager
 def seeded(where: torch.device, *cause: object) -> Iterator[None]:
-    """Dropout drawn from a cause, so that it is the same when a training is resumed."""
+    """Seed dropout from a cause, so that it is the same in a resumed training."""
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        # Not torch.manual_seed, which notes a stack trace for each call until a GPU is in use.
+        # Not torch.manual_seed, which records a stack trace per call until a GPU is in use.
         torch.default_generator.manual_seed(derive_seed(*cause))
         if where.type == "cuda":
             torch.cuda.manual_seed(derive_seed(*cause))
@@ -140,7 +140,7 @@ def seeded(where: torch.device, *cause: object) -> Iterator[None]:
 
 
 def start_learning(model: RewardModel, dropout: float) -> None:
-    """Training mode with one dropout for the whole backbone, whatever it was trained with; adapters keep theirs."""
+    """Set training mode with one dropout rate for the whole backbone; adapters keep their own."""
     model.train()
     for name, module in model.backbone.named_modules():
         if ".lora_" in name:

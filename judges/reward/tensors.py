@@ -1,4 +1,4 @@
-"""Batches of encoded answers, and what is taken from a backbone's hidden states."""
+"""Batches of encoded answers, and reductions of a backbone's hidden states."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -30,13 +30,13 @@ def collate(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
 
 
 def pool(kind: Pooling, tokens: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-    """(B, T, D) to (B, D): the last token that the mask (B, T) shows, or the mean of them, or of the answer's."""
+    """(B, T, D) to (B, D): the last token in the mask (B, T), or the mean of all, or of the answer's."""
     if kind == "last":
         places = torch.arange(mask.shape[1], device=mask.device)
         return tokens[torch.arange(len(tokens), device=tokens.device), (places * mask).argmax(1)]
     if kind == "answer_mean":
         if token_type_ids is None:
-            raise ConfigError("pooling 'answer_mean' needs token_type_ids, which say where the answer is")
+            raise ConfigError("pooling 'answer_mean' needs token_type_ids, which mark the answer")
         mask = mask * token_type_ids
     inside = mask[:, :, None] == 1
     return torch.where(inside, tokens, 0).sum(1) / inside.sum(1).clamp(min=1)
@@ -49,5 +49,5 @@ def answer_logprobs(
     answer = token_type_ids[:, 1:] == 1
     logits = lm_head(tokens[:, :-1][answer]).float()
     logits = logits if cap is None else cap * torch.tanh(logits / cap)
-    found = -F.cross_entropy(logits, input_ids[:, 1:][answer], reduction="none")
-    return torch.zeros(len(tokens), device=tokens.device).index_add(0, answer.nonzero()[:, 0], found)
+    logprobs = -F.cross_entropy(logits, input_ids[:, 1:][answer], reduction="none")
+    return torch.zeros(len(tokens), device=tokens.device).index_add(0, answer.nonzero()[:, 0], logprobs)

@@ -8,7 +8,7 @@ from sparring.judges.reward.base import seeded_linear
 from sparring.judges.reward.prototypes import CHOSEN, REJECTED, Prototypes, Settings
 from sparring.loop.errors import ConfigError
 
-NEIGHBOURS = 19  # that vote on the class of an answer whose class is not known
+NEIGHBOURS = 19  # nearest prototypes that vote on the class of an unlabelled answer
 
 
 class TokenPrototypeHead(Prototypes):
@@ -16,8 +16,8 @@ class TokenPrototypeHead(Prototypes):
 
     An answer's sequence z (B, W) is the prompt's rewards, averaged in W // 3 segments, and then the answer's, padded
     with zeros. With w = softmax(-gamma ||z - P_k||) over the prototypes of the answer's class, the reward of its token
-    t is w_p sum_k w_k P_k,t + (1 - w_p) r_t: `token_rewards`, for the loss. As in the authors' code at RL time the
-    score is the plain v . h at the last token: prototypes shape the training only, and `forward` does not see them.
+    t is w_p sum_k w_k P_k,t + (1 - w_p) r_t: `token_rewards`, for the loss. As in the authors' code at RL time, the
+    score is the plain v . h at the last token: prototypes shape only the training, and `forward` does not use them.
     """
 
     per_token = True
@@ -41,7 +41,9 @@ class TokenPrototypeHead(Prototypes):
         settings = Settings(count, gamma, cap, decay, margin, keep, growth, alpha, sigma)
         super().__init__(length, seed, settings)
         if length < 3:
-            raise ConfigError(f"prototypes of {length} token rewards; wanted at least 3: a third is the prompt's")
+            raise ConfigError(
+                f"prototypes of {length} token rewards; expected at least 3, because a third is the prompt's"
+            )
         self.segments = length // 3
         self.score = seeded_linear(size, 1, seed)
 
@@ -50,7 +52,7 @@ class TokenPrototypeHead(Prototypes):
         return scores
 
     def sequences(self, tokens: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """(B, T, D) hidden states to (B, W): what the prototypes are like. An answer's tokens past W are left out."""
+        """(B, T, D) hidden states to sequences (B, W) like the prototypes. An answer's tokens past W are left out."""
         return self._sequences(self.score(tokens).squeeze(2), attention_mask, token_type_ids)
 
     def token_rewards(
@@ -58,8 +60,8 @@ class TokenPrototypeHead(Prototypes):
     ) -> Tensor:
         """(B, T). `chosen` (B,) bool is the class of each answer; None: the nearest prototypes vote on it.
 
-        The tokens of the answer have mixed rewards, as far as the prototypes reach; those of the prompt have r_t.
-        Padding repeats the last token's reward, so that the shorter of two answers has one at every place.
+        The tokens of the answer have mixed rewards, as far as the prototypes reach. Those of the prompt have r_t.
+        Padding repeats the last token's reward, so that the shorter of two answers has a reward at every position.
         """
         raw = self.score(tokens).squeeze(2)
         far = self.distances(self._sequences(raw, attention_mask, token_type_ids))  # (B, 2, K)
@@ -85,7 +87,7 @@ class TokenPrototypeHead(Prototypes):
         return torch.stack([F.pad(row, (0, self.width - len(row))) for row in rows])
 
     def _vote(self, far: Tensor) -> Tensor:
-        """(B,) bool: whether most of the nearest prototypes, an odd number of them, are of chosen answers."""
+        """(B,) bool: whether most of the nearest prototypes, an odd number, are of chosen answers."""
         there = int(self.kept().sum())
         k = min(NEIGHBOURS, there - 1 + there % 2)
         nearest = far.flatten(1).topk(k, largest=False).indices
@@ -93,7 +95,7 @@ class TokenPrototypeHead(Prototypes):
 
 
 def segment_means(values: Tensor, count: int) -> Tensor:
-    """(n,) to (count,): means of `count` stretches of like length; fewer values than that are padded with zeros."""
+    """(n,) to (count,): means of `count` segments of similar length; fewer values are padded with zeros."""
     n = len(values)
     if n <= count:
         return F.pad(values, (0, count - n))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from sparring.judges.reward.features import Progress, silent, tensors_key
 from sparring.judges.reward.model import RewardModel
-from sparring.judges.reward.optimize import Descent
+from sparring.judges.reward.objective import RewardObjective
 from sparring.judges.reward.options import RewardTraining
 from sparring.judges.reward.rows import (
     PairRow,
@@ -20,26 +21,29 @@ from sparring.judges.reward.rows import (
 )
 from sparring.judges.reward.scorers import CachedScorer, Group, LiveScorer, Scorer, start_learning
 from sparring.judges.reward.stages import Stage, Stream
-from sparring.loop.errors import ConfigError
+from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.hardware import default_token_budget, device, fast_dtype
 from sparring.loop.labelled_pairs import Preference
 from sparring.loop.learning.batches import Plan
+from sparring.loop.learning.optimize import Optimization, optimize
 from sparring.loop.types import digest
 
 
 def create(folder: str | Path, options: RewardTraining) -> RewardModel:
-    """A fresh head on the backbone in `folder`, as the options want it; several members are linear heads."""
-    head, given = options.head, dict(options.head_options)
-    if "members" in given:
+    """A fresh head on the backbone in `folder`, as the options say. Several members are linear heads."""
+    head, head_options = options.head, dict(options.head_options)
+    if "members" in head_options:
         raise ConfigError("head_options has members; set members beside head instead")
     if options.members > 1:
         if head not in ("linear", "multi"):
-            raise ConfigError(f"an ensemble of {options.members} members has linear heads; found head {head!r}")
-        head, given = "multi", given | {"members": options.members}
+            raise ConfigError(
+                f"an ensemble of {options.members} members has linear heads; found head {head!r}, expected linear"
+            )
+        head, head_options = "multi", head_options | {"members": options.members}
     return RewardModel.create(
         folder,
         head,
-        given,
+        head_options,
         pooling=options.pooling,
         layer=options.layer,
         max_length=options.max_length,
@@ -58,16 +62,17 @@ def train(
     cache: Path | None = None,
     unlabelled: Sequence[Preference] = (),
 ) -> list[dict[str, float]]:
-    """Learn from the pairs in place; returns the metrics of each optimizer step (see Tally.metrics).
+    """Train the model in place on the pairs; returns the metrics of each optimizer step (see RewardObjective).
 
-    `state` is a file that a killed training is resumed from, to the same bits: `forget` it once the model is saved.
-    `cache` is a folder for the features of a frozen backbone, any number of trainings may share it. `unlabelled` has
-    answers of the current policy for `options.meta`; its labels are not read. `progress(what, done, total, loss)` is
-    called after each step, and as features are made. Which pairs are left out, `encode_pairs` says.
+    `state` is a file from which a killed training resumes to the same bits. `forget` it once the model is saved.
+    `cache` is a folder for the features of a frozen backbone; trainings may share it. `unlabelled` has answers of the
+    current policy for `options.meta`; its labels are not read. `progress(what, done, total, loss)` is called after each
+    step, and while features are computed. See `encode_pairs` for the pairs that are left out.
 
-    With freeze: lora, the first stage trains backbone and heads on a share of the prompts, the second an adapter and a
-    head a member on the rest, each member in its own order (2401.16635, Algorithm 1). Members on a frozen backbone have
-    their own orders too; members that train a backbone together share its batches, and differ by their heads' seeds.
+    With freeze: lora, the first stage trains backbone and heads on a share of the prompts. The second trains one
+    adapter and one head per member on the rest, each member in its own order (2401.16635, Algorithm 1). Members on a
+    frozen backbone have their own orders too. Members that train a backbone together share its batches, and differ by
+    their heads' seeds.
     """
     pairs = pairs_of(model, preferences)
     groups = encode_groups(encoding_of(model), unlabelled) if options.meta else []
@@ -91,7 +96,7 @@ def train(
 
 
 def forget(state: Path) -> None:
-    """Remove what a training kept of itself."""
+    """Remove the saved state of a training."""
     state.unlink(missing_ok=True)
     _first(state).unlink(missing_ok=True)
 
@@ -102,7 +107,7 @@ def _first(state: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the stages of a training have in common."""
+    """The part that the stages of a training share."""
 
     model: RewardModel
     options: RewardTraining
@@ -115,7 +120,7 @@ class _Run:
         if options.freeze == "backbone":
             model.backbone.requires_grad_(False)
         if model.lm_head is not None and model.adapters:
-            model.lm_head.requires_grad_(False)  # under adapters, the language model stays as it is
+            model.lm_head.requires_grad_(False)  # under adapters, the language-model head does not train
         dtype = options.dtype or fast_dtype()
         scorer: Scorer
         if _cached(model, options):
@@ -124,7 +129,30 @@ class _Run:
         else:
             scorer = LiveScorer(model, stage.rows, stage.groups, dtype)
         start_learning(model, options.dropout)
-        history = Descent(model, scorer, stage, options, self.progress).run(state, self.cause, keep=keep)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        before = tensors_key(trained)
+        history = optimize(
+            model,
+            RewardObjective(model, scorer, stage, options),
+            stage.batches,
+            Optimization(
+                lr=stage.lr,
+                warmup=options.warmup,
+                schedule=options.schedule,
+                weight_decay=options.weight_decay,
+                max_grad_norm=options.max_grad_norm,
+                save_seconds=options.save_seconds,
+            ),
+            state,
+            progress=partial(self.progress, stage.name),
+            cause=self.cause,
+            keep=keep,
+        ).history
+        if tensors_key(trained) == before:
+            raise StepError(
+                f"{len(history)} steps on {len(stage.rows)} pairs changed no weight (lr {stage.lr:g}); raise lr, and "
+                "check grad_norm and the weights of the pairs"
+            )
         if isinstance(scorer, CachedScorer):
             model.head.absorb(scorer.scale)
         return history
@@ -156,20 +184,22 @@ def _plan(model: RewardModel, rows: Sequence[PairRow], options: RewardTraining, 
 
 
 def _cause(model: RewardModel, pairs: Pairs, options: RewardTraining, groups: Sequence[Group]) -> str:
-    """Names a training by all that shapes it, so that a state is never taken for another's."""
-    asked = {name: value for name, value in asdict(options).items() if name != "save_seconds"}
+    """Identifies a training by everything that shapes it, so that it never resumes another's state."""
+    shaping = {name: value for name, value in asdict(options).items() if name != "save_seconds"}
     weights = tensors_key([*model.parameters(), *model.buffers()])
-    learned = [[row.preference.id, row.preference.margin, row.preference.weight, row.chosen.ids] for row in pairs.rows]
-    told_apart = [[answer.ids for answer in group] for group in groups]
-    return digest({"options": asked, "weights": weights, "pairs": learned, "groups": told_apart})
+    pair_ids = [[row.preference.id, row.preference.margin, row.preference.weight, row.chosen.ids] for row in pairs.rows]
+    group_ids = [[answer.ids for answer in group] for group in groups]
+    return digest({"options": shaping, "weights": weights, "pairs": pair_ids, "groups": group_ids})
 
 
 def _refuse_contradictions(model: RewardModel, options: RewardTraining, groups: Sequence[Group]) -> None:
     if model.pooling == "own" or model.unread is not None:
-        raise ConfigError("a third party's reward model is not trained further; start from a backbone")
+        raise ConfigError("a third party's reward model cannot be trained further; start from a backbone")
     if options.meta and not groups:
-        raise ConfigError("meta needs unlabelled answers, two or more to a prompt; give some, or set meta: 0")
+        raise ConfigError("meta needs unlabelled answers, two or more per prompt; give some, or set meta: 0")
     if options.sft and model.lm_head is None:
-        raise ConfigError("sft needs the language-model head, which this model has not kept; see train.create")
+        raise ConfigError("sft needs the language-model head, which this model lacks; see train.create")
     if model.head.per_token and (options.margin or options.meta):
-        raise ConfigError("a head of token rewards has no margin and no meta term; set both off, or take another head")
+        raise ConfigError(
+            "a head of token rewards has no margin and no meta term; turn both off, or choose another head"
+        )

@@ -1,38 +1,50 @@
-"""The objective of an update: from the token log-probs of a micro-batch to its share of the loss and the metrics."""
+"""The objective of a training: the loss of an optimizer batch as a series of terms, with their metrics."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 History = Sequence[Mapping[str, float]]
+Term = tuple[Tensor, Mapping[str, float]]  # a scalar with gradient, and its share of the batch's metrics
+B = TypeVar("B", contravariant=True)
 
 
-class Objective(Protocol):
-    """A loss over rows, named by number. A batch may be cut into any micro-batches; their shares add up to its loss."""
+class Objective(Protocol[B]):
+    """`B` is an optimizer batch. However it is cut into micro-batches, its terms add up to the same loss."""
 
-    def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
-        """Look at an optimizer batch before its gradients. `history` has the metrics of the steps before it."""
-        ...
+    def losses(self, model: Any, batch: B, history: History) -> Iterator[Term]:
+        """The terms of the batch's loss. The gradient of each is taken before the next is computed.
 
-    def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, Mapping[str, float]]:
-        """The micro-batch's share of the batch's loss (a scalar with gradient) and of its metrics."""
+        Metrics include "loss". `history` has the metrics of the earlier steps.
+        """
         ...
 
     def stepped(self, model: Any, step: int) -> None:
-        """Called after the optimizer's step number `step`, counted from 1."""
+        """Called after each optimizer step; `step` counts from 1."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors carried from step to step. They are saved with the update's state and restored in place."""
+        """The tensors carried from step to step. They are saved with the update's state and loaded in place."""
         ...
 
 
-class Plain:
-    """An objective that carries no tensors and only counts the rows in advance, like most."""
+class Plain(ABC):
+    """An objective with one term per micro-batch of row numbers, and no tensors to carry."""
+
+    def losses(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> Iterator[Term]:
+        self.begin(model, batch, history)
+        for micro in batch:
+            yield self.share(model, micro)
 
     def begin(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> None:
+        """Look at the whole batch before its first term."""
         self.n = sum(map(len, batch))
+
+    @abstractmethod
+    def share(self, model: Any, rows: Sequence[int]) -> Term:
+        """The micro-batch's share of the loss and of its metrics."""
 
     def stepped(self, model: Any, step: int) -> None:
         pass

@@ -1,130 +1,134 @@
-"""The optimizer steps of an update: gradients over any split of a batch, resumable after any step."""
+"""The optimizer loop of every training: gradients over any split of a batch, resumable after any step."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from sparring.loop.errors import NotANumber
 from sparring.loop.hardware import device
-from sparring.loop.learning.batches import Plan
-from sparring.loop.learning.objectives import Objective
+from sparring.loop.learning.objectives import History, Objective
 from sparring.loop.learning.schedule import forward
 from sparring.loop.learning.state import load_moments, load_state, save_state
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How an update is made, whatever its loss."""
+    """How a model is trained, whatever its loss."""
 
     lr: float = 1e-6
-    batch_size: int = 8  # pairs or groups an optimizer step
+    batch_size: int = 8  # pairs or groups per optimizer step
     epochs: int = 1
     warmup: float = 0.1  # share of the steps
     schedule: str = "constant_with_warmup"  # any name that transformers.get_scheduler knows
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    token_budget: int | None = None  # padded tokens a micro-batch; None: what the hardware holds at ease
+    token_budget: int | None = None  # padded tokens per micro-batch; None: chosen to fit the hardware
     save_seconds: float = 120.0  # how often a long update saves its own state
 
 
 @dataclass(frozen=True)
 class Optimized:
-    """Each step's metrics, and the optimizer as the last step left it."""
+    """Each step's metrics, and the optimizer after the last step."""
 
     history: list[dict[str, float]]
     optimizer: torch.optim.Optimizer
 
 
 Progress = Callable[[int, int, float], None]
+B = TypeVar("B")
 
 
 def optimize(
     model: Any,
-    objective: Objective,
-    batches: Plan,
+    objective: Objective[B],
+    batches: Sequence[B],
     optimization: Optimization,
     state: Path,
     *,
     progress: Progress,
     moments: Path | None = None,
     eps: float = 1e-8,
+    cause: str = "",
     keep: bool = False,
 ) -> Optimized:
-    """Change `model` in place by one optimizer step a batch, from where a killed update left off in `state`.
+    """Train `model` in place with one optimizer step per batch, resuming from `state` if a killed training left one.
 
-    Only parameters that require a gradient are changed. `moments` are an earlier optimizer's, to go on with. `keep`
-    saves the state after the last step, too: for an update that has more to do.
+    Only parameters that require a gradient are changed. `moments` is a file with an earlier optimizer's moments to
+    start from. `cause` identifies the training: a state with another cause raises StepError. `keep` also saves the
+    state after the last step, for a training that has more to do.
     Raises NotANumber before a step that would write NaN or infinity into a weight.
     """
     from accelerate import Accelerator
     from transformers import get_scheduler
 
     opt = optimization
-    # No mixed_precision: `autocast` sees to that, and accelerate allows one value in the life of a process.
+    # No mixed_precision: `autocast` does that, and accelerate allows one value per process.
     accelerator = Accelerator(cpu=device().type == "cpu")
     parameters = [p for p in model.parameters() if p.requires_grad]
     # Before `prepare`, so that the state's keys are those of the bare model.
     optimizer = torch.optim.AdamW(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=True, eps=eps)
     if moments is not None:
         load_moments(moments, parameters, optimizer)
-    position = load_state(state, parameters, optimizer, objective.tensors()) or {"history": []}
+    position = load_state(state, parameters, optimizer, objective.tensors(), cause) or {"history": []}
     history: list[dict[str, float]] = position["history"]
     schedule = get_scheduler(opt.schedule, optimizer, round(opt.warmup * len(batches)), num_training_steps=len(batches))
     forward(schedule, len(history))
     wrapped, stepper = accelerator.prepare(model, optimizer)
     saved = time.monotonic()
     for batch in batches[len(history) :]:
-        found = _accumulate(accelerator, wrapped, objective, batch, history)
+        metrics = accumulate(objective, wrapped, batch, history, accelerator.backward)
         norm = accelerator.clip_grad_norm_(parameters, opt.max_grad_norm)
-        found |= {"grad_norm": float(norm), "lr": schedule.get_last_lr()[0]}
-        _refuse_nan(found, len(history) + 1, opt.lr)
+        metrics |= {"grad_norm": float(norm), "lr": schedule.get_last_lr()[0]}
+        _refuse_nan(metrics, len(history) + 1, opt.lr)
         stepper.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        history.append(found)
+        history.append(metrics)
         objective.stepped(model, len(history))
-        progress(len(history), len(batches), found["loss"])
+        progress(len(history), len(batches), metrics["loss"])
         last = len(history) == len(batches)
         if (time.monotonic() - saved >= opt.save_seconds and not last) or (keep and last):
-            save_state(state, parameters, optimizer, {"history": history}, objective.tensors())
+            save_state(state, parameters, optimizer, {"cause": cause, "history": history}, objective.tensors())
             saved = time.monotonic()
     accelerator.free_memory()
     _refuse_broken(model, opt.lr)
     return Optimized(history, optimizer)
 
 
-def _accumulate(
-    accelerator: Any, model: Any, objective: Objective, batch: Sequence[Sequence[int]], history: list[dict[str, float]]
+def accumulate(
+    objective: Objective[B], model: Any, batch: B, history: History, backward: Callable[[Tensor], object]
 ) -> dict[str, float]:
-    """Gradients of the loss of one optimizer batch, whatever its split; returns its metrics."""
-    objective.begin(model, batch, history)
+    """Add up the gradients of one optimizer batch; returns its metrics."""
     sums: dict[str, float] = defaultdict(float)
-    for micro in batch:
-        loss, found = objective.share(model, micro)
-        accelerator.backward(loss)
-        for name, value in found.items():
+    for loss, metrics in objective.losses(model, batch, history):
+        backward(loss)
+        for name, value in metrics.items():
             sums[name] += value
     return dict(sums)
 
 
-def _refuse_nan(found: dict[str, float], step: int, lr: float) -> None:
-    for name, value in found.items():
-        if value != value or value in (float("inf"), float("-inf")):
+def _refuse_nan(metrics: dict[str, float], step: int, lr: float) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
             raise NotANumber(
-                f"step {step}: {name} is {value} (loss {found['loss']}, grad_norm {found['grad_norm']}); no weight was "
-                f"changed by it and no checkpoint written. Lower learn.lr (now {lr:g}) or look at the round's rows"
+                f"step {step}: {name} is {value} (loss {metrics['loss']}, grad_norm {metrics['grad_norm']}); no weight "
+                f"was changed by this step and no checkpoint was written. Lower the learning rate lr (now {lr:g}), or "
+                "check the rows of this training"
             )
 
 
 def _refuse_broken(model: Any, lr: float) -> None:
-    """The last step's weights are seen by no loss: look at them before they become a checkpoint."""
+    """Raise NotANumber for weights that the last step broke: no loss has seen them."""
     for name, p in model.named_parameters():
-        if not bool(torch.isfinite(p).all()):
+        if p.requires_grad and not bool(torch.isfinite(p).all()):
             raise NotANumber(
-                f"the last step made {name} infinite or NaN; no checkpoint was written. Lower learn.lr ({lr:g})"
+                f"the last step made {name} infinite or NaN; no checkpoint was written. Lower the learning rate lr "
+                f"(now {lr:g})"
             )

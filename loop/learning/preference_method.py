@@ -8,7 +8,6 @@ from sparring.loop.errors import ConfigError
 from sparring.loop.learning.baselines import Baseline, Mismatched, Running, Zero
 from sparring.loop.learning.learner import UpdateContext, UpdateResult
 from sparring.loop.learning.losses import GroupLoss
-from sparring.loop.learning.objectives import Objective
 from sparring.loop.learning.optimize import optimize
 from sparring.loop.learning.preference_terms import GroupObjective, PairObjective, Terms
 from sparring.loop.learning.rationales import rationale_rows
@@ -50,7 +49,7 @@ class Preference:
         done = optimize(work.model, objective, batches, work.optimization, work.state, progress=work.progress)
         return UpdateResult(done.history)
 
-    def _objective(self, work: UpdateContext, micro_batches: Sequence[Sequence[int]]) -> Objective:
+    def _objective(self, work: UpdateContext, micro_batches: Sequence[Sequence[int]]) -> PairObjective | GroupObjective:
         """Raises ConfigError if the training rows are not what the loss learns from; flows checks it before a run."""
         terms, data = self.terms, work.data
         if isinstance(terms, Terms) and isinstance(data, PairRows):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparring.loop.disk import writing
+from sparring.loop.errors import StepError
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 Parameters = Sequence[Tensor]
@@ -34,18 +35,27 @@ def load_state(
     parameters: Parameters,
     optimizer: torch.optim.Optimizer,
     carried: Mapping[str, Tensor] | None = None,
+    cause: str = "",
 ) -> dict[str, Any] | None:
-    """Restore what `save_state` wrote and return the position; None if there is no saved state."""
+    """Restore what `save_state` wrote and return the position; None if there is no saved state.
+
+    Raises StepError for a state whose position has another `cause`.
+    """
     if not path.exists():
         return None
-    load_moments(path, parameters, optimizer)
     with safe_open(path, "pt") as file, torch.no_grad():
+        position: dict[str, Any] = json.loads(file.metadata()["position"])
+        if (other := position.get("cause", "")) != cause:
+            raise StepError(
+                f"{path} is the state of training {other}, expected {cause}: the rows, options or weights differ; "
+                "remove the file, or give another one"
+            )
+        load_moments(path, parameters, optimizer)
         for i, p in enumerate(parameters):
             p.copy_(file.get_tensor(f"{i}.weight"))
         for name, tensor in (carried or {}).items():
             tensor.copy_(file.get_tensor(f"carried.{name}"))
-        position: dict[str, Any] = json.loads(file.metadata()["position"])
-        return position
+    return position
 
 
 def save_moments(path: Path, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:

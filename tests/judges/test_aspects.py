@@ -234,11 +234,11 @@ def test_our_aspects_can_be_read() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "- clarity", "clarity: 3", "5: clear", "clarity: ''", "{"])
 def test_a_file_without_aspects_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"wanted|give a YAML file"):
+    with pytest.raises(ConfigError, match=r"expected|give a YAML file"):
         read_aspects(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1.5, True])
 def test_an_option_out_of_range_is_refused(max_tokens: Any) -> None:
-    with pytest.raises(ConfigError, match="wanted"):
+    with pytest.raises(ConfigError, match="expected"):
         AspectsJudge(FakeClient(letters), max_tokens=max_tokens)

@@ -94,7 +94,7 @@ def test_the_penalty_is_chosen_by_held_out_pairs() -> None:
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:
-    with pytest.raises(DataError, match="no word is in 2 of the 1 pairs"):
+    with pytest.raises(DataError, match="2 or more of the 1 pairs"):
         fit_words([pair("a b", "c d", 1.0)], 1.0)
 
 

@@ -81,7 +81,9 @@ def test_the_judge_that_scores_all_alike_decides_nothing() -> None:
 
 def test_a_judge_that_likes_silence_fails() -> None:
     report = run_canaries(ScoreJudge(lambda prompt, text: -float(len(text))))
-    assert report.failures[1] == "empty: wins 100% against good answers (16 won, 0 tied, 0 lost); wanted less than half"
+    assert (
+        report.failures[1] == "empty: wins 100% against good answers (16 won, 0 tied, 0 lost); expected less than half"
+    )
     assert "constant" in report.failures[0] and len(report.failures) > 2  # some good answers are longer than it
 
 
@@ -109,7 +111,7 @@ def test_a_judge_that_is_told_to_say_a_fails_though_it_only_ties() -> None:
 
     report = run_canaries(DuelJudge(obedient))
     assert report.failures == (
-        "injecting (verdict): wins 50% against good answers (0 won, 4 tied, 0 lost); wanted less than half",
+        "injecting (verdict): wins 50% against good answers (0 won, 4 tied, 0 lost); expected less than half",
     )
 
 
@@ -130,7 +132,7 @@ def test_answers_that_differ_in_nothing_must_tie() -> None:
         return fair(text) + 0.6 * text.endswith("\n")
 
     report = run_canaries(ScoreJudge(moody))
-    assert report.failures == ("identical (newline): 8 of 8 comparisons of an answer with itself are no tie",)
+    assert report.failures == ("identical (newline): 8 of 8 comparisons of an answer with itself are not ties",)
 
     def picky(prompt: str, text: str) -> float:
         return fair(text) + 0.1 * text.endswith("\n")  # a tenth of what good is worth: not worth a word

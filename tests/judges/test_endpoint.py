@@ -189,7 +189,7 @@ def test_a_question_that_is_refused_is_not_asked_again_and_others_are_answered(s
 def test_a_mistake_in_the_config_stops_at_once_and_keeps_what_was_answered(status: str) -> None:
     with FlakyServer(lambda text, before: status if "question 2:" in text else "") as server:
         answered: list[Reply] = []
-        with pytest.raises(StepError, match=f"{status}.*what was answered before is kept"):
+        with pytest.raises(StepError, match=f"{status}.*earlier answers are kept"):
             for chunk in Endpoint("model", **endpoint(server.url, concurrency=1)).ask([question(i) for i in range(9)]):
                 answered += chunk
     assert [reply.question.id for reply in answered] == ["judgement_0", "judgement_1"]

@@ -157,7 +157,7 @@ def test_the_name_tells_weights_and_options_apart(tiny: Path, other: Path) -> No
 
 @pytest.mark.parametrize("options", [{"beta": 0.0}, {"token_budget": 0}, {"dtype": "float16"}])
 def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="wanted"):
+    with pytest.raises(ConfigError, match="expected"):
         ImplicitJudge(policy="a", reference="b", **options)  # type: ignore[arg-type]
 
 

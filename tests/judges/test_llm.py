@@ -86,7 +86,7 @@ def test_a_judge_of_places_decides_nothing_and_makes_no_pair(label: str) -> None
         assert len(reading.duels) == 12 and set(reading.duels.values()) == {0.5}
         found = best_worst(Candidates(one.completions, reading))
         assert isinstance(found, Unpaired) and found.outcome == "tie"
-        strict = LLMJudge(Says(lambda text, told=told: told), verdict=judge.told, disagreement="abstain")
+        strict = LLMJudge(Says(lambda text, told=told: told), verdict=judge.verdict, disagreement="abstain")
         assert strict.read(judged(strict, [one])).scores == {}
 
 
@@ -232,7 +232,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"form": "listwise"}, "pairwise or pointwise"),
     ({"verdict": "text"}, "logprobs or json"),
     ({"disagreement": "coin"}, "tie or abstain"),
-    ({"form": "pointwise", "verdict": "logprobs"}, "told in json"),
+    ({"form": "pointwise", "verdict": "logprobs"}, "verdict: json"),
     ({"labels": ["A"]}, "labels"),
     ({"labels": ["A", "A"]}, "labels"),
     ({"labels": ["A", " B"]}, "labels"),
@@ -242,7 +242,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"scale": [1.0, 5.0]}, "scale"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"prompt": "no such file"}, "cannot be read"),
-    ({"engine": "remote"}, "wanted local"),
+    ({"engine": "remote"}, "expected local"),
     ({"engine": "local", "endpoint": {}}, "both an engine and an endpoint"),
     ({"endpoint": {"base_url": "http://localhost", "concurency": 3}}, "did you mean 'concurrency'"),
     ({"engine": {"contxt": 3}}, "did you mean 'context'"),

@@ -235,5 +235,5 @@ def test_its_weights_are_its_members() -> None:
     ],
 )
 def test_what_makes_no_panel_is_refused(judges: list[Decider], min_agreement: float) -> None:
-    with pytest.raises(ConfigError, match="wanted"):
+    with pytest.raises(ConfigError, match="expected"):
         Panel(judges, min_agreement)

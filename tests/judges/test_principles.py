@@ -260,11 +260,11 @@ def test_our_principles_can_be_read() -> None:
 )
 def test_a_file_without_principles_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"wanted|give a YAML file"):
+    with pytest.raises(ConfigError, match=r"expected|give a YAML file"):
         read_principles(tmp_path / "p.yaml")
 
 
 @pytest.mark.parametrize("most", [0, -1, 2.5, True])
 def test_an_option_out_of_range_is_refused(most: int) -> None:
-    with pytest.raises(ConfigError, match="wanted"):
+    with pytest.raises(ConfigError, match="expected"):
         PrinciplesJudge(FakeClient(knows), max_principles=most)

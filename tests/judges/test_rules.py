@@ -173,7 +173,7 @@ def test_options_are_further_instructions() -> None:
     [{"regex": "("}, {"min_words": -1}, {"min_words": 2, "max_words": 1}, {"choice": []}, {"truncated": "keep"}],
 )
 def test_an_option_out_of_range_is_refused(options: Any) -> None:
-    with pytest.raises(ConfigError, match="wanted"):
+    with pytest.raises(ConfigError, match="expected"):
         RulesJudge(**options)
 
 

@@ -145,7 +145,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("{{ first }}", "never shows second"),
-        ("{{ first }} {{ second ", "no Jinja template"),
+        ("{{ first }} {{ second ", "not a Jinja template"),
         ("{{ first }} {{ second }} {{ thrid }}", "'thrid' is undefined.*it may use conversation, first"),
         ("{{ first }} {{ second.__class__.__mro__ }}", "unsafe"),
         ("{{ first }} {{ second }} {% include '/etc/passwd' %}", "no loader"),

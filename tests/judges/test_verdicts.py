@@ -55,9 +55,9 @@ def test_labels_become_a_probability(labels: tuple[str, ...], logprobs: dict[str
         (log(A=0.3, B=0.1), "0.4 of the probability"),  # it says something else
         (log(C=0.9), "0 of the probability"),
         ({"A": -math.inf, "B": -math.inf}, "0 of the probability"),
-        ({"A": math.nan, "B": -1.0}, "log-probs are none"),
-        ({"A": math.inf}, "log-probs are none"),
-        ({"A": 2.0, "B": -1.0}, "log-probs are none"),  # logits, perhaps
+        ({"A": math.nan, "B": -1.0}, "not log-probs"),
+        ({"A": math.inf}, "not log-probs"),
+        ({"A": 2.0, "B": -1.0}, "not log-probs"),  # logits, perhaps
         (log(A=0.9, B=0.9), "sum to 1.8"),
     ],
 )

@@ -69,7 +69,7 @@ def test_names_and_options_are_checked() -> None:
         make_head("liner", 12, 0, {})
     with pytest.raises(ConfigError, match=r"no option 'member'.*did you mean 'members'"):
         make_head("multi", 12, 0, {"member": 3})
-    with pytest.raises(ConfigError, match="wanted at least 2"):
+    with pytest.raises(ConfigError, match="at least 2"):
         make_head("multi", 12, 0, {"members": 1})
     with pytest.raises(ConfigError, match="keep and alpha in"):
         make_head("proto", 12, 0, {"keep": 1.5})

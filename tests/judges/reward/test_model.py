@@ -275,7 +275,7 @@ def test_what_is_no_reward_model_is_refused(tiny: Path, encoder: Path, tmp_path:
 def test_a_broken_reward_json_is_refused(tiny: Path, tmp_path: Path) -> None:
     RewardModel.create(tiny).save(tmp_path / "saved", tiny)
     (tmp_path / "saved" / "reward.json").write_text('{"head": "linear", "colour": "red"}')
-    with pytest.raises(DataError, match="wanted the fields head"):
+    with pytest.raises(DataError, match="expected the fields head"):
         RewardModel.load(tmp_path / "saved")
 
 
@@ -381,7 +381,7 @@ def test_token_rewards_are_for_the_head_that_has_them(tiny: Path) -> None:
         assert rewards.shape == batch["input_ids"].shape
         assert model.head_features(**batch).shape == (5, 60)
         assert torch.equal(rewards[0, :5], model.score(model.tokens(**batch)[0, :5])[:, 0])
-    with pytest.raises(ConfigError, match="wanted head 'proto_tokens'"):
+    with pytest.raises(ConfigError, match="head 'proto_tokens'"):
         RewardModel.create(tiny).token_rewards(**batch)
-    with pytest.raises(ConfigError, match="wanted 'last'"):
+    with pytest.raises(ConfigError, match="expected 'last'"):
         RewardModel.create(tiny, "proto_tokens", pooling="mean")

@@ -13,20 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparring.judges.reward.features import silent, tensors_key
+from sparring.judges.reward.features import tensors_key
 from sparring.judges.reward.heads import MultiHead
 from sparring.judges.reward.losses import contrastive
 from sparring.judges.reward.model import RewardModel
-from sparring.judges.reward.objective import Targets, pair_loss
-from sparring.judges.reward.optimize import Descent
+from sparring.judges.reward.objective import RewardObjective
 from sparring.judges.reward.options import RewardTraining
 from sparring.judges.reward.report import evaluate
 from sparring.judges.reward.rows import Pairs, pair_plan, pairs_of
 from sparring.judges.reward.scorers import LiveScorer, Scored, start_learning
 from sparring.judges.reward.stages import Stage, Stream, summary
+from sparring.judges.reward.terms import Targets, pair_loss
 from sparring.judges.reward.train import create, forget, train
 from sparring.loop.errors import ConfigError, DataError, NotANumber, StepError
 from sparring.loop.labelled_pairs import Preference
+from sparring.loop.learning.optimize import accumulate
 from tests.helpers.reward_pairs import pairs
 
 FROZEN: dict[str, Any] = {"freeze": "backbone", "pooling": "answer_mean", "lr": 1e-2, "epochs": 8}
@@ -109,6 +110,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "meta": WHOLE | {"meta": 0.1, "members": 2},
     "proto": FROZEN
     | {"head": "proto", "epochs": 2, "head_options": {"count": 2, "dim": 8, "growth": 5, "sigma": 1e-3}},
+    "proto_dropout": WHOLE | {"head": "proto", "dropout": 0.1, "head_options": {"count": 2, "dim": 8, "growth": 0}},
     "ensemble": FROZEN | {"members": 3, "epochs": 2},
     "tokens": FROZEN
     | {"pooling": "last", "head": "proto_tokens", "head_options": {"count": 2, "length": 20}, "epochs": 1},
@@ -196,13 +198,14 @@ def test_a_state_of_another_training_is_refused(tiny: Path, tmp_path: Path) -> N
             train(model, given, asked, tmp_path / "state")
 
 
-def descent_of(model: RewardModel, given: Pairs, options: RewardTraining, groups: Any = ()) -> Descent:
-    """One batch of all pairs, ready for its gradients."""
+def backward(model: RewardModel, given: Pairs, options: RewardTraining, groups: Any = ()) -> dict[str, float]:
+    """The gradients of one batch of all pairs; returns its metrics."""
     budget = options.token_budget or 1 << 30
     plan = pair_plan(given.rows, batch_size=len(given), token_budget=budget, epochs=1, seed=0)
     stage = Stage("train", given.rows, groups, [Stream(tuple(range(model.members)), plan)], 1e-3)
     start_learning(model, options.dropout)
-    return Descent(model, LiveScorer(model, given.rows, groups, "float32"), stage, options, silent)
+    objective = RewardObjective(model, LiveScorer(model, given.rows, groups, "float32"), stage, options)
+    return accumulate(objective, model, stage.batches[0], [], lambda loss: loss.backward())  # type: ignore[no-untyped-call]
 
 
 def gradients(model: nn.Module) -> Tensor:
@@ -235,10 +238,8 @@ def test_the_gradient_does_not_depend_on_the_split(options: dict[str, Any], tiny
         model, asked = make(tiny, **WHOLE | options | {"token_budget": budget})
         encoded = pairs_of(model, given)
         groups = [(row.chosen, row.rejected) for row in encoded.rows[:5]]
-        descent = descent_of(model, encoded, asked, groups)
-        told.append(descent.gradients(0)[0])
+        told.append(backward(model, encoded, asked, groups))
         found.append(gradients(model))
-    assert len({len(descent.stage.rows)}) == 1
     for other, metrics in zip(found[1:], told[1:], strict=True):
         assert float((other - found[0]).norm() / found[0].norm()) < 1e-4
         assert metrics == pytest.approx(told[0], rel=1e-4, abs=1e-6)
@@ -257,7 +258,7 @@ def test_the_gradient_is_that_of_the_bradley_terry_likelihood(tiny: Path) -> Non
     given = pairs_of(model, pairs(12))
     whole_loss(model, given, [0]).backward()  # type: ignore[no-untyped-call]
     expected = gradients(model)
-    descent_of(model, given, asked).gradients(0)
+    backward(model, given, asked)
     torch.testing.assert_close(gradients(model), expected, atol=1e-6, rtol=1e-4)
 
 
@@ -280,7 +281,7 @@ def test_meta_takes_the_gradient_at_the_moved_weights_and_steps_from_the_old(tin
                 p.grad = None
     whole_loss(moved, given, [0]).backward()  # type: ignore[no-untyped-call]
     expected, before = gradients(moved), state_of(model)
-    metrics, _ = descent_of(model, given, asked, groups).gradients(0)
+    metrics = backward(model, given, asked, groups)
     assert state_of(model) == before
     found = gradients(model)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
@@ -301,7 +302,7 @@ def test_the_contrastive_gradient_is_that_of_the_whole_batch(tiny: Path) -> None
     term = contrastive(difference, difference, 0.5).mean()
     (2 * term + whole_loss(model, given, [0])).backward()
     expected = gradients(model)
-    metrics, _ = descent_of(model, given, asked).gradients(0)
+    metrics = backward(model, given, asked)
     torch.testing.assert_close(gradients(model), expected, atol=1e-4, rtol=1e-3)
     assert metrics["contrastive"] == pytest.approx(float(term.detach()), rel=1e-4)
 
@@ -309,12 +310,12 @@ def test_the_contrastive_gradient_is_that_of_the_whole_batch(tiny: Path) -> None
 def test_two_dropout_views_differ_and_come_again(tiny: Path) -> None:
     model, asked = make(tiny, **WHOLE | {"contrastive": 1.0, "dropout": 0.3})
     given = pairs_of(model, pairs(12))
-    told = [descent_of(model, given, asked).gradients(0)[0]["contrastive"] for _ in range(2)]
-    other = descent_of(model, given, asked).gradients(0)
+    told = [backward(model, given, asked)["contrastive"] for _ in range(2)]
+    other = backward(model, given, asked)
     start_learning(model, 0.0)
     model.eval()
-    assert told[0] == told[1] == other[0]["contrastive"]
-    dropless = descent_of(model, given, replace(asked, dropout=NO_DROPOUT)).gradients(0)[0]["contrastive"]
+    assert told[0] == told[1] == other["contrastive"]
+    dropless = backward(model, given, replace(asked, dropout=NO_DROPOUT))["contrastive"]
     assert abs(told[0] - dropless) > 1e-3
 
 
