@@ -36,38 +36,7 @@ _MODULES = {
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "Candidates",
-    "Checkpoint",
-    "Choice",
-    "Completion",
-    "Config",
-    "Evaluation",
-    "Evaluator",
-    "FakeJudge",
-    "FakeLearner",
-    "FakeSampler",
-    "Groups",
-    "Judge",
-    "Judgement",
-    "Learner",
-    "Logps",
-    "Pair",
-    "Pick",
-    "Prompt",
-    "RunResult",
-    "Sampler",
-    "SparError",
-    "Store",
-    "Unpaired",
-    "builder",
-    "filter",
-    "judge",
-    "loss",
-    "open_store",
-    "read_config",
-    "run",
-]
+__all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,6 @@ from sparring.store import open as open_store
 if TYPE_CHECKING:
     from sparring.store.reader import Rows
 
-__all__ = ["RunResult", "open_store", "read_config", "run"]
-
 
 @dataclass(frozen=True)
 class RunResult:

@@ -7,6 +7,4 @@ from sparring.flows.compose.build import build, prepare
 from sparring.flows.deployment.scheduled import decide, evaluate, label, reward_model, scheduled_flow
 from sparring.report import write_report
 
-__all__ = ["decide", "evaluate", "label", "reward_model", "self_play"]
-
 self_play = scheduled_flow(lambda config: build(prepare(config)), write_report)

@@ -10,35 +10,3 @@ from sparring.flows.config.learn import Learn, Lora, Reference, ReferenceKind
 from sparring.flows.config.parse import Parsed, override, parse_config, parse_model, put, read_config, read_yaml
 from sparring.flows.config.run import Keep, Step, Steps, Stop
 from sparring.flows.config.sample import JudgeConfig, PairConfig, Policy, Prompts, Sample, Source, Tree
-
-__all__ = [
-    "Config",
-    "Evaluate",
-    "JudgeConfig",
-    "Keep",
-    "Learn",
-    "Lora",
-    "Named",
-    "PairConfig",
-    "Parsed",
-    "Policy",
-    "Prompts",
-    "Reference",
-    "ReferenceKind",
-    "Sample",
-    "Section",
-    "Source",
-    "Step",
-    "Steps",
-    "Stop",
-    "Tree",
-    "WithOptions",
-    "override",
-    "parse_config",
-    "parse_model",
-    "put",
-    "read_config",
-    "read_yaml",
-    "sha256",
-    "verdict_options",
-]

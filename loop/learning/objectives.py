@@ -46,7 +46,7 @@ class Plain(ABC):
     def share(self, model: Any, rows: Sequence[int]) -> Term:
         """The micro-batch's share of the loss and of its metrics."""
 
-    def stepped(self, model: Any, step: int) -> None:
+    def stepped(self, model: Any, step: int) -> None:  # noqa: B027
         pass
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,18 +7,3 @@ or filter's own; a value that cannot be is a ConfigError, raised before anything
 from sparring.loop.pairing.builders import BUILDERS
 from sparring.loop.pairing.filters import FILTERS
 from sparring.loop.pairing.types import Builder, Candidates, Choice, Dropped, Filter, Named, Pick, Row, Scored, Unpaired
-
-__all__ = [
-    "BUILDERS",
-    "FILTERS",
-    "Builder",
-    "Candidates",
-    "Choice",
-    "Dropped",
-    "Filter",
-    "Named",
-    "Pick",
-    "Row",
-    "Scored",
-    "Unpaired",
-]

@@ -5,8 +5,6 @@ from pathlib import Path
 from sparring.doctor import machine, places, running
 from sparring.doctor.finding import Finding
 
-__all__ = ["Finding", "examine"]
-
 
 def examine(store: Path, *, probe: bool = False, kill_orphans: bool = False) -> list[Finding]:
     """Run all checks. `probe` also samples with a tiny engine, `kill_orphans` ends orphaned processes."""

@@ -2,5 +2,3 @@
 
 from sparring.report.numbers import find_runs, report_data
 from sparring.report.page import default_path, write_report
-
-__all__ = ["default_path", "find_runs", "report_data", "write_report"]

@@ -3,5 +3,3 @@
 from sparring.store.exchange.exporting import Exported, Wanted, export
 from sparring.store.exchange.formats import Style, Text, What
 from sparring.store.exchange.importing import Asked, Imported, import_rows
-
-__all__ = ["Asked", "Exported", "Imported", "Style", "Text", "Wanted", "What", "export", "import_rows"]

@@ -29,26 +29,3 @@ from sparring.loop.learning.losses.registry import (
     loss_names,
     loss_parts,
 )
-
-__all__ = [
-    "ANY_LOSS",
-    "GROUP_LOSSES",
-    "LOSSES",
-    "MODIFIER",
-    "MODIFIERS",
-    "REGULARISER",
-    "REGULARISERS",
-    "GroupLoss",
-    "Groups",
-    "Logps",
-    "Loss",
-    "Modifier",
-    "bind",
-    "bind_group",
-    "bind_modifiers",
-    "bind_regularisers",
-    "loss_names",
-    "loss_parts",
-    "mean_loss",
-    "metrics",
-]
