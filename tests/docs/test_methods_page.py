@@ -68,8 +68,8 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "loss": {**LOSSES, **GROUP_LOSSES},
     "modifier": MODIFIERS,
     "regulariser": REGULARISERS,
-    "builder": BUILDERS,
-    "filter": FILTERS,
+    "builder": {name: part.make for name, part in BUILDERS.items()},
+    "filter": {name: part.make for name, part in FILTERS.items()},
 }
 
 

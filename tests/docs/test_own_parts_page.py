@@ -27,7 +27,10 @@ def short(rows, *, least: int = 1):
 """
 PLAYED: dict[str, Mapping[str, Any]] = {
     "function judge": CONFIGS[0],
-    "class judge": {"judge": {"kind": "./parts.py:Length", "target": 2}},
+    "class judge": {
+        "judge": {"kind": "./parts.py:Length", "target": 2},
+        "sample": {"n": 8, "max_tokens": 24},  # so that answers differ in words
+    },
     "loss": CONFIGS[1],
     "reference-free loss": {"learn": {"loss": "./parts.py:margin"}},
     "builder": CONFIGS[2],

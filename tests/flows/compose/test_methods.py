@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparring.flows.compose.build import Loop, build, prepare
-from sparring.flows.config import Config, parse_config
+from sparring.flows.config import Config, Learn, parse_config
 from sparring.loop.round import play
 from sparring.store.db import rows
 from tests.helpers.kept_store import KeptStore
@@ -47,6 +47,13 @@ class World:
         if values["judge"]["kind"] == "llm":
             values["judge"] = values["judge"] | {"canaries": "skip", "endpoint": self.endpoint}
         return values
+
+
+def learned_by(learn: Learn) -> str:
+    """What the store calls an update: the policy gradient's name, or that of the loss or losses."""
+    if learn.algorithm != "preference":
+        return learn.algorithm
+    return learn.loss if isinstance(learn.loss, str) else "+".join(each.kind for each in learn.loss)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +96,7 @@ def test_an_example_plays_two_rounds(world: World, tmp_path: Path, name: str) ->
         played = told(store)
     for index, update in enumerate(played, start=1):
         assert update["round"] == index
-        assert update["algorithm"] == config.learn.algorithm
+        assert update["algorithm"] == learned_by(config.learn)
         assert update["weights_before"] != update["weights_after"]
         assert update["reference_ids"] == compared_with(config.learn.reference.kind, update)
         assert update["losses"] and all(isfinite(loss) for loss in update["losses"])

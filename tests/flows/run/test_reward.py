@@ -170,7 +170,7 @@ def test_a_trained_model_judges_and_its_verdicts_lead_back_to_it(tmp_path: Path,
     ("changes", "message"),
     [
         ({"train": {"freez": "backbone"}}, "no option 'freez' (did you mean 'freeze'?)"),
-        ({"labels": {"kind": "strenght"}}, "no labels 'strenght' (did you mean 'strength'?)"),
+        ({"labels": {"kind": "strenght"}}, "'strenght' (did you mean 'strength'?)"),
         ({"labels": {"kind": "strength", "model": 3}}, "no option 'model' (did you mean 'models'?)"),
         ({"train": {"seed": 3}}, "train.seed"),
     ],

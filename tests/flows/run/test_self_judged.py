@@ -208,7 +208,7 @@ def test_a_judge_that_cannot_measure_is_refused_where_it_would(folder: Path) -> 
         ({"kind": "self", "asker_of": "me"}, "no option 'asker_of'"),
         ({"kind": "self", "scale": [1, 10]}, "no option 'scale'"),
         ({"kind": "active", "oracle": RULES}, "needs the option 'explorer'"),
-        ({"kind": "active", "explorer": ENSEMBLE, "oracle": "rules"}, "has the oracle 'rules'"),
+        ({"kind": "active", "explorer": ENSEMBLE, "oracle": "rules"}, "oracle of judge active is 'rules'"),
         ({"kind": "active", "explorer": ENSEMBLE, "oracle": {"kind": "rule"}}, "did you mean 'rules'"),
         ({"kind": "active", "explorer": ENSEMBLE, "oracle": ACTIVE}, "active cannot be made of judge active"),
         ({"kind": "active", "explorer": ENSEMBLE, "oracle": ITSELF}, "active cannot be made of judge self"),
