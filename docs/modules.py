@@ -21,7 +21,12 @@ def phrase(path: Path) -> str:
 
 
 def page() -> str:
-    lines = ["# Modules", "", "What each module holds, in its own words. `python docs/modules.py` writes this page.", ""]
+    lines = [
+        "# Modules",
+        "",
+        "What each module holds, in its own words. `python docs/modules.py` writes this page.",
+        "",
+    ]
     for room, what in ROOMS.items():
         lines += [f"## {room}/: {what}", ""]
         files = [p for p in (ROOT / room).rglob("*.py") if not any(q.is_symlink() for q in p.parents)]

@@ -50,6 +50,14 @@ def test_every_command_in_the_readme_exists() -> None:
         assert f" {command} " in said.stdout, f"README names spar {command}"
 
 
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - set(links) == set()
+
+
 def test_every_judge_and_every_option_of_training_is_documented() -> None:
     text = (ROOT / "docs/judges.md").read_text()
     assert [kind for kind in JUDGES if f"`{kind}`" not in text] == []

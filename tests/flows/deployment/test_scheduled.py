@@ -25,6 +25,7 @@ from sparring.loop.round import play
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
 from tests.helpers.fake_loop import contents
+from tests.helpers.own_packages import own_packages
 from tests.helpers.paths import ROOT
 from tests.helpers.prefect_server import Prefect, is_alive, prefect_at, until
 from tests.helpers.scripted_deployment import config, make
@@ -44,6 +45,7 @@ DEPLOYED: list[tuple[str, str, int | None]] = [
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     folder = tmp_path_factory.mktemp("deployed")
+    own_packages(folder)  # a run imports none of them: its names are all in sparring
     with prefect_at(folder) as found:
         made = found.python("-m", "tests.helpers.tiny_deployed", folder, given=json.dumps(DEPLOYED))
         found.deployments = {name: made["id"] for (name, _, _), made in zip(DEPLOYED, json.loads(made), strict=True)}
