@@ -14,7 +14,6 @@ from sparring.loop.types import Checkpoint, Prompt, Split, make_id
 if TYPE_CHECKING:
     from sparring.loop.sampling.requests import SamplingEngine
     from sparring.loop.sampling.sampler import EngineSampler
-    from sparring.loop.sampling.sources import Source
 
 
 def check_sources(config: Config, train: list[Prompt]) -> None:
@@ -30,7 +29,7 @@ def check_sources(config: Config, train: list[Prompt]) -> None:
     if sample.tree is not None:
         _check_tree(config, sample.tree, train)
     _refuse_nobody(BUILDERS[config.pair.kind], set(named))
-    for source in _sources(config):
+    for source in config.sample.extra:
         refuse_missing(train, source)
 
 
@@ -91,7 +90,7 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         sample.top_p,
         sample.max_tokens,
         sample.chunk,
-        extra=_sources(config),
+        extra=config.sample.extra,
         models=_models(config, run),
     )
     engine, tree = _engine(config, run_folder), sample.tree
@@ -99,11 +98,9 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         return EngineSampler(engine, sampling, seed=config.seed)
 
     from sparring.loop.sampling.search import TreeSampler
-    from sparring.loop.sampling.tree import Search
 
-    search = Search(tree.depth, tree.actions, tree.iterations, tree.rollouts, tree.exploration)
     step = tree.step if tree.step_tokens is None else tree.step_tokens
-    return TreeSampler(engine, sampling, search, step, make_judge(_value(tree)), seed=config.seed)
+    return TreeSampler(engine, sampling, tree, step, make_judge(_value(tree)), seed=config.seed)
 
 
 def _engine(config: Config, run_folder: Path) -> "SamplingEngine":
@@ -116,12 +113,6 @@ def _engine(config: Config, run_folder: Path) -> "SamplingEngine":
     from sparring.loop.sampling.vllm_engine import Engine
 
     return Engine(context=sample.context, dtype=dtype, max_seqs=sample.max_seqs, log=run_folder / "engine.log")
-
-
-def _sources(config: Config) -> "list[Source]":
-    from sparring.loop.sampling.sources import Source
-
-    return [Source(**dict(each)) for each in config.sample.extra]
 
 
 def _models(config: Config, run: str) -> dict[str, Checkpoint]:

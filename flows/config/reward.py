@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from sparring.flows.config import Section, WithOptions, parse_model, read_yaml
+from sparring.flows.config import WithOptions, parse_model, read_yaml
 from sparring.loop.errors import ConfigError
+from sparring.loop.section import Section
 from sparring.store import DEFAULT_PATH
 
 

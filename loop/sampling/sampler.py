@@ -8,9 +8,10 @@ from typing import Any
 
 from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
+from sparring.loop.sampling.options import Source
 from sparring.loop.sampling.probe import probe
 from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
-from sparring.loop.sampling.sources import Source, from_dataset, policy_of, source_of
+from sparring.loop.sampling.sources import from_dataset, policy_of, source_of
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
 

@@ -2,28 +2,14 @@
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.sampling.options import Source
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint, Completion, Prompt, Round, make_id
 
 ROLES = ("reference", "initial", "opponent", "dataset")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One source of answers.
-
-    `of` is reference (the round's), initial, opponent (the previous policy), dataset, or a model's folder or hub id.
-    SELM (arXiv:2405.19332) samples the reference greedily, with `temperature` 0. SPIN (arXiv:2401.01335) takes the
-    dataset's answers, which are in the field `field` of the prompts. TSO (arXiv:2409.02118) uses a matrix of models.
-    """
-
-    of: str
-    n: int = 1
-    temperature: float | None = None  # None means the policy's
-    field: str = "response"
 
 
 def policy_of(source: Source, rnd: Round, models: Mapping[str, Checkpoint]) -> Checkpoint:
