@@ -180,7 +180,7 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
 
     with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
         held.callback(lock_run(run_folder).release)
-        held.callback(lock_devices(say=log.warning).release)
+        held.enter_context(lock_devices(say=log.warning))
         return _build(prepared, run_folder, beating(on_chunk), learning, held)
 
 

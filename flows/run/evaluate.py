@@ -115,7 +115,7 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
         with ExitStack() as held:
             held.callback(lock_run(ready.folder).release)
             guard = held.enter_context(guarding(file))
-            held.callback(lock_devices(say=log.warning).release)
+            held.enter_context(lock_devices(say=log.warning))
             held.enter_context(last_error(file))
             _measure(ready, limited(guard, ready.config.steps, run), beating(on_chunk))
     return ready.results()

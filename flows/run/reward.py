@@ -157,7 +157,7 @@ def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, 
     with ExitStack() as held:
         held.callback(lock_run(ready.folder).release)
         held.enter_context(guarding(ready.folder / "error.txt"))
-        held.callback(lock_devices(say=log.warning).release)
+        held.enter_context(lock_devices(say=log.warning))
         return _train(ready, progress)
 
 

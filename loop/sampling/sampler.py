@@ -1,19 +1,17 @@
 """The sampler: completions of prompts by the round's policy and by other sources, chunk by chunk."""
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
 from sparring.loop.sampling.options import Source
 from sparring.loop.sampling.probe import probe
-from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
+from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of
 from sparring.loop.sampling.sources import from_dataset, policy_of, source_of
 from sparring.loop.tokens import Template
-from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
+from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed
 
 
 @dataclass(frozen=True)
@@ -103,30 +101,3 @@ class EngineSampler:
         seed = derive_seed(self.seed, rnd.index, prompt.id, source.of)
         temperature = s.temperature if source.temperature is None else source.temperature
         return Request(ids, source.n, seed, temperature, s.top_p, s.max_tokens)
-
-
-def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer, seed: int) -> Completion:
-    """The record of an answer by the policy of `rnd`, which may be a source."""
-    return Completion(
-        id=completion_id(rnd, prompt, sample),
-        run=rnd.run,
-        round=rnd.index,
-        prompt_id=prompt.id,
-        policy_id=rnd.policy.id,
-        sample=sample,
-        origin=rnd.origin,
-        text=answer.text,
-        token_ids=array("i", answer.token_ids),
-        logprobs=array("f", answer.logprobs),
-        finish_reason="stop" if answer.finish_reason == "stop" else "length",
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=seed,
-    )
-
-
-def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:
-    """The id of a completion by the policy and origin of `rnd`."""
-    cause: dict[str, Any] = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id}
-    origin = {} if rnd.origin == "policy" else {"origin": rnd.origin}
-    return make_id("completion", **cause, sample=sample, **origin)
