@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparring.flows.compose.checkpoints import model_checkpoint
 from sparring.flows.compose.judge_factory import check_judge, make_judge
 from sparring.flows.config import Config, JudgeConfig, Tree
 from sparring.loop.errors import ConfigError
 from sparring.loop.pairing import BUILDERS
 from sparring.loop.registry import Part
 from sparring.loop.traits import BuilderTraits
-from sparring.loop.types import Checkpoint, Prompt, Split, make_id
+from sparring.loop.types import Checkpoint, Prompt, Split
 
 if TYPE_CHECKING:
     from sparring.loop.sampling.requests import SamplingEngine
@@ -117,13 +118,6 @@ def _engine(config: Config, run_folder: Path) -> "SamplingEngine":
 
 def _models(config: Config, run: str) -> dict[str, Checkpoint]:
     """The models that sources name by folder or hub id."""
-    from sparring.loop.learning.checkpoint import weights_sha256
-    from sparring.loop.models import resolve_model
     from sparring.loop.sampling.sources import ROLES
 
-    found = {}
-    for of in (each.of for each in config.sample.extra if each.of not in ROLES):
-        folder = resolve_model(of)
-        weights = weights_sha256(folder)
-        found[of] = Checkpoint(make_id("checkpoint", run=run, weights=weights), run, str(folder), None, weights)
-    return found
+    return {each.of: model_checkpoint(run, each.of) for each in config.sample.extra if each.of not in ROLES}

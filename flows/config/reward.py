@@ -38,7 +38,7 @@ class RewardConfig(Section):
         default_factory=dict, description="options of RewardTraining, see docs/reward-models.md"
     )
 
-    def shape(self, pairs_sha256: dict[str, str]) -> dict[str, Any]:
+    def shape(self, pairs_sha256: dict[str, str | None]) -> dict[str, Any]:
         """What shapes the weights: everything but where they are kept, pairs by content."""
         shape = self.model_dump(mode="json")
         del shape["store"]

@@ -188,9 +188,8 @@ def _describe(
         "sample": config.sample.model_dump(mode="json", exclude={"n", "extra", "tree"}),
         "evaluate": config.evaluate.model_dump(mode="json", include={"n", "gate", "pass_at"}),
         "judge": judge.name,
-        "score": config.learn.model_dump(
-            mode="json", include={"dtype", "token_budget", "batch_size"}
-        ),  # they affect KL by rounding
+        # They affect KL by rounding.
+        "score": config.learn.model_dump(mode="json", include={"dtype", "token_budget", "batch_size"}),
     }
     digest = sha256(shape)
     name = f"{config.name}-{KIND}-{digest[:8]}"

@@ -72,18 +72,14 @@ class EngineSampler:
     ) -> list[Completion | PromptOutcome]:
         room = self.engine.context - self.sampling.max_tokens
         fits = [(p, i) for p, i in zip(prompts, ids, strict=True) if len(i) <= room]
-        records: list[Completion | PromptOutcome] = [
-            outcome_of(
-                rnd,
-                p.id,
-                "failed",
-                f"the prompt has {len(i)} tokens, and there is room for {room} (context {self.engine.context} minus "
-                f"max_tokens {self.sampling.max_tokens}); raise sample.context or shorten the prompt",
-            )
+        advice = "raise sample.context or shorten the prompt"
+        limits = f"(context {self.engine.context} minus max_tokens {self.sampling.max_tokens}); {advice}"
+        too_long = [
+            outcome_of(rnd, p.id, "failed", f"the prompt has {len(i)} tokens, and there is room for {room} {limits}")
             for p, i in zip(prompts, ids, strict=True)
             if len(i) > room
         ]
-        return [*records, *self._answers(rnd, source, fits)]
+        return [*too_long, *self._answers(rnd, source, fits)]
 
     def _answers(self, rnd: Round, source: Source | None, fits: Sequence[tuple[Prompt, list[int]]]) -> list[Completion]:
         requests = [self._request(rnd, source, p, i) for p, i in fits]
