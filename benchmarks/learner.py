@@ -33,7 +33,7 @@ from sparring.loop.learning.batches import plan  # noqa: E402
 from sparring.loop.learning.checkpoint import load_model, weights_sha256  # noqa: E402
 from sparring.loop.learning.learner import TorchLearner  # noqa: E402
 from sparring.loop.learning.losses import bind  # noqa: E402
-from sparring.loop.learning.optimize import Optimization  # noqa: E402
+from sparring.loop.learning.options import Optimization  # noqa: E402
 from sparring.loop.learning.preference_method import Preference  # noqa: E402
 from sparring.loop.learning.preference_terms import Terms  # noqa: E402
 from sparring.loop.models import BUNDLED, resolve_model  # noqa: E402
@@ -41,7 +41,7 @@ from sparring.loop.tokens import Template  # noqa: E402
 from sparring.loop.types import Checkpoint, Round  # noqa: E402
 
 BATCH, LR, BETA, SEED, BUDGET = 8, 1e-6, 0.1, 0, default_token_budget()
-STEPS = Optimization(LR, BATCH, warmup=0.0, schedule="constant", token_budget=BUDGET, save_seconds=1e9)
+STEPS = Optimization(lr=LR, batch_size=BATCH, warmup=0.0, schedule="constant", token_budget=BUDGET, save_seconds=1e9)
 
 
 @dataclass(frozen=True)

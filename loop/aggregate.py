@@ -40,12 +40,7 @@ def lower_bound(scores: Sequence[float], *, beta: float = 1.0) -> float:
     return fmean(scores) - beta * sqrt(pvariance(scores))
 
 
-AGGREGATORS: Mapping[str, Callable[..., float]] = {
-    "mean": mean,
-    "worst": worst,
-    "uncertainty": uncertainty,
-    "lower_bound": lower_bound,
-}
+AGGREGATORS: Mapping[str, Callable[..., float]] = {f.__name__: f for f in (mean, worst, uncertainty, lower_bound)}
 
 
 def check_aggregator(kind: str, options: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ from sparring.loop.judgements import Scores, mean_scores
 from sparring.loop.pairing.pipeline import Read
 from sparring.loop.types import Evaluation, Experience, Round, make_id
 
+Metric = tuple[str, float, float | None, float | None, int]  # name, value, interval, number of values
 Z = 1.959963984540054  # two-sided 95 %
 
 
@@ -82,29 +83,18 @@ class RivalEvaluator:
         self, rnd: Round, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
     ) -> list[Evaluation]:
         rival_id = rival.groups[0].completions[0].policy_id if rival.groups else rnd.policy.id
-        rows = list(self._metrics(candidate, rival, reference_logprobs))
+        rows = self._metrics(candidate, rival, reference_logprobs)
         win = next((value for metric, value, *_ in rows if metric == "win_rate"), None)
         accepted = self.gate is None or rnd.index == 0 or (win is not None and win >= self.gate)
         rows.append(("accepted", float(accepted), None, None, 1))
+        cause = {"run": rnd.run, "round": rnd.index, "candidate": rnd.policy.id}
+        names = (rnd.run, rnd.index, rnd.policy.id, rival_id)
         return [
-            Evaluation(
-                make_id("evaluation", run=rnd.run, round=rnd.index, candidate=rnd.policy.id, metric=metric),
-                rnd.run,
-                rnd.index,
-                rnd.policy.id,
-                rival_id,
-                metric,
-                value,
-                low,
-                high,
-                n,
-            )
+            Evaluation(make_id("evaluation", **cause, metric=metric), *names, metric, value, low, high, n)
             for metric, value, low, high, n in rows
         ]
 
-    def _metrics(
-        self, candidate: Experience, rival: Experience, reference: Mapping[str, float]
-    ) -> Sequence[tuple[str, float, float | None, float | None, int]]:
+    def _metrics(self, candidate: Experience, rival: Experience, reference: Mapping[str, float]) -> list[Metric]:
         reading = self.read(candidate.judgements)
         mine = _by_prompt(candidate, reading)
         if self.compares:
@@ -113,7 +103,7 @@ class RivalEvaluator:
             theirs = _by_prompt(rival, self.read(rival.judgements))
             wins = {p: win_share(mine[p], theirs[p]) for p in mine if p in theirs}
         completions = [c for g in candidate.groups for c in g.completions]
-        rows: list[tuple[str, float, float | None, float | None, int]] = []
+        rows: list[Metric] = []
         if mine and not self.compares:
             passed = [[float(s >= self.pass_at) for s in group] for group in mine.values()]
             flat = [x for group in passed for x in group]

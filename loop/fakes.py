@@ -46,22 +46,9 @@ class FakeSampler:
         seed = derive_seed(self.seed, rnd.index, prompt.id, sample, rnd.policy.weights_sha256)
         text = "x" * (1 + seed % 7)
         cause = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id, "sample": sample}
-        return Completion(
-            make_id("completion", **cause),
-            rnd.run,
-            rnd.index,
-            prompt.id,
-            rnd.policy.id,
-            sample,
-            "policy",
-            text,
-            [*text.encode(), 0],
-            [-0.5] * (len(text) + 1),
-            "stop",
-            1.0,
-            1.0,
-            seed,
-        )
+        tokens, logprobs = [*text.encode(), 0], [-0.5] * (len(text) + 1)
+        names = (make_id("completion", **cause), rnd.run, rnd.index, prompt.id, rnd.policy.id, sample)
+        return Completion(*names, "policy", text, tokens, logprobs, "stop", 1.0, 1.0, seed)
 
 
 class FakeJudge(Pointwise):
@@ -91,22 +78,12 @@ class FakeLearner:
         return [rnd.reference]
 
     def score(self, checkpoint: Checkpoint, rows: Any) -> Iterator[list[LogProb]]:
+        weights = checkpoint.weights_sha256
         for row in rows.to_pylist():
-            for completion_id, tokens, logprobs in zip(
-                row["completion_ids"], row["token_ids"], row["reference"][0], strict=True
-            ):
-                if logprobs is None:
-                    cause = {"weights": checkpoint.weights_sha256, "completion": completion_id}
-                    yield [
-                        LogProb(
-                            make_id("logprob", **cause),
-                            completion_id,
-                            checkpoint.weights_sha256,
-                            -float(len(tokens)),
-                            len(tokens),
-                            [-1.0] * len(tokens),
-                        )
-                    ]
+            for answer, tokens, known in zip(row["completion_ids"], row["token_ids"], row["reference"][0], strict=True):
+                if known is None:
+                    logprob_id, n = make_id("logprob", weights=weights, completion=answer), len(tokens)
+                    yield [LogProb(logprob_id, answer, weights, -float(n), n, [-1.0] * n)]
 
     def learn(self, rnd: Round, training_rows: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         seen = digest([rnd.policy.weights_sha256, training_rows.select(["row_id", "reference"]).to_pylist()])

@@ -64,15 +64,8 @@ def chosen_fall(facts: Facts, bound: float) -> Verdict | None:
     return fall, f"log P(chosen) has fallen {fall:.3g} nats below the reference, more than {bound:g}"
 
 
-RULES: dict[str, Rule] = {
-    "win_rate": win_rate,
-    "kl": kl,
-    "length_growth": length_growth,
-    "abstained": abstained,
-    "chosen_fall": chosen_fall,
-}
-
-
+SHIPPED: tuple[Rule, ...] = (win_rate, kl, length_growth, abstained, chosen_fall)
+RULES = {rule.__name__: rule for rule in SHIPPED}
 STOP_RULES = Registry("stop rule", RuleTraits, RULES, "sparring.stop_rules")
 
 

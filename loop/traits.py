@@ -5,16 +5,20 @@ A plain function needs no decorator: every trait has the value that holds for mo
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import update_wrapper
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 P = TypeVar("P", bound=Callable[..., Any])
+Options = ParamSpec("Options")
 Baseline = Literal["none", "running", "mismatched"]
 Aside = Literal["rationale", "degree"]
 MARK = "__sparring__"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossTraits:
+    """Of `loss(logps, **options) -> (B,)`, or with of="groups" of `loss(groups, **options) -> (G,)`."""
+
     of: Literal["pairs", "groups"] = "pairs"  # Logps -> (B,), or Groups -> (G,)
     reference_free: bool = False  # never looks at the reference
     batch_dependent: bool = False  # a pair's value depends on the other pairs of its micro-batch
@@ -23,19 +27,25 @@ class LossTraits:
     clippable: bool = True  # whether it has a meaning on clipped ratios
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModifierTraits:
+    """Of `modifier(logps, **options) -> Logps`: what changes the scores or weights that a loss sees."""
+
     fits: Callable[[LossTraits], bool] = lambda loss: True  # whether it has a meaning for a loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegulariserTraits:
+    """Of `regulariser(logps, **options) -> (B,)`: what is added beside a loss."""
+
     needs_sample: bool = False  # a reference sample beside each pair
     aside: Aside | None = None  # what else is learned beside a pair
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuilderTraits:
+    """Of `builder(candidates, **options)`, which gives choices (or picks, for examples), or says why not."""
+
     gives: Literal["pairs", "examples"] = "pairs"
     scores: bool = True  # whether it looks at a judge's scores
     partial: bool = False  # whether its answers may be partial, with equal beginnings
@@ -43,20 +53,24 @@ class BuilderTraits:
     needs: Literal["reference", "dataset"] | None = None  # who must answer beside the policy, see sample.extra
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FilterTraits:
+    """Of `filter(rows, **options)`, which gives one verdict per row, in order: the row, or why it is dropped."""
+
     pairs: bool = False  # looks at the two sides of a pair
     scores: bool = False  # looks at scores
     whole: str = ""  # why it needs whole answers; "" where it does not
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RuleTraits:
-    pass
+    """Of `rule(facts, bound)`, which gives the measured value and the reason to stop, or None to go on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgeTraits:
+    """Of a class of judges, or of a function `score(prompt, completion, **options) -> float | None`."""
+
     parts: Mapping[str, Literal["one", "several"]] = field(default_factory=dict)  # options that are judges
     models: tuple[str, ...] = ()  # options that are models, which may be run:NAME
     reached_by: tuple[str, ...] = ()  # options that say how it is reached, which shape no verdict
@@ -67,73 +81,26 @@ class JudgeTraits:
     cannot_join: Mapping[str, str] = field(default_factory=dict)  # judges that it cannot be a part of, and why
 
 
-def _mark(traits: Any) -> Callable[[P], P]:
-    def marked(part: P) -> P:
-        setattr(part, MARK, traits)
-        return part
-
-    return marked
+class Mark(Protocol):
+    def __call__(self, part: P, /) -> P: ...
 
 
-def loss(
-    *,
-    of: Literal["pairs", "groups"] = "pairs",
-    reference_free: bool = False,
-    batch_dependent: bool = False,
-    baseline: Baseline = "none",
-    of_difference: bool = False,
-    clippable: bool = True,
-) -> Callable[[P], P]:
-    """Mark `loss(logps, **options) -> (B,)`, or with of="groups" `loss(groups, **options) -> (G,)`."""
-    return _mark(LossTraits(of, reference_free, batch_dependent, baseline, of_difference, clippable))
+def _decorator(traits: Callable[Options, Any]) -> Callable[Options, Mark]:
+    """A decorator that marks a part with its traits, which it takes by keyword."""
+
+    def decorator(*args: Options.args, **options: Options.kwargs) -> Mark:
+        def mark(part: P) -> P:
+            setattr(part, MARK, traits(*args, **options))
+            return part
+
+        return mark
+
+    return update_wrapper(decorator, traits, ("__module__", "__doc__"), ())
 
 
-def modifier(*, fits: Callable[[LossTraits], bool] = lambda loss: True) -> Callable[[P], P]:
-    """Mark `modifier(logps, **options) -> Logps`: what changes the scores or weights that a loss sees."""
-    return _mark(ModifierTraits(fits))
-
-
-def regulariser(*, needs_sample: bool = False, aside: Aside | None = None) -> Callable[[P], P]:
-    """Mark `regulariser(logps, **options) -> (B,)`: what is added beside a loss."""
-    return _mark(RegulariserTraits(needs_sample, aside))
-
-
-def builder(
-    *,
-    gives: Literal["pairs", "examples"] = "pairs",
-    scores: bool = True,
-    partial: bool = False,
-    by_query: bool = False,
-    needs: Literal["reference", "dataset"] | None = None,
-) -> Callable[[P], P]:
-    """Mark `builder(candidates, **options)`, which gives choices (or picks, for examples), or says why not."""
-    return _mark(BuilderTraits(gives, scores, partial, by_query, needs))
-
-
-def filter(*, pairs: bool = False, scores: bool = False, whole: str = "") -> Callable[[P], P]:
-    """Mark `filter(rows, **options)`, which gives one verdict per row, in order: the row, or why it is dropped."""
-    return _mark(FilterTraits(pairs, scores, whole))
-
-
-def stop_rule() -> Callable[[P], P]:
-    """Mark `rule(facts, bound)`, which gives the measured value and the reason to stop, or None to go on."""
-    return _mark(RuleTraits())
-
-
-def judge(
-    *,
-    parts: Mapping[str, Literal["one", "several"]] | None = None,
-    models: tuple[str, ...] = (),
-    reached_by: tuple[str, ...] = (),
-    canaries: bool = False,
-    check_prompt: Callable[[Any], None] | None = None,
-    asks_policies: bool = False,
-    cannot_measure: str = "",
-    cannot_join: Mapping[str, str] | None = None,
-) -> Callable[[P], P]:
-    """Mark a class of judges, or a function `score(prompt, completion, **options) -> float | None`."""
-    return _mark(
-        JudgeTraits(
-            parts or {}, models, reached_by, canaries, check_prompt, asks_policies, cannot_measure, cannot_join or {}
-        )
-    )
+loss = _decorator(LossTraits)
+modifier = _decorator(ModifierTraits)
+regulariser = _decorator(RegulariserTraits)
+builder = _decorator(BuilderTraits)
+filter = _decorator(FilterTraits)
+judge = _decorator(JudgeTraits)

@@ -11,14 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sparring.flows.compose.judge_factory import (
-    check_eval_judge,
-    check_judge,
-    every,
-    judge_info,
-    make_judge,
-    policy_clients,
-)
+from sparring.flows.compose import judge_factory
+from sparring.flows.compose.checkpoints import model_checkpoint
 from sparring.flows.compose.learner import check_learner, make_learner, silent
 from sparring.flows.compose.own_parts import with_sources
 from sparring.flows.compose.sampler import check_sources, make_sampler
@@ -40,7 +34,7 @@ from sparring.loop.parts import Judge, OnChunk, Pairing, Parts, passthrough
 from sparring.loop.prompts import read_prompts, refuse_overlap
 from sparring.loop.round import round_zero
 from sparring.loop.stopping import check_rules
-from sparring.loop.types import Checkpoint, Prompt, Round, RunInfo, make_id
+from sparring.loop.types import Prompt, Round, RunInfo
 from sparring.store.history import policy_after, rounds_settled
 from sparring.store.store import DuckStore
 
@@ -81,9 +75,10 @@ class Loop:
 def check_labels(config: Config) -> None:
     """Refuse judges, pair builders and options that do not exist, before anything is read."""
     for section in _judges(config):
-        check_judge(section)
-    check_eval_judge(config.evaluate.judge or config.judge)
-    if config.sample.n == 0 and any(JUDGES[section.kind].traits.asks_policies for section in every(config.judge)):
+        judge_factory.check_judge(section)
+    judge_factory.check_eval_judge(config.evaluate.judge or config.judge)
+    asks = (JUDGES[each.kind].traits.asks_policies for each in judge_factory.every(config.judge))
+    if config.sample.n == 0 and any(asks):
         raise ConfigError("judge self asks the policy that answered, and sample.n is 0: no policy does; set sample.n")
     check_pairing(config.pair.kind, pair_options(config))
     check_queries(config)
@@ -107,7 +102,7 @@ def _judges(config: Config) -> list[JudgeConfig]:
 
 def _prompt_checks(config: Config) -> set[Callable[[Prompt], None]]:
     """What its judges refuse in a prompt's row."""
-    judges = (JUDGES[each.kind] for section in _judges(config) for each in every(section))
+    judges = (JUDGES[each.kind] for section in _judges(config) for each in judge_factory.every(section))
     return {judge.traits.check_prompt for judge in judges if judge.traits.check_prompt}
 
 
@@ -180,26 +175,20 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
 
     with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
         held.callback(lock_run(run_folder).release)
-        held.callback(lock_devices(say=log.warning).release)
+        held.enter_context(lock_devices(say=log.warning))
         return _build(prepared, run_folder, beating(on_chunk), learning, held)
 
 
 def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Progress, held: ExitStack) -> Loop:
     config, info, store = prepared.config, prepared.info, prepared.store
     train, held_out = prepared.train, prepared.held_out
-
-    from sparring.loop.learning.checkpoint import weights_sha256
-    from sparring.loop.models import resolve_model
-
-    folder = resolve_model(policy_folder(config.policy.model, store))
-    weights = weights_sha256(folder)
-    initial = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(folder), None, weights)
+    initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))
     evaluate = config.evaluate
     sampler = make_sampler(config, info.id, run_folder)
     held.callback(sampler.engine.close)
     folder_of = partial(policy_folder, store=store)
-    judge = make_judge(config.judge, policy_clients(sampler, store, initial), folder_of)
-    eval_judge = make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
+    judge = judge_factory.make_judge(config.judge, judge_factory.policy_clients(sampler, store, initial), folder_of)
+    eval_judge = judge_factory.make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
     parts = Parts(
         store=store,
         sampler=sampler,
@@ -218,9 +207,8 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
     labelling = [(config.judge, judge), *([(evaluate.judge, eval_judge)] if evaluate.judge else [])]
     models = sampler.sampling.models.values()
     asked = query_records(config, info.id)
-    store.add(
-        [[info, initial, *asked, *models, *train, *held_out, *(judge_info(section, j) for section, j in labelling)]]
-    )
+    judges = [judge_factory.judge_info(section, each) for section, each in labelling]
+    store.add([[info, initial, *asked, *models, *train, *held_out, *judges]])
     start = store.last_round(info.id) or round_zero(info.id, initial)
     for section, each in labelling:
         held.callback(close_judge, each)

@@ -1,10 +1,11 @@
 """Which checkpoint is meant: an id in the store, a model's folder, or a hub id."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sparring.flows.config import Config
 from sparring.loop.errors import DataError, StoreError
-from sparring.loop.types import Checkpoint, RunInfo
+from sparring.loop.types import Checkpoint, RunInfo, make_id
 from sparring.store import history
 from sparring.store.store import DuckStore
 
@@ -18,11 +19,25 @@ def named_checkpoint(store: DuckStore, name: str) -> Checkpoint:
         return known
     if name.startswith("checkpoint_") and not Path(name).exists():
         raise StoreError(f"{store.db.path} has no checkpoint {name}; list those it has with: {LIST}")
+    return replace(model_checkpoint("", name), id="")
+
+
+def model_checkpoint(run: str, model: str) -> Checkpoint:
+    """A model's folder or hub id as a checkpoint of a run. Raises DataError or EnvironmentProblem."""
     from sparring.loop.learning.checkpoint import weights_sha256
     from sparring.loop.models import resolve_model
 
-    folder = resolve_model(name)
-    return Checkpoint("", "", str(folder), None, weights_sha256(folder))
+    folder = resolve_model(model)
+    weights = weights_sha256(folder)
+    return Checkpoint(make_id("checkpoint", run=run, weights=weights), run, str(folder), None, weights)
+
+
+def stored_run(store: DuckStore, name: str) -> RunInfo:
+    """The run of that name or id. Raises StoreError when the store has none."""
+    info = store.run(name)
+    if info is None:
+        raise StoreError(f"{store.db.path} has no run {name!r}; see: spar sql 'SELECT run_id FROM runs'")
+    return info
 
 
 def current_policy(store: DuckStore, config: Config, run: RunInfo | None) -> Checkpoint:

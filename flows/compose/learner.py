@@ -28,34 +28,24 @@ def silent(done: int, total: int, loss: float) -> None:
 def check_learner(config: Config) -> None:
     """Refuse what the learner would refuse. It knows its options by their signatures, and so loads torch."""
     _method(config)
-    _reference(config)
+    if config.learn.reference.kind == "mixture" and config.learn.ld_alpha < 1:
+        raise ConfigError("learn.ld_alpha weighs tokens, and a mixture of references is one of answers; drop one")
 
 
 def make_learner(config: Config, run_folder: Path, progress: Any = silent) -> Learner:
     from sparring.loop.learning.learner import TorchLearner
-    from sparring.loop.learning.lora import Lora
-    from sparring.loop.learning.optimize import Optimization
 
     learn = config.learn
     return TorchLearner(
         run_folder,
         _method(config),
-        Optimization(**{k: v for k, v in dict(learn).items() if k in option_names(Optimization)}),
+        learn,
         seed=config.seed,
-        reference=_reference(config),
-        lora=None if learn.lora is None else Lora(**dict(learn.lora)),
+        reference=learn.reference,
+        lora=learn.lora,
         dtype=None if learn.dtype == "auto" else learn.dtype,
         progress=progress,
     )
-
-
-def _reference(config: Config) -> Any:
-    from sparring.loop.learning.references import Reference
-
-    found = Reference(**dict(config.learn.reference))
-    if found.kind == "mixture" and config.learn.ld_alpha < 1:
-        raise ConfigError("learn.ld_alpha weighs tokens, and a mixture of references is one of answers; drop one")
-    return found
 
 
 def _method(config: Config) -> Any:

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparring.flows.compose.checkpoints import model_checkpoint
 from sparring.flows.compose.judge_factory import check_judge, make_judge
 from sparring.flows.config import Config, JudgeConfig, Tree
 from sparring.loop.errors import ConfigError
 from sparring.loop.pairing import BUILDERS
 from sparring.loop.registry import Part
 from sparring.loop.traits import BuilderTraits
-from sparring.loop.types import Checkpoint, Prompt, Split, make_id
+from sparring.loop.types import Checkpoint, Prompt, Split
 
 if TYPE_CHECKING:
     from sparring.loop.sampling.requests import SamplingEngine
     from sparring.loop.sampling.sampler import EngineSampler
-    from sparring.loop.sampling.sources import Source
 
 
 def check_sources(config: Config, train: list[Prompt]) -> None:
@@ -30,7 +30,7 @@ def check_sources(config: Config, train: list[Prompt]) -> None:
     if sample.tree is not None:
         _check_tree(config, sample.tree, train)
     _refuse_nobody(BUILDERS[config.pair.kind], set(named))
-    for source in _sources(config):
+    for source in config.sample.extra:
         refuse_missing(train, source)
 
 
@@ -91,7 +91,7 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         sample.top_p,
         sample.max_tokens,
         sample.chunk,
-        extra=_sources(config),
+        extra=config.sample.extra,
         models=_models(config, run),
     )
     engine, tree = _engine(config, run_folder), sample.tree
@@ -99,11 +99,9 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         return EngineSampler(engine, sampling, seed=config.seed)
 
     from sparring.loop.sampling.search import TreeSampler
-    from sparring.loop.sampling.tree import Search
 
-    search = Search(tree.depth, tree.actions, tree.iterations, tree.rollouts, tree.exploration)
     step = tree.step if tree.step_tokens is None else tree.step_tokens
-    return TreeSampler(engine, sampling, search, step, make_judge(_value(tree)), seed=config.seed)
+    return TreeSampler(engine, sampling, tree, step, make_judge(_value(tree)), seed=config.seed)
 
 
 def _engine(config: Config, run_folder: Path) -> "SamplingEngine":
@@ -118,21 +116,8 @@ def _engine(config: Config, run_folder: Path) -> "SamplingEngine":
     return Engine(context=sample.context, dtype=dtype, max_seqs=sample.max_seqs, log=run_folder / "engine.log")
 
 
-def _sources(config: Config) -> "list[Source]":
-    from sparring.loop.sampling.sources import Source
-
-    return [Source(**dict(each)) for each in config.sample.extra]
-
-
 def _models(config: Config, run: str) -> dict[str, Checkpoint]:
     """The models that sources name by folder or hub id."""
-    from sparring.loop.learning.checkpoint import weights_sha256
-    from sparring.loop.models import resolve_model
     from sparring.loop.sampling.sources import ROLES
 
-    found = {}
-    for of in (each.of for each in config.sample.extra if each.of not in ROLES):
-        folder = resolve_model(of)
-        weights = weights_sha256(folder)
-        found[of] = Checkpoint(make_id("checkpoint", run=run, weights=weights), run, str(folder), None, weights)
-    return found
+    return {each.of: model_checkpoint(run, each.of) for each in config.sample.extra if each.of not in ROLES}

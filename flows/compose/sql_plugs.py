@@ -30,10 +30,8 @@ def check_queries(config: Config) -> None:
 
 def query_records(config: Config, run: str) -> list[QueryInfo]:
     return [
-        QueryInfo(
-            make_id("query", run=run, plug=plug.key, sql=sql), run, plug.key, sql, sha256(sql.encode()).hexdigest()
-        )
-        for plug, sql in queries(config)
+        QueryInfo(make_id("query", run=run, plug=key, sql=sql), run, key, sql, sha256(sql.encode()).hexdigest())
+        for key, sql in ((plug.key, sql) for plug, sql in queries(config))
     ]
 
 

@@ -25,10 +25,6 @@ def warn_once(message: str) -> None:
     logging.getLogger("sparring").warning(message)
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 class WithOptions(BaseModel):
     """A section whose further keys are options of the thing it names."""
 

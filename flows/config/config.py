@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sparring.flows.config.base import Section
 from sparring.flows.config.learn import Learn
 from sparring.flows.config.run import Keep, Steps, Stop
 from sparring.flows.config.sample import JudgeConfig, PairConfig, Policy, Prompts, Sample
 from sparring.judges import JUDGES
+from sparring.loop.section import Section
 from sparring.store import DEFAULT_PATH
 
 

@@ -131,4 +131,6 @@ def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{where}: unknown key{nearest(str(problem['loc'][-1]), known)}; there are {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{where}: missing; it has no default"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     return f"{where}: found {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from sparring.flows.config import Section, WithOptions, parse_model, read_yaml
+from sparring.flows.config import WithOptions, parse_model, read_yaml
 from sparring.loop.errors import ConfigError
+from sparring.loop.section import Section
 from sparring.store import DEFAULT_PATH
 
 
@@ -37,7 +38,7 @@ class RewardConfig(Section):
         default_factory=dict, description="options of RewardTraining, see docs/reward-models.md"
     )
 
-    def shape(self, pairs_sha256: dict[str, str]) -> dict[str, Any]:
+    def shape(self, pairs_sha256: dict[str, str | None]) -> dict[str, Any]:
         """What shapes the weights: everything but where they are kept, pairs by content."""
         shape = self.model_dump(mode="json")
         del shape["store"]

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from sparring.flows.config.base import Named, Section
+from sparring.flows.config.base import Named
+from sparring.loop.section import Section
 
 
 class Stop(Section):

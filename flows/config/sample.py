@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sparring.flows.config.base import Named, Section, WithOptions
+from sparring.flows.config.base import Named, WithOptions
+from sparring.loop.sampling.options import Search, Source
+from sparring.loop.section import Section
 
 
 class Policy(Section):
@@ -28,25 +30,11 @@ class Prompts(Section):
     )
 
 
-class Source(Section):
-    """Who answers the train prompts beside the policy."""
-
-    of: str = Field(description="reference, initial, opponent, dataset, or a model's folder or hub id")
-    n: int = Field(1, ge=1, description="completions a prompt; a dataset has one")
-    temperature: float | None = Field(None, ge=0, description="0: greedily, as SELM does; as the policy if not given")
-    field: str = Field("response", description="of a dataset: the field of a prompt's row that has its answer")
-
-
-class Tree(Section):
+class Tree(Search, frozen=True):
     """Search a tree of partial answers to each train prompt (MCTS-DPO), see docs/methods.md."""
 
-    depth: int = Field(3, ge=1, description="steps; after the last one an answer is not cut any more")
-    actions: int = Field(2, ge=2, description="answers that are sampled where the search goes on")
     step: str = Field("\n\n", min_length=1, description="the text that ends a step")
     step_tokens: int | None = Field(None, ge=1, description="steps of so many tokens, in place of step")
-    iterations: int = Field(16, ge=1, description="how often the search goes on from some step, a prompt")
-    exploration: float = Field(1.0, ge=0, description="how much likely and little tried steps are preferred")
-    rollouts: int = Field(1, ge=1, description="full answers that a new step gets")
     value: Named = Field(
         default_factory=lambda: Named(kind="rules"), description="who values answers in the search: rules, its options"
     )

@@ -5,7 +5,8 @@ cannot be created causes a warning in the run's log and never fails the round.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,56 +29,49 @@ def publish_round(store: DuckStore, info: RunInfo, index: int) -> None:
     """Create the artifacts of a finished round; call it within a flow run."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    def publish() -> None:
+    with _or_warn(f"the artifacts of round {index}"):
         rounds = summaries(store, info.id)
         table = [{name: _short(row[name]) for name in COLUMNS} for row in rounds[-NEWEST:]]
         create_table_artifact(table, key=key(info.id, "rounds"), description=f"Rounds of {info.id} (95 % intervals)")
         row = next(row for row in rounds if row["round"] == index)
         create_markdown_artifact(in_words(row), key=key(info.id, "round"), description=f"Round {index} of {info.id}")
 
-    _or_warn(f"the artifacts of round {index}", publish)
-
 
 def publish_report(store: DuckStore, info: RunInfo, write: WriteReport) -> None:
     """Write the report of the run so far to its folder, and create a link to it."""
     from prefect.artifacts import create_link_artifact
 
-    def publish() -> None:
+    with _or_warn("the report"):
         page = write(store, [info.id], store.db.path.parent / "runs" / info.id / "report.html")
         what = f"Report of {info.id}, on the machine that played it"
         create_link_artifact(page.resolve().as_uri(), key=key(info.id, "report"), description=what)
-
-    _or_warn("the report", publish)
 
 
 def publish_note(info: RunInfo, title: str, message: str) -> None:
     """Create a note on why a run does not continue: a person must decide, or a rule stopped it."""
     from prefect.artifacts import create_markdown_artifact
 
-    def publish() -> None:
+    with _or_warn("the note"):
         create_markdown_artifact(f"# {title}\n\n{message}\n", key=key(info.id, "note"), description=title)
-
-    _or_warn("the note", publish)
 
 
 def publish_metrics(results: Sequence[Evaluation]) -> None:
     """Create a table of the results of a measurement."""
     from prefect.artifacts import create_table_artifact
 
-    def publish() -> None:
+    with _or_warn("the table of metrics"):
         names = ("metric", "value", "low", "high", "n")
         table = [{name: _short(getattr(e, name)) for name in names} for e in results]
         what = f"{results[0].candidate_id} against {results[0].rival_id}"
         create_table_artifact(table, key=key(results[0].run, "metrics"), description=f"{what} (95 % intervals)")
 
-    _or_warn("the table of metrics", publish)
 
-
-def _or_warn(what: str, publish: Callable[[], None]) -> None:
+@contextmanager
+def _or_warn(what: str) -> Iterator[None]:
     from prefect.logging import get_run_logger
 
     try:
-        publish()
+        yield
     except Exception as error:  # whatever it is, the round is in the store, and the run continues
         get_run_logger().warning(f"{what} could not be created ({type(error).__name__}: {error})", exc_info=True)
 

@@ -91,37 +91,31 @@ def schedule(
     cron: str | None, interval: str | None, rrule: str | None, timezone: str, active: bool
 ) -> "list[Schedule]":
     """The schedule of a deployment, from at most one of the three options. Raises ConfigError."""
-    options = [name for name, value in (("--cron", cron), ("--interval", interval), ("--rrule", rrule)) if value]
-    if len(options) > 1:
-        raise ConfigError(f"{' and '.join(options)} were given; expected one schedule, so leave out the others")
-    from prefect.schedules import Cron, Interval, RRule
-
-    try:
-        if cron:
-            schedule = Cron(cron, timezone=timezone, active=active)
-        elif interval:
-            schedule = Interval(seconds(interval), timezone=timezone, active=active)
-        elif rrule:
-            schedule = RRule(rrule, timezone=timezone, active=active)
-        else:
-            return []
-        _check(schedule)
-    except ValueError as error:
-        raise ConfigError(f"{options[0]} {cron or interval or rrule!r} with --timezone {timezone}: {error}") from error
-    return [schedule]
-
-
-def _check(schedule: "Schedule") -> None:
-    """Check a schedule now; Prefect checks it only when it is sent. Raises ValueError."""
     from prefect.client.schemas.schedules import construct_schedule
+    from prefect.schedules import Cron, Interval, RRule
     from pydantic import ValidationError
 
+    makers: dict[str, tuple[Callable[..., Schedule], str | None]] = {
+        "--cron": (Cron, cron),
+        "--interval": (lambda text, **options: Interval(seconds(text), **options), interval),
+        "--rrule": (RRule, rrule),
+    }
+    given = [(option, make, value) for option, (make, value) in makers.items() if value]
+    if len(given) > 1:
+        options = " and ".join(option for option, *_ in given)
+        raise ConfigError(f"{options} were given; expected one schedule, so leave out the others")
+    if not given:
+        return []
+    ((option, make, value),) = given
     try:
-        construct_schedule(
-            cron=schedule.cron, interval=schedule.interval, rrule=schedule.rrule, timezone=schedule.timezone
-        )
-    except ValidationError as error:
-        raise ValueError("; ".join(problem["msg"] for problem in error.errors())) from error
+        schedule = make(value, timezone=timezone, active=active)
+        rule = {name: getattr(schedule, name) for name in ("cron", "interval", "rrule", "timezone")}
+        construct_schedule(**rule)  # Prefect checks it only when it is sent
+    except ValueError as error:
+        errors = error.errors() if isinstance(error, ValidationError) else [{"msg": error}]
+        why = "; ".join(str(problem["msg"]) for problem in errors)
+        raise ConfigError(f"{option} {value!r} with --timezone {timezone}: {why}") from error
+    return [schedule]
 
 
 def seconds(text: str) -> float:

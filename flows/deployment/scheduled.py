@@ -6,6 +6,8 @@ failed run, resumes where the last run stopped. The store, not Prefect, remember
 
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +36,6 @@ from sparring.flows.run.rounds import error_file, rounds_done
 from sparring.flows.run.self_play import as_task, play_as_tasks
 from sparring.flows.supervise.guard import Guard
 from sparring.loop.errors import SparError, StoreBusy
-from sparring.loop.parts import Run
 from sparring.loop.types import Round, RunInfo
 from sparring.store.history import rounds_settled
 from sparring.store.store import DuckStore
@@ -89,11 +90,8 @@ def _play(
 ) -> State[Any]:
     if info is not None and (why := awaited(DuckStore(config.store), info.id, config)):
         return Completed(name=AWAITING, message=why)  # before any model is loaded
-    loop = _patiently(lambda: make(config))
-    try:
+    with closing(_patiently(lambda: make(config))) as loop:
         return _play_on(loop, rounds, write)
-    finally:
-        loop.close()
 
 
 def _patiently(make: Callable[[], Loop]) -> Loop:
@@ -174,10 +172,8 @@ def evaluate(config: Config, checkpoint: str | None = None, rival: str | None = 
         rival: like checkpoint; the loop's initial policy by default
     """
 
-    def run(step: Run, *args: Any) -> Any:
-        return as_task(config.steps, step, *args)
-
     def evaluated() -> State[Any]:
+        run = partial(as_task, config.steps)
         results = [e for e in evaluate_checkpoint(config, checkpoint, rival, run=run) if e.round]
         publish_metrics(results)
         return Completed(message=", ".join(f"{e.metric} {e.value:.3f}" for e in results))

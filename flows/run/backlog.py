@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from sparring.flows.compose.checkpoints import stored_run
 from sparring.flows.compose.judge_factory import check_eval_judge, judge_info
 from sparring.flows.config import JudgeConfig
 from sparring.flows.run.judge_trials import Show, opened, refuse_failing, unshown
 from sparring.flows.supervise.run_lock import lock_run
-from sparring.loop.errors import StoreError
 from sparring.loop.parts import Judge
 from sparring.loop.round import ask
 from sparring.loop.types import Checkpoint, Judgement, Record, Round, Split
@@ -54,7 +54,7 @@ def label_backlog(
     if split != "train":
         check_eval_judge(judge)
     opened_store = DuckStore(store)
-    run_id = _run_id(opened_store, run)
+    run_id = None if run is None else stored_run(opened_store, run).id
     with opened(judge) as labeller:
         todo = (duel_units if labeller.compares else units)(opened_store.db, run_id)
         lock = lock_run(opened_store.db.path.parent / "labelling" / labeller.name)
@@ -70,15 +70,6 @@ def label_backlog(
             return labelled
         finally:
             lock.release()
-
-
-def _run_id(store: DuckStore, name: str | None) -> str | None:
-    if name is None:
-        return None
-    info = store.run(name)
-    if info is None:
-        raise StoreError(f"{store.db.path} has no run {name!r}; see: spar sql 'SELECT run_id FROM runs'")
-    return info.id
 
 
 def _label(

@@ -115,7 +115,7 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
         with ExitStack() as held:
             held.callback(lock_run(ready.folder).release)
             guard = held.enter_context(guarding(file))
-            held.callback(lock_devices(say=log.warning).release)
+            held.enter_context(lock_devices(say=log.warning))
             held.enter_context(last_error(file))
             _measure(ready, limited(guard, ready.config.steps, run), beating(on_chunk))
     return ready.results()
@@ -188,9 +188,8 @@ def _describe(
         "sample": config.sample.model_dump(mode="json", exclude={"n", "extra", "tree"}),
         "evaluate": config.evaluate.model_dump(mode="json", include={"n", "gate", "pass_at"}),
         "judge": judge.name,
-        "score": config.learn.model_dump(
-            mode="json", include={"dtype", "token_budget", "batch_size"}
-        ),  # they affect KL by rounding
+        # They affect KL by rounding.
+        "score": config.learn.model_dump(mode="json", include={"dtype", "token_budget", "batch_size"}),
     }
     digest = sha256(shape)
     name = f"{config.name}-{KIND}-{digest[:8]}"

@@ -12,13 +12,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from sparring.flows.compose.build import log, refuse_other_config, versions
+from sparring.flows.compose.checkpoints import model_checkpoint, stored_run
 from sparring.flows.config import sha256
 from sparring.flows.config.reward import RewardConfig
 from sparring.flows.run.relabel import check_labelling
 from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.guard import guarding
 from sparring.flows.supervise.run_lock import lock_run
-from sparring.loop.errors import ConfigError, DataError, StoreError
+from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 from sparring.loop.options import check_options
 from sparring.loop.types import (
@@ -74,20 +75,20 @@ def prepare_reward(config: RewardConfig) -> PreparedReward:
 
     check_options("reward training", "train", RewardTraining, config.train)
     store = DuckStore(config.store)
-    options = RewardTraining(**config.train, seed=config.seed) if "seed" not in config.train else None
-    if options is None:
+    if "seed" in config.train:
         raise ConfigError("train.seed is set; expected `seed` beside `train`, which seeds everything")
+    options = RewardTraining(**config.train, seed=config.seed)
     if config.labels is not None:
         check_labelling(config.labels.kind, config.labels.options)
     train, held_out = _pairs(config, store)
     unlabelled = _unlabelled(config, held_out)
     digests = {
         "train": sha256([x.preference.id for x in train]),
-        "run": None if config.pairs.run is None else config.pairs.run,
+        "run": config.pairs.run,
         "eval": sha256([p.id for p in held_out]),
         "unlabelled": sha256([p.id for p in unlabelled]),
     }
-    shape = config.shape(digests)  # type: ignore[arg-type]
+    shape = config.shape(digests)
     sha = sha256(shape)
     kept = config.model_dump(mode="json") | {"kind": KIND, "rounds": 1, "shape": shape, "folder": str(Path.cwd())}
     info = RunInfo(f"{config.name}-{sha[:8]}", config.name, config.seed, kept, sha, versions(), KIND)
@@ -100,17 +101,15 @@ def _pairs(config: RewardConfig, store: DuckStore) -> tuple[list[Labelled], list
     labelled = _of_run(store, pairs.run) if pairs.run else [Labelled(p) for p in read_preferences(str(pairs.train))]
     if pairs.eval:
         held_out = read_preferences(pairs.eval)
-        seen = {p.prompt for p in held_out}
-        kept = [x for x in labelled if x.preference.prompt not in seen]
-        if len(kept) < len(labelled):
-            raise DataError(
-                f"{len(labelled) - len(kept)} training pairs have a held-out prompt; remove them from pairs.train, or "
-                "leave pairs.eval out so that prompts are split"
-            )
-        return [_flipped(x, pairs.flip, config.seed) for x in labelled], held_out
-    _, held_out = split_by_prompt([x.preference for x in labelled], pairs.held_out, config.seed)
+    else:
+        _, held_out = split_by_prompt([x.preference for x in labelled], pairs.held_out, config.seed)
     seen = {p.prompt for p in held_out}
     kept = [x for x in labelled if x.preference.prompt not in seen]
+    if pairs.eval and len(kept) < len(labelled):
+        raise DataError(
+            f"{len(labelled) - len(kept)} training pairs have a held-out prompt; remove them from pairs.train, or "
+            "leave pairs.eval out so that prompts are split"
+        )
     return [_flipped(x, pairs.flip, config.seed) for x in kept], held_out
 
 
@@ -130,11 +129,8 @@ def _flipped(x: Labelled, share: float, seed: int) -> Labelled:
 
 
 def _of_run(store: DuckStore, name: str) -> list[Labelled]:
-    info = store.run(name)
-    if info is None:
-        raise StoreError(f"{store.db.path} has no run {name!r}; see: spar sql 'SELECT run_id FROM runs'")
     labelled = []
-    for row in store.labelled(info.id).to_pylist():
+    for row in store.labelled(stored_run(store, name).id).to_pylist():
         messages, p = json.loads(row["messages"]), row["p_chosen"]
         fields = {"margin": row["margin"], "weight": row["weight"]}
         # The order must not reveal which answer is better, so the pair's id decides it.
@@ -157,21 +153,18 @@ def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, 
     with ExitStack() as held:
         held.callback(lock_run(ready.folder).release)
         held.enter_context(guarding(ready.folder / "error.txt"))
-        held.callback(lock_devices(say=log.warning).release)
+        held.enter_context(lock_devices(say=log.warning))
         return _train(ready, progress)
 
 
 def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:
     from sparring.judges.reward.report import evaluate, scale
     from sparring.judges.reward.train import create, train
-    from sparring.loop.learning.checkpoint import weights_sha256
-    from sparring.loop.models import resolve_model
 
     started = time.monotonic()
     store, info = ready.store, ready.info
-    base = resolve_model(ready.config.model)
-    weights = weights_sha256(base)
-    before = Checkpoint(make_id("checkpoint", run=info.id, weights=weights), info.id, str(base), None, weights)
+    before = model_checkpoint(info.id, ready.config.model)
+    base = Path(before.path)
     store.add([[info, before]])
     store.add(_imported(info, ready.held_out, "eval", "labelled"))
     work = ready.folder / "training"  # training state to resume from, and features of a frozen backbone
@@ -242,27 +235,21 @@ def _imported(info: RunInfo, preferences: Sequence[Preference], split: Split, bu
     """The pairs of a file as rows: a prompt, two answers without a policy, and the pair."""
     rows = iter(preferences)
     while chunk := list(islice(rows, CHUNK)):
-        records: dict[str, Record] = {}
-        for preference in chunk:
-            for record in _records(info, preference, split, builder):
-                records[record.id] = record
-        yield list(records.values())
+        yield list({r.id: r for p in chunk for r in _records(info, p, split, builder)}.values())
 
 
-def _records(info: RunInfo, p: Preference, split: Split, builder: str) -> Iterator[Any]:
+def _records(info: RunInfo, p: Preference, split: Split, builder: str) -> Iterator[Prompt | Completion | Pair]:
     prompt = Prompt.make(p.messages, split, "labelled pairs", {})
     yield prompt
     ids = [make_id("completion", run=info.id, prompt=prompt.id, text=text) for text in (p.a, p.b)]
     for completion_id, text in zip(ids, (p.a, p.b), strict=True):
-        yield Completion(
-            completion_id, info.id, 0, prompt.id, "", 0, "dataset", text, (), (), "stop", 1.0, 1.0, 0
-        )  # fmt: skip
+        names = (completion_id, info.id, 0, prompt.id, "", 0)
+        yield Completion(*names, "dataset", text, (), (), "stop", temperature=1.0, top_p=1.0, seed=0)
     chosen, rejected = ids if p.p_a >= 0.5 else ids[::-1]
     if chosen != rejected:  # two equal answers are not a pair; training counts and drops them
         p_chosen = max(p.p_a, 1 - p.p_a)
-        yield Pair(
-            _pair_id(info, p), info.id, 0, prompt.id, chosen, rejected, p_chosen, p.margin, p.weight, builder
-        )  # fmt: skip
+        pair_id = _pair_id(info, p)
+        yield Pair(pair_id, info.id, 0, prompt.id, chosen, rejected, p_chosen, p.margin, p.weight, builder)
 
 
 def _pair_id(info: RunInfo, p: Preference) -> str:
@@ -281,10 +268,10 @@ def reward_flow(
     def reward_model(config: RewardConfig) -> str:
         ready = make(config)
 
-        def closed() -> Checkpoint:
+        @task(name="train", cache_policy=NO_CACHE, persist_result=False)
+        def train() -> Checkpoint:
             return train_reward(ready, progress)
 
-        settings: dict[str, Any] = {"name": "train", "cache_policy": NO_CACHE, "persist_result": False}
-        return str(task(closed, **settings)().id)
+        return str(train().id)
 
     return reward_model

@@ -1,13 +1,16 @@
 """The loop as a Prefect flow. Without Prefect, the same rounds run by `flows.run.rounds`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from typing import Any, Protocol
 
 from sparring.flows.compose.build import Loop, Prepared, build, prepare
+from sparring.flows.compose.learner import silent
 from sparring.flows.config import Config, Steps
 from sparring.flows.run.prefect_server import quiet_server
 from sparring.flows.run.rounds import RunOutcome, operate
-from sparring.loop.parts import Run, call
+from sparring.loop.parts import Run, call, passthrough
 from sparring.loop.types import Record, Round
 
 
@@ -38,11 +41,7 @@ def play_as_tasks(
     loop: Loop, until: int, each: Callable[[Round], None] = lambda rnd: None, inside: Run = call
 ) -> RunOutcome:
     """Play up to round `until` within a flow; each step is a task of the flow."""
-
-    def run(step: Run, *args: Any) -> Any:
-        return as_task(loop.config.steps, step, *args, inside=inside)
-
-    return operate(loop, until, run, each)
+    return operate(loop, until, partial(as_task, loop.config.steps, inside=inside), each)
 
 
 def _retriable(task: Any, run: Any, state: Any) -> bool:
@@ -62,11 +61,8 @@ def self_play_flow(
 
     @flow(name="self-play", persist_result=False)
     def self_play(config: Config) -> RunOutcome:
-        loop = make(config)
-        try:
+        with closing(make(config)) as loop:
             return play_as_tasks(loop, config.rounds, each, inside)
-        finally:
-            loop.close()
 
     return self_play
 
@@ -83,14 +79,9 @@ class Display(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def on_chunk(self, step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
-        return chunks
-
-    def learning(self, done: int, total: int, loss: float) -> None:
-        pass
-
-    def call(self, step: Run, *args: Any) -> Any:
-        return step(*args)
+    on_chunk = staticmethod(passthrough)
+    learning = staticmethod(silent)
+    call = staticmethod(call)
 
     def round_done(self, following: Round) -> None:
         pass
@@ -98,11 +89,8 @@ class Silent:
 
 def run_bare(ready: Prepared, display: Display) -> RunOutcome:
     """Play the config's rounds in this process, without Prefect."""
-    loop = build(ready, on_chunk=display.on_chunk, progress=display.learning)
-    try:
+    with closing(build(ready, on_chunk=display.on_chunk, progress=display.learning)) as loop:
         return operate(loop, ready.config.rounds, display.call, display.round_done)
-    finally:
-        loop.close()
 
 
 def run_as_flow(ready: Prepared, display: Display) -> RunOutcome:

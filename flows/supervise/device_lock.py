@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,35 +15,21 @@ LOOK = 1.0  # seconds between tries
 REPEAT = 300.0  # seconds between messages while waiting
 
 
-class Devices:
-    """Locks that are held until `release` or the end of the process, whatever ends it."""
-
-    def __init__(self, locks: Sequence[FileLock] = ()) -> None:
-        self._locks = locks
-
-    def release(self) -> None:
-        for lock in self._locks:
-            lock.release()
-
-
 def lock_devices(
     names: Sequence[str] | None = None, *, folder: Path | None = None, say: Callable[[str], None] = lambda text: None
-) -> Devices:
+) -> ExitStack:
     """Lock the accelerators that this process sees, waiting until they are free; a CPU needs no lock.
 
+    They are locked until the returned stack is closed, or the process ends, whatever ends it.
     All processes lock in the same order, so that two never wait for each other. `say` gets a message about the holder.
     The locks are files of this user; a scheduler must separate users of one machine.
     """
     devices = visible_devices() if names is None else names
     folder = locks_folder() if folder is None else folder
-    held: list[FileLock] = []
-    try:
+    with ExitStack() as held:  # released here when one cannot be locked
         for path in sorted({lock_path(folder, name) for name in devices}):
-            held.append(_wait_for(path, say))
-    except BaseException:
-        Devices(held).release()
-        raise
-    return Devices(held)
+            held.callback(_wait_for(path, say).release)
+        return held.pop_all()
 
 
 def visible_devices() -> list[str]:

@@ -28,11 +28,7 @@ def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
 
 def beating(on_chunk: OnChunk) -> OnChunk:
     """An `on_chunk` that reports progress when a chunk is made, and when it is stored."""
-
-    def on_chunk_and_beat(step: str, total: int, chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
-        return _beat(on_chunk(step, total, chunks))
-
-    return on_chunk_and_beat
+    return lambda step, total, chunks: _beat(on_chunk(step, total, chunks))
 
 
 def _beat(chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:

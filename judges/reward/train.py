@@ -25,7 +25,8 @@ from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.hardware import default_token_budget, device, fast_dtype
 from sparring.loop.labelled_pairs import Preference
 from sparring.loop.learning.batches import Plan
-from sparring.loop.learning.optimize import Optimization, optimize
+from sparring.loop.learning.optimize import optimize
+from sparring.loop.learning.options import Optimization
 from sparring.loop.types import digest
 
 

@@ -16,10 +16,11 @@ from sparring.loop.hardware import autocast, default_token_budget, device, fast_
 from sparring.loop.learning.batches import Plan, collate, micro_batches, plan
 from sparring.loop.learning.checkpoint import load_model, save_model
 from sparring.loop.learning.logprobs import token_logprobs
-from sparring.loop.learning.lora import Adapted, Lora
-from sparring.loop.learning.optimize import Optimization, Progress
+from sparring.loop.learning.lora import Adapted
+from sparring.loop.learning.optimize import Progress
+from sparring.loop.learning.options import Lora, Optimization, Reference
 from sparring.loop.learning.probing import write_probe
-from sparring.loop.learning.references import Reference, average
+from sparring.loop.learning.references import average
 from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
 

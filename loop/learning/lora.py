@@ -1,25 +1,15 @@
 """Low-rank adapters: the update learns a small addition to a frozen policy, which is merged at the end of the round."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from sparring.loop.learning.options import Lora
 from sparring.loop.types import derive_seed
 
 FOLDER = "adapter"  # below a checkpoint: the adapter of the round without the merged weights
-
-
-@dataclass(frozen=True)
-class Lora:
-    """LoRA (arXiv:2106.09685): W + alpha / r * B A for the modules that `targets` names."""
-
-    r: int = 16
-    alpha: float = 32
-    targets: str | Sequence[str] = "all-linear"
 
 
 class Adapted:
@@ -29,8 +19,7 @@ class Adapted:
         """Change `model` in place: freeze its weights and add adapters that start as the identity."""
         from peft import LoraConfig, get_peft_model
 
-        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM")
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "lora"))
             self.peft = get_peft_model(model, config)

@@ -14,23 +14,9 @@ from torch import Tensor
 from sparring.loop.errors import NotANumber
 from sparring.loop.hardware import device
 from sparring.loop.learning.objectives import History, Objective
+from sparring.loop.learning.options import Optimization
 from sparring.loop.learning.schedule import forward
 from sparring.loop.learning.state import load_moments, load_state, save_state
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How a model is trained, whatever its loss."""
-
-    lr: float = 1e-6
-    batch_size: int = 8  # pairs or groups per optimizer step
-    epochs: int = 1
-    warmup: float = 0.1  # share of the steps
-    schedule: str = "constant_with_warmup"  # any name that transformers.get_scheduler knows
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    token_budget: int | None = None  # padded tokens per micro-batch; None: chosen to fit the hardware
-    save_seconds: float = 120.0  # how often a long update saves its own state
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.logprobs import token_logprobs
-from sparring.loop.learning.references import Reference, mix, row_sums, sums
+from sparring.loop.learning.options import Reference
+from sparring.loop.learning.references import mix, row_sums, sums
 from sparring.loop.learning.training_rows import PairRows, TrainingRows
 
 

@@ -1,67 +1,11 @@
-"""The reference policies that an update compares with, and their log-probs of whole completions."""
+"""References that are made of several policies, and their log-probs of whole completions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from sparring.loop.errors import ConfigError
-from sparring.loop.types import Checkpoint, Round
-
-Kind = Literal["none", "initial", "previous", "ema", "sync", "mixture"]
-ONE_OF_A_MIXTURE = ("previous", "initial")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The kind of reference and its options.
-
-    `none`: log-probs of 0. `initial`: the policy before round 1. `previous`: the policy that the round starts from.
-    `ema`: an average over rounds, decay * (the reference of the previous round) + (1 - decay) * policy.
-    `sync` (TR-DPO, arXiv:2404.09656): starts as the policy, and moves by `alpha` towards it every `every` steps.
-    `mixture` (MRPO, arXiv:2405.16388): see `mix`. `weights` are those of `of`, None means adaptive ones; `clip` is a
-    share of a log-prob.
-    """
-
-    kind: Kind = "previous"
-    decay: float = 0.9
-    alpha: float = 0.6
-    every: int = 512
-    of: Sequence[str] = ONE_OF_A_MIXTURE
-    weights: Sequence[float] | None = None
-    clip: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("decay", "alpha"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"learn.reference.{name} is {getattr(self, name)}; expected a number from 0 to 1")
-        if self.every < 1:
-            raise ConfigError(f"learn.reference.every is {self.every}; expected a number of steps, 1 or more")
-        if unknown := [name for name in self.of if name not in ONE_OF_A_MIXTURE]:
-            raise ConfigError(f"learn.reference.of has {unknown[0]!r}; choose among {', '.join(ONE_OF_A_MIXTURE)}")
-        if self.kind == "mixture" and len(set(self.of)) < 2:
-            raise ConfigError(f"learn.reference.of is {list(self.of)}; a mixture needs two different policies")
-        if self.weights is not None and (len(self.weights) != len(self.of) or abs(sum(self.weights) - 1) > 1e-6):
-            raise ConfigError(
-                f"learn.reference.weights is {list(self.weights)}; expected {len(self.of)} weights with the sum 1"
-            )
-        if self.clip is not None and self.clip < 0:
-            raise ConfigError(f"learn.reference.clip is {self.clip}; expected a share of a log-prob, 0 or more")
-
-    def of_round(self, rnd: Round) -> list[Checkpoint]:
-        """The checkpoints whose log-probs the update needs."""
-        if self.kind in ("none", "sync"):  # sync follows the policy during the update
-            return []
-        if self.kind == "mixture":
-            return [rnd.policy if name == "previous" else rnd.initial for name in self.of]
-        return [rnd.reference]
-
-    def named(self, rnd: Round) -> list[str]:
-        """The checkpoint ids that an update records as its references."""
-        return [rnd.reference.id] if self.kind == "sync" else [each.id for each in self.of_round(rnd)]
 
 
 def mix(references: Tensor, pairs: bool, weights: Sequence[float] | None = None, clip: float | None = None) -> Tensor:

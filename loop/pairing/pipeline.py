@@ -147,21 +147,11 @@ def _example(rnd: Round, builder: str, pick: Pick) -> Example:
 
 
 def _pair(rnd: Round, builder: str, choice: Choice) -> Pair:
-    chosen, rejected = choice.chosen.completion, choice.rejected.completion
-    sample = choice.reference_sample
-    return Pair(
-        id=make_id("pair", run=rnd.run, round=rnd.index, chosen=chosen.id, rejected=rejected.id),
-        run=rnd.run,
-        round=rnd.index,
-        prompt_id=chosen.prompt_id,
-        chosen_id=chosen.id,
-        rejected_id=rejected.id,
-        p_chosen=1.0 if choice.p is None else choice.p,
-        margin=choice.margin,
-        weight=choice.weight,
-        builder=builder,
-        reference_sample_id=None if sample is None else sample.id,
-    )
+    chosen, rejected, sample = choice.chosen.completion, choice.rejected.completion, choice.reference_sample
+    pair_id = make_id("pair", run=rnd.run, round=rnd.index, chosen=chosen.id, rejected=rejected.id)
+    names = (pair_id, rnd.run, rnd.index, chosen.prompt_id, chosen.id, rejected.id)
+    p = 1.0 if choice.p is None else choice.p
+    return Pair(*names, p, choice.margin, choice.weight, builder, sample.id if sample else None)
 
 
 def outcome_of(rnd: Round, prompt_id: str, outcome: Outcome, reason: str = "") -> PromptOutcome:

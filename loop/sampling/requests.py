@@ -1,10 +1,11 @@
-"""The requests to an engine, its answers, and the protocol of an engine."""
+"""The requests to an engine, its answers, the protocol of an engine, and the records of answers."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sparring.loop.types import Checkpoint
+from sparring.loop.types import Checkpoint, Completion, Prompt, Round, make_id
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,30 @@ class SamplingEngine(Protocol):
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
     def sleep(self) -> None: ...
     def close(self) -> None: ...
+
+
+def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer, seed: int) -> Completion:
+    """The record of an answer by the policy of `rnd`, which may be a source."""
+    return Completion(
+        id=completion_id(rnd, prompt, sample),
+        run=rnd.run,
+        round=rnd.index,
+        prompt_id=prompt.id,
+        policy_id=rnd.policy.id,
+        sample=sample,
+        origin=rnd.origin,
+        text=answer.text,
+        token_ids=array("i", answer.token_ids),
+        logprobs=array("f", answer.logprobs),
+        finish_reason="stop" if answer.finish_reason == "stop" else "length",
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=seed,
+    )
+
+
+def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:
+    """The id of a completion by the policy and origin of `rnd`."""
+    cause: dict[str, Any] = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id}
+    origin = {} if rnd.origin == "policy" else {"origin": rnd.origin}
+    return make_id("completion", **cause, sample=sample, **origin)

@@ -1,18 +1,17 @@
 """The sampler: completions of prompts by the round's policy and by other sources, chunk by chunk."""
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
+from sparring.loop.sampling.options import Source
 from sparring.loop.sampling.probe import probe
-from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
-from sparring.loop.sampling.sources import Source, from_dataset, policy_of, source_of
+from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of
+from sparring.loop.sampling.sources import from_dataset, policy_of, source_of
 from sparring.loop.tokens import Template
-from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed, make_id
+from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,14 @@ class EngineSampler:
     ) -> list[Completion | PromptOutcome]:
         room = self.engine.context - self.sampling.max_tokens
         fits = [(p, i) for p, i in zip(prompts, ids, strict=True) if len(i) <= room]
-        records: list[Completion | PromptOutcome] = [
-            outcome_of(
-                rnd,
-                p.id,
-                "failed",
-                f"the prompt has {len(i)} tokens, and there is room for {room} (context {self.engine.context} minus "
-                f"max_tokens {self.sampling.max_tokens}); raise sample.context or shorten the prompt",
-            )
+        advice = "raise sample.context or shorten the prompt"
+        limits = f"(context {self.engine.context} minus max_tokens {self.sampling.max_tokens}); {advice}"
+        too_long = [
+            outcome_of(rnd, p.id, "failed", f"the prompt has {len(i)} tokens, and there is room for {room} {limits}")
             for p, i in zip(prompts, ids, strict=True)
             if len(i) > room
         ]
-        return [*records, *self._answers(rnd, source, fits)]
+        return [*too_long, *self._answers(rnd, source, fits)]
 
     def _answers(self, rnd: Round, source: Source | None, fits: Sequence[tuple[Prompt, list[int]]]) -> list[Completion]:
         requests = [self._request(rnd, source, p, i) for p, i in fits]
@@ -102,30 +97,3 @@ class EngineSampler:
         seed = derive_seed(self.seed, rnd.index, prompt.id, source.of)
         temperature = s.temperature if source.temperature is None else source.temperature
         return Request(ids, source.n, seed, temperature, s.top_p, s.max_tokens)
-
-
-def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, answer: Answer, seed: int) -> Completion:
-    """The record of an answer by the policy of `rnd`, which may be a source."""
-    return Completion(
-        id=completion_id(rnd, prompt, sample),
-        run=rnd.run,
-        round=rnd.index,
-        prompt_id=prompt.id,
-        policy_id=rnd.policy.id,
-        sample=sample,
-        origin=rnd.origin,
-        text=answer.text,
-        token_ids=array("i", answer.token_ids),
-        logprobs=array("f", answer.logprobs),
-        finish_reason="stop" if answer.finish_reason == "stop" else "length",
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=seed,
-    )
-
-
-def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:
-    """The id of a completion by the policy and origin of `rnd`."""
-    cause: dict[str, Any] = {"run": rnd.run, "round": rnd.index, "policy": rnd.policy.id, "prompt": prompt.id}
-    origin = {} if rnd.origin == "policy" else {"origin": rnd.origin}
-    return make_id("completion", **cause, sample=sample, **origin)

@@ -7,10 +7,10 @@ from itertools import count
 
 from sparring.loop.errors import ConfigError
 from sparring.loop.parts import Judge
-from sparring.loop.sampling.requests import Answer, Request, SamplingEngine
-from sparring.loop.sampling.sampler import EngineSampler, Sampling, completion_id, completion_of
-from sparring.loop.sampling.sources import Source
-from sparring.loop.sampling.tree import Cut, Leaf, Search, Step, after, every, expand, select
+from sparring.loop.sampling.options import Search, Source
+from sparring.loop.sampling.requests import Answer, Request, SamplingEngine, completion_id, completion_of
+from sparring.loop.sampling.sampler import EngineSampler, Sampling
+from sparring.loop.sampling.tree import Cut, Leaf, Step, after, every, expand, select
 from sparring.loop.tokens import Template
 from sparring.loop.types import Completion, Group, Judgement, Prompt, Round, derive_seed
 

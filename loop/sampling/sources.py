@@ -1,29 +1,15 @@
 """The sources of answers to train prompts besides the policy: a reference, another model, or the prompts' dataset."""
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.sampling.options import Source
+from sparring.loop.sampling.requests import Answer, Request, completion_of
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint, Completion, Prompt, Round, make_id
 
 ROLES = ("reference", "initial", "opponent", "dataset")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One source of answers.
-
-    `of` is reference (the round's), initial, opponent (the previous policy), dataset, or a model's folder or hub id.
-    SELM (arXiv:2405.19332) samples the reference greedily, with `temperature` 0. SPIN (arXiv:2401.01335) takes the
-    dataset's answers, which are in the field `field` of the prompts. TSO (arXiv:2409.02118) uses a matrix of models.
-    """
-
-    of: str
-    n: int = 1
-    temperature: float | None = None  # None means the policy's
-    field: str = "response"
 
 
 def policy_of(source: Source, rnd: Round, models: Mapping[str, Checkpoint]) -> Checkpoint:
@@ -67,19 +53,5 @@ def _gold(rnd: Round, prompt: Prompt, source: Source, template: Template) -> Com
     text = str(prompt.meta[source.field])
     tokens = [*template.tokenizer.encode(text, add_special_tokens=False), template.tokenizer.eos_token_id]
     cause = {"run": rnd.run, "round": rnd.index, "prompt": prompt.id, "origin": rnd.origin, "field": source.field}
-    return Completion(
-        id=make_id("completion", **cause),
-        run=rnd.run,
-        round=rnd.index,
-        prompt_id=prompt.id,
-        policy_id="",
-        sample=0,
-        origin=rnd.origin,
-        text=text,
-        token_ids=array("i", tokens),
-        logprobs=array("f"),
-        finish_reason="stop",
-        temperature=0.0,
-        top_p=1.0,
-        seed=0,
-    )
+    answer, request = Answer(text, tokens, [], "stop"), Request((), 1, 0, temperature=0.0, top_p=1.0, max_tokens=0)
+    return replace(completion_of(rnd, prompt, request, 0, answer, 0), id=make_id("completion", **cause))

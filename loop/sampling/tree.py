@@ -20,17 +20,6 @@ PRIOR_LENGTH = 1.25  # exponent of the step length that divides the step's log-p
 
 
 @dataclass(frozen=True)
-class Search:
-    """The options of the search. After `depth` steps an answer is not cut any more."""
-
-    depth: int = 3
-    actions: int = 2  # answers that a step is expanded with, including those that continue it already
-    iterations: int = 16
-    rollouts: int = 1  # full answers sampled for a new step, and for a last step at each visit
-    exploration: float = 1.0
-
-
-@dataclass(frozen=True)
 class Leaf:
     """A full answer and its value, None if the judge gave no answer."""
 

@@ -69,8 +69,7 @@ class Engine:
             )
             for r in requests
         ]
-        prompts = [{"prompt_token_ids": list(r.prompt_ids)} for r in requests]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        outputs = self._outputs([r.prompt_ids for r in requests], parameters)
         return [[_answer(o) for o in sorted(output.outputs, key=lambda o: o.index)] for output in outputs]
 
     def ask(self, requests: Sequence[GreedyRequest]) -> list[GreedyReply]:
@@ -88,16 +87,14 @@ class Engine:
             )
             for i in requests
         ]
-        prompts = [{"prompt_token_ids": list(i.prompt_ids)} for i in requests]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        outputs = self._outputs([i.prompt_ids for i in requests], parameters)
         return [_reply(output.outputs[0], i.token_ids) for output, i in zip(outputs, requests, strict=True)]
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """log P of each token except the first of each sequence, as the engine computes it."""
         from vllm import SamplingParams
 
-        prompts = [{"prompt_token_ids": list(ids)} for ids in sequences]
-        outputs = self._llm.generate(prompts, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False)
+        outputs = self._outputs(sequences, SamplingParams(max_tokens=1, prompt_logprobs=0))
         return [
             [entry[token].logprob for entry, token in zip(o.prompt_logprobs[1:], ids[1:], strict=True)]
             for o, ids in zip(outputs, sequences, strict=True)
@@ -124,6 +121,9 @@ class Engine:
                 Engine._here.pop().llm_engine.engine_core.shutdown()
             cleanup_dist_env_and_memory()
         gc.collect()
+
+    def _outputs(self, prompts: Sequence[Sequence[int]], parameters: Any) -> Any:
+        return self._llm.generate([{"prompt_token_ids": list(ids)} for ids in prompts], parameters, use_tqdm=False)
 
     def _wake(self) -> None:
         if self._asleep:

@@ -31,25 +31,6 @@ from sparring.loop.types.records import (
 from sparring.loop.types.runs import Decision, Facts, QueryInfo, Removal, RunInfo, RunKind, Stop
 from sparring.loop.types.views import Experience, Group, Round
 
-Record = (
-    Prompt
-    | Completion
-    | Judgement
-    | JudgeInfo
-    | JudgeCall
-    | PromptOutcome
-    | Pair
-    | Example
-    | LogProb
-    | Update
-    | UpdateStep
-    | UpdatePair
-    | Checkpoint
-    | Evaluation
-    | Decision
-    | Stop
-    | Removal
-    | QueryInfo
-    | Round
-    | RunInfo
-)
+Asked = Prompt | Completion | Judgement | JudgeInfo | JudgeCall | PromptOutcome
+Learned = Pair | Example | LogProb | Update | UpdateStep | UpdatePair | Checkpoint | Evaluation
+Record = Asked | Learned | Decision | Stop | Removal | QueryInfo | Round | RunInfo

@@ -12,13 +12,14 @@ from pydantic.fields import FieldInfo
 from sparring.flows.compose.build import check_labels
 from sparring.flows.compose.learner import check_learner
 from sparring.flows.compose.sampler import check_sources
-from sparring.flows.config import Learn, Lora, ReferenceKind, Source, parse_config
+from sparring.flows.config import Learn, parse_config
 from sparring.loop.errors import ConfigError
 from sparring.loop.learning.losses import GROUP_LOSSES, LOSSES, MODIFIERS, REGULARISERS
+from sparring.loop.learning.options import Lora, Reference, ReferenceKind
 from sparring.loop.learning.policy_options import ALGORITHMS, RECIPES
 from sparring.loop.learning.recipes import STEPS
-from sparring.loop.learning.references import Reference
 from sparring.loop.pairing import BUILDERS, FILTERS
+from sparring.loop.sampling.options import Source
 from tests.helpers.methods_page import BASE, CONFIGS, PAGE, Values, default, options, table
 
 # -- the examples use all that there is
@@ -98,8 +99,8 @@ def test_losses_of_pairs_and_of_groups_stand_in_their_tables() -> None:
 def test_the_options_of_references_are_those_of_the_table() -> None:
     said = {name: options(cells[0]) for name, cells in table("kind").items()}
     assert set(said) == set(get_args(ReferenceKind))
-    exist = {f.name: f.default for f in fields(Reference) if f.name != "kind"}
-    assert {n: v for each in said.values() for n, v in each.items()} == exist | {"of": list(Reference.of)}
+    exist = {name: field.default for name, field in Reference.model_fields.items() if name != "kind"}
+    assert {n: v for each in said.values() for n, v in each.items()} == exist
 
 
 def test_the_options_of_algorithms_are_those_of_the_table() -> None:

@@ -13,10 +13,9 @@ from sparring.loop.learning.checkpoint import load_model, weights_sha256
 from sparring.loop.learning.learner import TorchLearner
 from sparring.loop.learning.logprobs import completion_logprobs
 from sparring.loop.learning.losses import bind
-from sparring.loop.learning.optimize import Optimization
+from sparring.loop.learning.options import Optimization, Reference
 from sparring.loop.learning.preference_method import Preference
 from sparring.loop.learning.preference_terms import Terms
-from sparring.loop.learning.references import Reference
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint, Round
 

@@ -63,7 +63,7 @@ def test_devices_are_taken_in_one_order_and_given_back(tmp_path: Path) -> None:
         for _ in range(3):
             held = lock_devices(names, folder=tmp_path)
             turns.append(len(names))
-            held.release()
+            held.close()
 
     threads = [threading.Thread(target=take, args=(names,), daemon=True) for names in (["b", "a"], ["a", "b"])]
     for thread in threads:
@@ -78,7 +78,7 @@ def test_a_cpu_takes_nothing(tmp_path: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has an accelerator")
-    lock_devices(folder=tmp_path / "locks").release()
+    lock_devices(folder=tmp_path / "locks").close()
     assert not (tmp_path / "locks").exists()
 
 

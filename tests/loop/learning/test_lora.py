@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.learner import TorchLearner
-from sparring.loop.learning.lora import FOLDER, Adapted, Lora
+from sparring.loop.learning.lora import FOLDER, Adapted
 from sparring.loop.learning.losses import bind
-from sparring.loop.learning.optimize import Optimization
+from sparring.loop.learning.options import Lora, Optimization
 from sparring.loop.learning.preference_method import Preference
 from sparring.loop.learning.preference_terms import Terms
 from tests.helpers.learner_pairs import N, gaps, initial, round_of, scored, unscored

@@ -13,8 +13,7 @@ from sparring.loop.errors import ConfigError, DataError, StepError
 from sparring.loop.learning.checkpoint import weights_sha256
 from sparring.loop.learning.critic import Critic
 from sparring.loop.learning.learner import TorchLearner
-from sparring.loop.learning.lora import Lora
-from sparring.loop.learning.optimize import Optimization
+from sparring.loop.learning.options import Lora, Optimization
 from sparring.loop.learning.policy_gradient_method import OnPolicy
 from sparring.loop.learning.policy_options import ALGORITHMS, algorithm
 from sparring.loop.types import Checkpoint
@@ -31,7 +30,7 @@ class Killed(Exception):
 
 def learner_of(folder: Path, name: str = "ppo", lora: Lora | None = None, **options: Any) -> TorchLearner:
     taken = {k: options.pop(k) for k in ("progress",) if k in options}
-    steps = {k: options.pop(k) for k in [*options] if k in Optimization.__dataclass_fields__}
+    steps = {k: options.pop(k) for k in [*options] if k in Optimization.model_fields}
     made = Optimization(**{"lr": 1e-3, "batch_size": 3, "warmup": 0.0, "save_seconds": 0.0} | steps)
     return TorchLearner(
         folder, OnPolicy(name, algorithm(name, **options)), made, seed=0, dtype="float32", lora=lora, **taken

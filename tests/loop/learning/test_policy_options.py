@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.learning.optimize import Optimization
+from sparring.loop.learning.options import Optimization
 from sparring.loop.learning.policy_options import ALGORITHMS, PPO, RECIPES, algorithm
 from sparring.loop.learning.recipes import ADAM_EPS, STEPS
 
@@ -31,7 +31,7 @@ def test_n_plus() -> None:
 
 def test_recipes_name_what_the_optimizer_takes() -> None:
     assert set(RECIPES) == set(STEPS) == set(ADAM_EPS)
-    assert all(set(steps) <= set(Optimization.__dataclass_fields__) for steps in STEPS.values())
+    assert all(set(steps) <= set(Optimization.model_fields) for steps in STEPS.values())
 
 
 @pytest.mark.parametrize(

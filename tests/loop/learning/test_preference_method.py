@@ -15,10 +15,9 @@ from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.learner import TorchLearner
 from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
 from sparring.loop.learning.losses import bind, bind_group, bind_regularisers
-from sparring.loop.learning.optimize import Optimization
+from sparring.loop.learning.options import Optimization, Reference
 from sparring.loop.learning.preference_method import GroupTerms, Preference
 from sparring.loop.learning.preference_terms import Terms
-from sparring.loop.learning.references import Reference
 from sparring.loop.learning.spo import degree_rows, tf_idf, without_key_content
 from sparring.loop.learning.training_rows import GroupRows, PairRows, TrainingRows
 from sparring.loop.tokens import Template
@@ -85,7 +84,7 @@ def test_bco_continues_from_earlier_steps(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_mismatch_needs_one_reference_that_stays(tiny: Path, tmp_path: Path) -> None:
-    learner = learner_of(tmp_path, Terms(bind("kto")), Reference("sync"), baseline="mismatched")
+    learner = learner_of(tmp_path, Terms(bind("kto")), Reference(kind="sync"), baseline="mismatched")
     with pytest.raises(ConfigError, match="needs one reference that stays"):
         learner.learn(round_of(initial(tiny)), unscored(tiny))
 

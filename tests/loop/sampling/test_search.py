@@ -15,10 +15,9 @@ from sparring.loop.judgements import Scores, to_judge
 from sparring.loop.pairing import Candidates, Choice, Unpaired
 from sparring.loop.pairing.builders.tree import siblings
 from sparring.loop.parts import Judge
+from sparring.loop.sampling.options import Search, Source
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
 from sparring.loop.sampling.search import TreeSampler
-from sparring.loop.sampling.sources import Source
-from sparring.loop.sampling.tree import Search
 from sparring.loop.types import Checkpoint, Completion, Experience, Group, Judgement, Prompt, PromptOutcome, Round
 from tests.helpers.language import Language, P
 from tests.helpers.scripted_judges import DuelJudge, ScoreJudge
@@ -232,7 +231,7 @@ def test_a_prompt_that_is_too_long_fails_alone(tiny: Path) -> None:
 def test_others_than_the_policy_on_train_prompts_sample_plainly(tiny: Path) -> None:
     value = ScoreJudge(leading)
     held_out = Prompt.make([{"role": "user", "content": "held out"}], "eval", "by hand", {})
-    sampler = sampler_of(Language(tiny, 3), value=value, extra=[Source("reference", n=2)])
+    sampler = sampler_of(Language(tiny, 3), value=value, extra=[Source(of="reference", n=2)])
     found = sampled(sampler, round_of(tiny, split="eval"), [held_out])
     (source,) = sampler.sources(round_of(tiny))
     found += sampled(sampler, source, [PROMPTS[0]])
