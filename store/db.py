@@ -58,6 +58,11 @@ class Database:
             check_version(con)
             yield con
 
+    def rows(self, sql: str, parameters: "Parameters" = None) -> list[dict[str, Any]]:
+        """The rows of one query, in a connection of its own."""
+        with self.read() as con:
+            return rows(con, sql, parameters)
+
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Hold the lock, with nothing left in the write-ahead log, so that the file can be copied."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,14 @@ TEXTS, TOKENS, LOGPROBS = pa.list_(TEXT), pa.list_(INT), pa.list_(pa.float32())
 
 # By the annotation of a record's field, or else by its name. What is in neither is text.
 BY_ANNOTATION: Mapping[object, pa.DataType] = {
-    **{int: INT, int | None: INT, float: REAL, float | None: REAL},
-    **{Sequence[int]: TOKENS, Sequence[float]: LOGPROBS, Sequence[str]: TEXTS},
-}
+    int: INT, int | None: INT, float: REAL, float | None: REAL,
+    Sequence[int]: TOKENS, Sequence[float]: LOGPROBS, Sequence[str]: TEXTS,
+}  # fmt: skip
 BY_NAME = {"seed": BIG}
 AS_JSON = {"config", "versions", "messages", "meta", "options", "metrics"}
 
 Column = tuple[str, pa.DataType, Callable[[Any], Any]]
+R = TypeVar("R")
 
 
 def _json(value: Any) -> str:
@@ -66,10 +67,10 @@ KEYS: Mapping[type, tuple[str, str]] = {
 }
 ROLES = ("policy", "opponent", "reference", "initial")
 ROUND = [
-    *(_column("round_id", "id"), _column("run_id", "run"), _column("round", "index", int)),
+    _column("round_id", "id"), _column("run_id", "run"), _column("round", "index", int),
     *(_column(f"{role}_id", f"{role}.id") for role in ROLES),
-    *(_column("prompt_ids", "prompt_ids", Sequence[str]), _column("judge", "judge")),
-]
+    _column("prompt_ids", "prompt_ids", Sequence[str]), _column("judge", "judge"),
+]  # fmt: skip
 TABLES = {kind: (name, _columns(kind, key)) for kind, (name, key) in KEYS.items()} | {Round: ("rounds", ROUND)}
 
 
@@ -92,7 +93,7 @@ def to_prompt(row: Mapping[str, Any]) -> Prompt:
     return Prompt(row["prompt_id"], messages, row["split"], row["source"], json.loads(row["meta"]))
 
 
-def to_record(kind: type, row: Mapping[str, Any]) -> Any:
-    """A record of `kind` from a row, for kinds whose columns are their fields: all but Prompt, Round and RunInfo."""
-    record: Callable[..., Any] = kind
-    return record(*(row[column] for column, _, _ in TABLES[kind][1]))
+def to_record(kind: type[R], row: Mapping[str, Any]) -> R:
+    """A record of `kind` from a row, for kinds whose columns are their fields: all but Prompt and Round."""
+    values = (json.loads(row[column]) if column in AS_JSON else row[column] for column, _, _ in TABLES[kind][1])
+    return cast(Callable[..., R], kind)(*values)
