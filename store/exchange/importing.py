@@ -14,6 +14,7 @@ import pyarrow as pa
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.types import JudgeInfo, Origin, RunInfo, Split, digest, make_id
 from sparring.store.db import rows
+from sparring.store.engine import quoted
 from sparring.store.exchange.making import COUNTS, Import, chunks
 from sparring.store.exchange.overlap import refuse_overlap
 from sparring.store.exchange.shapes import Shape, shape_of
@@ -157,11 +158,8 @@ def _write_refused(con: duckdb.DuckDBPyConnection, paths: Sequence[str], to: Pat
     """Write refused rows as JSON lines: path, number, why, and the row as text."""
     con.register("named", pa.table({"file": pa.array(range(len(paths)), pa.int32()), "path": list(paths)}))
     partial = to.with_name(f"{to.name}.partial")
-    quoted = str(partial).replace("'", "''")
-    con.execute(
-        f"""COPY (SELECT path, number, why, row FROM refused JOIN named USING (file) ORDER BY file, number)
-        TO '{quoted}' (FORMAT json)"""
-    )
+    sql = "SELECT path, number, why, row FROM refused JOIN named USING (file) ORDER BY file, number"
+    con.execute(f"COPY ({sql}) TO {quoted(partial)} (FORMAT json)")
     partial.replace(to)
 
 
