@@ -6,6 +6,7 @@ file (POSIX fcntl). So only DuckDB touches the file, and a separate lock file be
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -216,6 +217,11 @@ def migrate(con: duckdb.DuckDBPyConnection) -> None:
 
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+def named(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that `sql` names. DuckDB accepts no others."""
+    return {name: parameters[name] for name in set(re.findall(r"\$(\w+)", sql))}
 
 
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from sparring.loop.types import (
     Round,
     RunInfo,
 )
-from sparring.store.db import Database, rows, table
+from sparring.store.db import Database, named, rows, table
 from sparring.store.history import first, rounds_settled
 from sparring.store.maintenance.tombstones import refuse_forgotten
 from sparring.store.parts import parts_folder, write_parts
@@ -184,7 +184,7 @@ class DuckStore:
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
             values = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
-            return table(con, sql, {name: value for name, value in values.items() if f"${name}" in sql})
+            return table(con, sql, named(sql, values))
 
 
 def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
