@@ -6,6 +6,7 @@ file (POSIX fcntl). So only DuckDB touches the file, and a separate lock file be
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from sparring.store.engine import attach, detach
 from sparring.store.parts import complete, parts_folder
 from sparring.store.sealed import open_sealed
 
+FULL_DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)  # it raises any of them
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -57,6 +59,11 @@ class Database:
         with self.locked(), self.connection(read_only=True, sealed=sealed) as con:
             check_version(con)
             yield con
+
+    def rows(self, sql: str, parameters: "Parameters" = None) -> list[dict[str, Any]]:
+        """The rows of one query, in a connection of its own."""
+        with self.read() as con:
+            return rows(con, sql, parameters)
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -115,9 +122,10 @@ class Database:
             except Timeout as error:
                 waited = time.monotonic() - began
                 if waited > self.wait:
+                    lock = self._lock.lock_file
                     raise StoreBusy(
-                        f"another process has held {self._lock.lock_file} for over {self.wait:g} s; wait for it to "
-                        "finish, or find it with: fuser " + str(self._lock.lock_file)
+                        f"another process has held {lock} for over {self.wait:g} s; wait for it to finish, or find it "
+                        f"with: fuser {lock}"
                     ) from error
                 time.sleep(max(0.002, 0.02 / (1 + 10 * waited)))
 
@@ -127,11 +135,7 @@ class Database:
         con = self._open(read_only=read_only, sealed=sealed)
         try:
             yield con
-        except (
-            duckdb.IOException,
-            duckdb.TransactionException,
-            duckdb.FatalException,
-        ) as error:  # a full disk raises any
+        except FULL_DISK as error:
             raise StoreError(
                 f"the store {self.path} could not be read or written ({error}); check free space with: df -h "
                 f"{self.path.parent}. What was committed before is safe"
@@ -139,9 +143,8 @@ class Database:
         except duckdb.Error as error:
             if "corrupt" not in str(error).lower():
                 raise
-            raise StoreError(
-                f"{self.path} is damaged ({error}); rebuild it from its parts: spar store rebuild"
-            ) from error
+            message = f"{self.path} is damaged ({error}); rebuild it from its parts: spar store rebuild"
+            raise StoreError(message) from error
         finally:
             con.close() if sealed else detach(con)
 
@@ -158,10 +161,12 @@ class Database:
                         "its parts: spar store rebuild"
                     ) from error
                 if time.monotonic() > deadline:
-                    raise StoreBusy(
-                        f"another program has {self.path} open; close it and try again ({error})"
-                    ) from error
+                    raise in_use(self.path, error) from error
                 time.sleep(0.05)
+
+
+def in_use(path: Path, error: duckdb.Error) -> StoreBusy:
+    return StoreBusy(f"another program has {path} open; close it and try again ({error})")
 
 
 def migrations() -> list[tuple[int, Path]]:
@@ -191,22 +196,21 @@ def check_version(con: duckdb.DuckDBPyConnection) -> int:
     return version
 
 
+VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL,
+    sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"""
+
+
 def migrate(con: duckdb.DuckDBPyConnection) -> None:
     """Apply the numbered SQL files that the store does not have yet, each in one transaction."""
     version = check_version(con)
     todo = [(number, path) for number, path in migrations() if number > version]
     for number, path in todo:
         sql = path.read_text()
+        applied = [number, path.stem, hashlib.sha256(sql.encode()).hexdigest()]
         con.execute("BEGIN")
-        con.execute(
-            "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, "
-            "sha256 VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
-        )
+        con.execute(VERSIONS)
         con.execute(sql)
-        con.execute(
-            "INSERT INTO schema_version (version, name, sha256) VALUES (?, ?, ?)",
-            [number, path.stem, hashlib.sha256(sql.encode()).hexdigest()],
-        )
+        con.execute("INSERT INTO schema_version (version, name, sha256) VALUES (?, ?, ?)", applied)
         con.execute("COMMIT")
     if todo:
         con.execute("CHECKPOINT")  # a crash can corrupt schema changes that are left in the write-ahead log
@@ -215,9 +219,13 @@ def migrate(con: duckdb.DuckDBPyConnection) -> None:
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
+def named(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that `sql` names. DuckDB accepts no others."""
+    return {name: parameters[name] for name in set(re.findall(r"\$(\w+)", sql))}
+
+
 def rows(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = table(con, sql, parameters).to_pylist()
-    return records
+    return list(table(con, sql, parameters).to_pylist())
 
 
 def table(con: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters = None) -> pa.Table:

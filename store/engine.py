@@ -33,8 +33,7 @@ def attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into a program's data
         mode = "READ_ONLY" if read_only else "READ_WRITE"
         con.execute(f"DETACH DATABASE IF EXISTS {NAME}")  # left by a call that was interrupted
-        file = str(path).replace("'", "''")
-        con.execute(f"ATTACH '{file}' AS {NAME} (TYPE duckdb, {mode})")
+        con.execute(f"ATTACH {quoted(path)} AS {NAME} (TYPE duckdb, {mode})")
         con.execute(f"USE {NAME}")
     except BaseException:
         detach(con)
@@ -60,11 +59,15 @@ def detach(con: duckdb.DuckDBPyConnection) -> None:
 def _engine(path: Path) -> duckdb.DuckDBPyConnection:
     kept = _kept.get(os.getpid())
     if kept is None or kept[0] != path:
-        config: dict[str, Any] = {
-            "memory_limit": MEMORY,
-            "temp_directory": f"{path}.tmp",
-            "storage_compatibility_version": FORMAT,
-        }
-        instance = duckdb.connect(config=config)
-        kept = _kept[os.getpid()] = (path, instance)
+        kept = _kept[os.getpid()] = (path, duckdb.connect(config=limits(path)))
     return kept[1]
+
+
+def limits(path: Path) -> dict[str, Any]:
+    """The settings of a DuckDB instance for the store at `path`."""
+    return {"memory_limit": MEMORY, "temp_directory": f"{path}.tmp", "storage_compatibility_version": FORMAT}
+
+
+def quoted(value: object) -> str:
+    """A text or path as a literal in SQL."""
+    return "'" + str(value).replace("'", "''") + "'"

@@ -10,6 +10,7 @@ import duckdb
 from sparring.loop.errors import StoreError
 from sparring.store.db import table
 from sparring.store.edges import CAUSES, EFFECTS, KINDS, Edge
+from sparring.store.engine import quoted
 from sparring.store.provenance import provenance
 
 Direction = Literal["causes", "effects"]
@@ -123,4 +124,4 @@ def _labels(con: duckdb.DuckDBPyConnection, kind: str, ids: Sequence[str]) -> di
 
 
 def _literals(ids: Sequence[str]) -> str:
-    return ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
+    return ", ".join(map(quoted, ids))

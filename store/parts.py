@@ -10,8 +10,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -19,6 +19,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from sparring.loop.errors import StoreError
+from sparring.store.catalog import tables
+from sparring.store.engine import quoted
 
 
 def parts_folder(path: Path) -> Path:
@@ -34,22 +36,47 @@ def write_parts(folder: Path, added: Mapping[str, pa.Table]) -> None:
 
 
 def _write(place: Path, rows: pa.Table) -> None:
-    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
-    partial = place / f"{name}.partial"
+    with replaced(new_part(place)) as partial:
+        parquet.write_table(rows, partial, compression="zstd", compression_level=1)
+
+
+def new_part(place: Path, stamp: int | None = None) -> Path:
+    """The name of a part to write. `stamp`: its place in the order of parts, by default the time in ns."""
+    return place / f"{time.time_ns() if stamp is None else stamp:020d}-{secrets.token_hex(4)}.parquet"
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary path to write to. At the end of the block it replaces the file at `path`, complete and on disk."""
+    partial = path.with_name(f"{path.name}.partial")
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            parquet.write_table(rows, file, compression="zstd", compression_level=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(place / name)
-    except OSError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    except (OSError, duckdb.IOException) as error:
         with suppress(OSError):  # the first error is raised
             partial.unlink(missing_ok=True)
         raise StoreError(
-            f"{place} could not be written ({error}); check free space with: df -h {place.parent}. "
+            f"{path} could not be written ({error}); check free space with: df -h {path.parent}. "
             "What was committed before is safe"
         ) from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to disk. Never call it on the store's own file: see store.db."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def copy(con: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
+    """Replace the part at `path` by the rows of a query."""
+    with replaced(path) as partial:
+        con.execute(f"COPY ({sql}) TO {quoted(partial)} (FORMAT parquet, COMPRESSION zstd)")
+    sync(path.parent)
 
 
 def complete(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -57,9 +84,7 @@ def complete(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed here
     partial.mkdir(parents=True)
-    for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall():
+    for name in tables(con):
         if name != "schema_version":
-            (partial / name).mkdir()
-            to = str(partial / name / f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet").replace("'", "''")
-            con.execute(f"COPY (FROM {name}) TO '{to}' (FORMAT parquet, COMPRESSION zstd)")
+            copy(con, f"FROM {name}", new_part(partial / name))
     partial.rename(folder)

@@ -71,18 +71,15 @@ class Rows:
         return self._table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
-        return (
-            f"{len(self)} rows of {', '.join(self.columns) or 'nothing'}; see .rows(), .arrow(), .polars(), .pandas()"
-        )
+        columns = ", ".join(self.columns) or "nothing"
+        return f"{len(self)} rows of {columns}; see .rows(), .arrow(), .polars(), .pandas()"
 
     def _repr_html_(self) -> str:
         """HTML for notebooks. Texts are escaped, because models wrote them."""
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
         shown = zip(*(column.to_pylist() for column in self._table.slice(0, SHOWN).columns), strict=True)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{'' if v is None else html.escape(str(v))}</td>" for v in row) + "</tr>"
-            for row in shown
-        )
+        cells = (["" if value is None else html.escape(str(value)) for value in row] for row in shown)
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells)
         note = f"<p>{len(self)} rows" + (f", the first {SHOWN} shown" if len(self) > SHOWN else "") + "</p>"
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
@@ -201,13 +198,11 @@ def _first(batches: pa.RecordBatchReader, limit: int | None) -> Iterator[pa.Reco
 
 def distinct(names: Sequence[str]) -> list[str]:
     """Column names, with a number added to repeated ones: joins repeat names, and a row is a dict."""
-    names_so_far: list[str] = []
+    taken: list[str] = []
     for name in names:
         others = (f"{name}_{k}" for k in count(1))
-        names_so_far.append(
-            name if name not in names_so_far else next(n for n in others if n not in {*names, *names_so_far})
-        )
-    return names_so_far
+        taken.append(name if name not in taken else next(n for n in others if n not in {*names, *taken}))
+    return taken
 
 
 def _library(name: str) -> Any:

@@ -1,182 +1,99 @@
 """Records to Arrow and back: which table a record goes to, and the type of each column."""
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 
-from sparring.loop.types import (
-    Checkpoint,
-    Completion,
-    Decision,
-    Evaluation,
-    Example,
-    JudgeCall,
-    JudgeInfo,
-    Judgement,
-    LogProb,
-    Pair,
-    Prompt,
-    PromptOutcome,
-    QueryInfo,
-    Record,
-    Removal,
-    Round,
-    RunInfo,
-    Stop,
-    Update,
-    UpdatePair,
-    UpdateStep,
-)
+from sparring.loop import types
+from sparring.loop.types import Prompt, Record, Round
 
 TEXT, INT, REAL, BIG = pa.string(), pa.int32(), pa.float64(), pa.int64()
-TOKENS, LOGPROBS = pa.list_(pa.int32()), pa.list_(pa.float32())
+TEXTS, TOKENS, LOGPROBS = pa.list_(TEXT), pa.list_(INT), pa.list_(pa.float32())
+
+# By the annotation of a record's field, or else by its name. What is in neither is text.
+BY_ANNOTATION: Mapping[object, pa.DataType] = {
+    int: INT, int | None: INT, float: REAL, float | None: REAL,
+    Sequence[int]: TOKENS, Sequence[float]: LOGPROBS, Sequence[str]: TEXTS,
+}  # fmt: skip
+BY_NAME = {"seed": BIG}
+AS_JSON = {"config", "versions", "messages", "meta", "options", "metrics"}
+
+Column = tuple[str, pa.DataType, Callable[[Any], Any]]
+R = TypeVar("R")
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _lists(values: Sequence[Sequence[Any]], dtype: pa.DataType) -> pa.Array:
-    """Ragged rows as one flat buffer with offsets, without a Python object per token."""
-    flat = np.concatenate([np.asarray(v, dtype=dtype.value_type.to_pandas_dtype()) for v in values])
-    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, values)], dtype=np.int32), pa.array(flat))
+def _columns(kind: type, key: str) -> list[Column]:
+    """The columns of a kind of record are its fields, under their names but for the id and the run."""
+    names = {"id": key, "run": "run_id"}
+    return [_column(names.get(f.name, f.name), f.name, f.type) for f in fields(kind)]
 
 
-Column = tuple[str, pa.DataType, Callable[[Any], Any]]
+def _column(column: str, attribute: str, annotation: object = str) -> Column:
+    get = attrgetter(attribute)
+    dtype = BY_NAME.get(attribute) or BY_ANNOTATION.get(annotation, TEXT)
+    return column, dtype, (lambda record: _json(get(record))) if attribute in AS_JSON else get
 
 
-def _same(*names: str, type: pa.DataType = TEXT) -> list[Column]:
-    return [_named(name, name, type) for name in names]
-
-
-def _named(column: str, attribute: str, type: pa.DataType = TEXT) -> Column:
-    return (column, type, lambda record: getattr(record, attribute))
-
-
-def _as_json(*names: str) -> list[Column]:
-    def column(name: str) -> Column:
-        return (name, TEXT, lambda record: _json(getattr(record, name)))
-
-    return [column(name) for name in names]
-
-
-RUN, ROUND = _named("run_id", "run"), _named("round", "round", INT)
-
-TABLES: dict[type, tuple[str, list[Column]]] = {
-    RunInfo: (
-        "runs",
-        [_named("run_id", "id"), *_same("name"), *_same("seed", type=BIG), *_as_json("config", "versions")]
-        + _same("config_sha256", "kind"),
-    ),
-    Round: (
-        "rounds",
-        [
-            _named("round_id", "id"),
-            RUN,
-            _named("round", "index", INT),
-            ("policy_id", TEXT, lambda r: r.policy.id),
-            ("opponent_id", TEXT, lambda r: r.opponent.id),
-            ("reference_id", TEXT, lambda r: r.reference.id),
-            ("initial_id", TEXT, lambda r: r.initial.id),
-            _named("prompt_ids", "prompt_ids", pa.list_(TEXT)),
-            *_same("judge"),
-        ],
-    ),
-    Prompt: (
-        "prompts",
-        [_named("prompt_id", "id"), *_as_json("messages"), *_same("split", "source"), *_as_json("meta")],
-    ),
-    Completion: (
-        "completions",
-        [_named("completion_id", "id"), RUN, ROUND, *_same("prompt_id", "policy_id"), *_same("sample", type=INT)]
-        + _same("origin", "text")
-        + [*_same("token_ids", type=TOKENS), *_same("logprobs", type=LOGPROBS), *_same("finish_reason")]
-        + [*_same("temperature", "top_p", type=REAL), *_same("seed", type=BIG), *_same("parent_id")],
-    ),
-    Judgement: (
-        "judgements",
-        [_named("judgement_id", "id"), *_same("judge", "completion_id", "rival_id", "member", "principle")]
-        + [*_same("order", type=INT), *_same("value", type=REAL), *_same("rationale", "status")],
-    ),
-    JudgeInfo: (
-        "judges",
-        [_named("judge", "id"), *_same("kind"), *_as_json("options")] + _same("weights_sha256", type=pa.list_(TEXT)),
-    ),
-    JudgeCall: (
-        "judge_calls",
-        [_named("judge_call_id", "id"), *_same("judge", "judgement_id"), *_same("attempt", type=INT)]
-        + [*_same("model", "reply", "error"), *_same("prompt_tokens", "completion_tokens", type=INT)]
-        + _same("cost", "seconds", type=REAL),
-    ),
-    PromptOutcome: ("outcomes", [_named("outcome_id", "id"), RUN, ROUND, *_same("prompt_id", "outcome", "reason")]),
-    Pair: (
-        "pairs",
-        [_named("pair_id", "id"), RUN, ROUND, *_same("prompt_id", "chosen_id", "rejected_id")]
-        + [*_same("p_chosen", "margin", "weight", type=REAL), *_same("builder", "reference_sample_id")],
-    ),
-    Example: (
-        "examples",
-        [_named("example_id", "id"), RUN, ROUND, *_same("prompt_id", "completion_id")]
-        + [*_same("reward", "weight", type=REAL), *_same("builder")],
-    ),
-    LogProb: (
-        "logprobs",
-        [_named("logprob_id", "id"), *_same("completion_id", "weights_sha256"), *_same("value", type=REAL)]
-        + [*_same("n_tokens", type=INT), *_same("token_logprobs", type=LOGPROBS)],
-    ),
-    Update: (
-        "updates",
-        [_named("update_id", "id"), RUN, ROUND, *_same("algorithm", "before_id", "after_id")]
-        + [*_same("n_examples", type=INT), *_same("seconds", type=REAL), *_as_json("metrics")]
-        + _same("reference_ids", type=pa.list_(TEXT)),
-    ),
-    UpdateStep: (
-        "update_steps",
-        [_named("update_step_id", "id"), *_same("update_id"), *_same("step", type=INT), *_as_json("metrics")],
-    ),
-    UpdatePair: ("update_pairs", [_named("update_pair_id", "id"), *_same("update_id", "pair_id")]),
-    Checkpoint: ("checkpoints", [_named("checkpoint_id", "id"), RUN, *_same("path", "parent_id", "weights_sha256")]),
-    Evaluation: (
-        "evaluations",
-        [_named("evaluation_id", "id"), RUN, ROUND, *_same("candidate_id", "rival_id", "metric")]
-        + [*_same("value", "low", "high", type=REAL), *_same("n", type=INT)],
-    ),
-    Decision: (
-        "decisions",
-        [_named("decision_id", "id"), RUN, ROUND, *_same("number", type=INT)]
-        + _same("kind", "policy_id", "reason", "decided_by"),
-    ),
-    Stop: (
-        "stops",
-        [_named("stop_id", "id"), RUN, ROUND, *_same("rule"), *_same("found", "bound", type=REAL), *_same("message")],
-    ),
-    QueryInfo: ("queries", [_named("query_id", "id"), RUN, *_same("plug", "sql", "sql_sha256")]),
-    Removal: ("removals", [_named("checkpoint_id", "id"), RUN, *_same("reason")]),
+# The table of each kind of record, and the column of its id.
+KEYS: Mapping[type, tuple[str, str]] = {
+    types.RunInfo: ("runs", "run_id"),
+    types.Prompt: ("prompts", "prompt_id"),
+    types.Completion: ("completions", "completion_id"),
+    types.Judgement: ("judgements", "judgement_id"),
+    types.JudgeInfo: ("judges", "judge"),
+    types.JudgeCall: ("judge_calls", "judge_call_id"),
+    types.PromptOutcome: ("outcomes", "outcome_id"),
+    types.Pair: ("pairs", "pair_id"),
+    types.Example: ("examples", "example_id"),
+    types.LogProb: ("logprobs", "logprob_id"),
+    types.Update: ("updates", "update_id"),
+    types.UpdateStep: ("update_steps", "update_step_id"),
+    types.UpdatePair: ("update_pairs", "update_pair_id"),
+    types.Checkpoint: ("checkpoints", "checkpoint_id"),
+    types.Evaluation: ("evaluations", "evaluation_id"),
+    types.Decision: ("decisions", "decision_id"),
+    types.Stop: ("stops", "stop_id"),
+    types.QueryInfo: ("queries", "query_id"),
+    types.Removal: ("removals", "checkpoint_id"),
 }
+ROLES = ("policy", "opponent", "reference", "initial")
+ROUND = [
+    _column("round_id", "id"), _column("run_id", "run"), _column("round", "index", int),
+    *(_column(f"{role}_id", f"{role}.id") for role in ROLES),
+    _column("prompt_ids", "prompt_ids", Sequence[str]), _column("judge", "judge"),
+]  # fmt: skip
+TABLES = {kind: (name, _columns(kind, key)) for kind, (name, key) in KEYS.items()} | {Round: ("rounds", ROUND)}
 
 
 def to_arrow(records: Sequence[Record]) -> tuple[str, pa.Table]:
     """The table name and the Arrow table of records of one kind."""
     name, columns = TABLES[type(records[0])]
-    arrays = {
-        column: _lists([get(r) for r in records], dtype)
-        if dtype in (TOKENS, LOGPROBS)
-        else pa.array([get(r) for r in records], dtype)
-        for column, dtype, get in columns
-    }
-    return name, pa.table(arrays)
+    return name, pa.table({column: _array([get(r) for r in records], dtype) for column, dtype, get in columns})
 
 
-def to_prompt(row: dict[str, Any]) -> Prompt:
+def _array(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
+    """Lists of numbers become one flat buffer with offsets, without a Python object per token."""
+    if dtype not in (TOKENS, LOGPROBS):
+        return pa.array(values, dtype)
+    flat = np.concatenate([np.asarray(v, dtype=dtype.value_type.to_pandas_dtype()) for v in values])
+    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, values)], dtype=np.int32), pa.array(flat))
+
+
+def to_prompt(row: Mapping[str, Any]) -> Prompt:
     messages = tuple(json.loads(row["messages"]))
     return Prompt(row["prompt_id"], messages, row["split"], row["source"], json.loads(row["meta"]))
 
 
-def to_record(kind: type, row: dict[str, Any]) -> Any:
-    """A record of `kind` from a row, for kinds whose columns are their fields: all but Prompt, Round and RunInfo."""
-    _, columns = TABLES[kind]
-    renamed = {f"{columns[0][0]}": "id", "run_id": "run"}
-    return cast(Callable[..., Any], kind)(**{renamed.get(c, c): row[c] for c, _, _ in columns})
+def to_record(kind: type[R], row: Mapping[str, Any]) -> R:
+    """A record of `kind` from a row, for kinds whose columns are their fields: all but Prompt and Round."""
+    values = (json.loads(row[column]) if column in AS_JSON else row[column] for column, _, _ in TABLES[kind][1])
+    return cast(Callable[..., R], kind)(*values)

@@ -1,6 +1,6 @@
 """The store as the loop sees it: which rows are missing, which are there, and adding rows."""
 
-import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,11 +21,11 @@ from sparring.loop.types import (
     Round,
     RunInfo,
 )
-from sparring.store.db import Database, rows, table
-from sparring.store.history import rounds_settled
+from sparring.store.db import Database, named, rows, table
+from sparring.store.history import first, rounds_settled
 from sparring.store.maintenance.tombstones import refuse_forgotten
 from sparring.store.parts import parts_folder, write_parts
-from sparring.store.records import to_arrow, to_prompt, to_record
+from sparring.store.records import ROLES, to_arrow, to_prompt, to_record
 from sparring.store.training_rows import training_rows
 
 # A policy answers the held-out prompts once, whichever round asks. The train prompts are answered once per round, by
@@ -36,6 +36,8 @@ THIS = """c.run_id = $run AND CASE p.split
 # What one source has written: the policy, a reference, or a dataset, whose answers no policy wrote.
 BY_SOURCE = """c.run_id = $run AND c.origin = $origin AND ($origin IN ('dataset', 'human') OR c.policy_id = $policy)
     AND (c.round = $round OR p.split = 'eval')"""
+
+UPDATED = "SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id WHERE u.run_id = ?"
 
 
 class DuckStore:
@@ -54,23 +56,16 @@ class DuckStore:
         """
         with self.db.write() as con:
             added = {name: _insert(con, name, rows) for name, rows in tables.items()}
-            write_parts(
-                parts_folder(self.db.path), added
-            )  # before the commit, so that every committed row is in a part
+            write_parts(parts_folder(self.db.path), added)  # before the commit: every committed row is in a part
         return sum(rows.num_rows for rows in added.values())
 
     def unsampled(self, rnd: Round) -> list[Prompt]:
-        return [
-            to_prompt(row)
-            for row in self._rows(
-                rnd,
-                f"""SELECT p.* FROM wanted w JOIN prompts p USING (prompt_id)
-                WHERE NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id AND {BY_SOURCE})
-                AND NOT EXISTS (FROM outcomes o WHERE o.prompt_id = p.prompt_id AND o.run_id = $run
-                                AND o.round = $round AND o.outcome = 'failed')
-                ORDER BY w.position""",
-            )
-        ]
+        sql = f"""SELECT p.* FROM wanted w JOIN prompts p USING (prompt_id)
+            WHERE NOT EXISTS (FROM completions c WHERE c.prompt_id = p.prompt_id AND {BY_SOURCE})
+            AND NOT EXISTS (FROM outcomes o WHERE o.prompt_id = p.prompt_id AND o.run_id = $run
+                            AND o.round = $round AND o.outcome = 'failed')
+            ORDER BY w.position"""
+        return [to_prompt(row) for row in self._rows(rnd, sql)]
 
     def experience(self, rnd: Round, judge: str) -> Experience:
         judged = self._rows(
@@ -84,17 +79,14 @@ class DuckStore:
 
     def knows_judge(self, judge: str) -> bool:
         """Whether the store has a verdict of this judge."""
-        with self.db.read() as con:
-            return bool(rows(con, "SELECT 1 FROM judgements WHERE judge = ? AND value IS NOT NULL LIMIT 1", [judge]))
+        return bool(self.db.rows("SELECT 1 FROM judgements WHERE judge = ? AND value IS NOT NULL LIMIT 1", [judge]))
 
     def judged(self, judge: str, completion_ids: Sequence[str]) -> list[Judgement]:
         """All judgements of these completions by one judge."""
         with self.db.read() as con:
             con.register("wanted", pa.table({"completion_id": pa.array(completion_ids, pa.string())}))
-            records = rows(
-                con, "SELECT j.* FROM judgements j SEMI JOIN wanted USING (completion_id) WHERE judge = ?", [judge]
-            )
-        return [to_record(Judgement, row) for row in records]
+            sql = "SELECT j.* FROM judgements j SEMI JOIN wanted USING (completion_id) WHERE judge = ?"
+            return [to_record(Judgement, row) for row in rows(con, sql, [judge])]
 
     def training_rows(self, rnd: Round, references: Sequence[Checkpoint]) -> pa.Table:
         """What the update of a round learns from: see store.training_rows."""
@@ -124,61 +116,31 @@ class DuckStore:
         return {row["completion_id"]: row["value"] for row in records}
 
     def updated(self, rnd: Round) -> Checkpoint | None:
-        with self.db.read() as con:
-            records = rows(
-                con,
-                """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
-                WHERE u.run_id = ? AND u.round = ?""",
-                [rnd.run, rnd.index],
-            )
-        return to_record(Checkpoint, records[0]) if records else None
+        return first(self.db, Checkpoint, f"{UPDATED} AND u.round = ?", [rnd.run, rnd.index])
 
     def evaluated(self, rnd: Round) -> list[Evaluation]:
-        with self.db.read() as con:
-            records = rows(
-                con,
-                "SELECT * FROM evaluations WHERE run_id = ? AND round = ? AND candidate_id = ? ORDER BY metric",
-                [rnd.run, rnd.index, rnd.policy.id],
-            )
-        return [to_record(Evaluation, row) for row in records]
+        sql = "SELECT * FROM evaluations WHERE run_id = ? AND round = ? AND candidate_id = ? ORDER BY metric"
+        return [to_record(Evaluation, row) for row in self.db.rows(sql, [rnd.run, rnd.index, rnd.policy.id])]
 
     def run(self, name: str | None = None) -> RunInfo | None:
         """The run with this id or name, by default the loop that was started last."""
-        with self.db.read() as con:
-            records = rows(
-                con,
-                # without created_at: pyarrow would load pandas to make a timestamp a Python value
-                """SELECT * EXCLUDE (created_at) FROM runs
-                WHERE coalesce($name IN (run_id, name), kind = 'loop') ORDER BY created_at DESC LIMIT 1""",
-                {"name": name},
-            )
-        return _run_info(records[0]) if records else None
+        # without created_at: pyarrow would load pandas to make a timestamp a Python value
+        sql = """SELECT * EXCLUDE (created_at) FROM runs
+            WHERE coalesce($name IN (run_id, name), kind = 'loop') ORDER BY created_at DESC LIMIT 1"""
+        return first(self.db, RunInfo, sql, {"name": name})
 
     def checkpoint_of(self, run: str) -> Checkpoint | None:
         """The checkpoint that the one update of a reward model's training made."""
-        if not self.db.path.exists():
-            return None
-        with self.db.read() as con:
-            records = rows(
-                con,
-                """SELECT k.* FROM updates u JOIN checkpoints k ON k.checkpoint_id = u.after_id
-                WHERE u.run_id = ? LIMIT 1""",
-                [run],
-            )
-        return to_record(Checkpoint, records[0]) if records else None
+        return first(self.db, Checkpoint, UPDATED, [run]) if self.db.path.exists() else None
 
     def labelled(self, run: str) -> pa.Table:
         """The pairs of a run as texts, with their pair_id, in an order that does not depend on the run's name."""
+        sql = """SELECT x.pair_id, p.messages, c.text AS chosen, r.text AS rejected, x.p_chosen, x.margin, x.weight
+            FROM pairs x JOIN prompts p USING (prompt_id)
+            JOIN completions c ON c.completion_id = x.chosen_id JOIN completions r ON r.completion_id = x.rejected_id
+            WHERE x.run_id = ? AND p.split = 'train' ORDER BY x.round, x.prompt_id, c.sample, r.sample"""
         with self.db.read() as con:
-            return table(
-                con,
-                """SELECT x.pair_id, p.messages, c.text AS chosen, r.text AS rejected, x.p_chosen, x.margin, x.weight
-                FROM pairs x JOIN prompts p USING (prompt_id)
-                JOIN completions c ON c.completion_id = x.chosen_id
-                JOIN completions r ON r.completion_id = x.rejected_id
-                WHERE x.run_id = ? AND p.split = 'train' ORDER BY x.round, x.prompt_id, c.sample, r.sample""",
-                [run],
-            )
+            return table(con, sql, [run])
 
     def complete(self, run: str, rounds: int) -> bool:
         """Whether every round up to `rounds` has been evaluated, or ended by a decision."""
@@ -193,20 +155,15 @@ class DuckStore:
 
     def _round(self, run: str, sql: str, parameters: list[str]) -> Round | None:
         with self.db.read() as con:
-            records = rows(con, sql, parameters)
-            if not records:
+            record = next(iter(rows(con, sql, parameters)), None)
+            if record is None:
                 return None
-            roles = {role: records[0][f"{role}_id"] for role in ("policy", "opponent", "reference", "initial")}
-            con.register("role", pa.table({"checkpoint_id": list(roles.values())}))
-            named = rows(con, "SELECT k.* FROM checkpoints k SEMI JOIN role USING (checkpoint_id)")
+            ids = [record[f"{role}_id"] for role in ROLES]
+            named = rows(con, "SELECT * FROM checkpoints WHERE list_contains(?, checkpoint_id)", [ids])
         checkpoints = {row["checkpoint_id"]: to_record(Checkpoint, row) for row in named}
-        return Round(
-            run=run,
-            index=records[0]["round"],
-            prompt_ids=tuple(records[0]["prompt_ids"]),
-            judge=records[0]["judge"],
-            **{role: checkpoints[checkpoint_id] for role, checkpoint_id in roles.items()},
-        )
+        policy, opponent, reference, initial = (checkpoints[id] for id in ids)
+        prompt_ids, judge = tuple(record["prompt_ids"]), record["judge"]
+        return Round(run, record["round"], policy, opponent, reference, initial, prompt_ids, judge=judge)
 
     def _groups(self, rnd: Round) -> list[Group]:
         records = self._rows(
@@ -219,8 +176,7 @@ class DuckStore:
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
 
     def _rows(self, rnd: Round, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        records: list[dict[str, Any]] = self._table(rnd, sql, **parameters).to_pylist()
-        return records
+        return list(self._table(rnd, sql, **parameters).to_pylist())
 
     def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
         """The rows of a query about the prompts of a round. In it, `wanted` has the prompts' ids in order."""
@@ -228,13 +184,13 @@ class DuckStore:
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
             values = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
-            return table(con, sql, {name: value for name, value in values.items() if f"${name}" in sql})
+            return table(con, sql, named(sql, values))
 
 
 def _by_kind(chunk: Sequence[Record]) -> list[list[Record]]:
-    kinds: dict[type, list[Record]] = {}
+    kinds = defaultdict(list)
     for record in chunk:
-        kinds.setdefault(type(record), []).append(record)
+        kinds[type(record)].append(record)
     return list(kinds.values())
 
 
@@ -259,16 +215,4 @@ def on_conflict(name: str) -> str:
     return (
         "(judgement_id) DO UPDATE SET value = excluded.value, rationale = excluded.rationale, status = excluded.status "
         "WHERE judgements.value IS NULL AND excluded.value IS NOT NULL"
-    )
-
-
-def _run_info(row: dict[str, Any]) -> RunInfo:
-    return RunInfo(
-        row["run_id"],
-        row["name"],
-        row["seed"],
-        json.loads(row["config"]),
-        row["config_sha256"],
-        json.loads(row["versions"]),
-        row["kind"],
     )

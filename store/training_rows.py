@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import duckdb
 import pyarrow as pa
 
 from sparring.loop.types import Checkpoint, Round
@@ -65,9 +64,5 @@ def training_rows(db: Database, rnd: Round, references: Sequence[Checkpoint]) ->
     """
     parameters = {"run": rnd.run, "round": rnd.index, "weights": [r.weights_sha256 for r in references]}
     with db.read() as con:
-        pairs = _answered(con, PAIRS, parameters)
-        return pairs if pairs.num_rows else _answered(con, GROUPS, parameters)
-
-
-def _answered(con: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, object]) -> pa.Table:
-    return table(con, ANSWERED.format(rows=sql), parameters)
+        pairs = table(con, ANSWERED.format(rows=PAIRS), parameters)
+        return pairs if pairs.num_rows else table(con, ANSWERED.format(rows=GROUPS), parameters)

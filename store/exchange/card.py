@@ -1,6 +1,6 @@
 """The dataset card of an exported folder: its content, where the rows come from, and their licences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from sparring.store.exchange.writing import MARK
 if TYPE_CHECKING:
     from sparring.store.exchange.exporting import Exported
 
+Row = dict[str, Any]
 # The hub's names of licences, by the names that people write.
 LICENCES = {
     "mit": "mit",
@@ -44,7 +45,7 @@ JOIN completions c USING (completion_id) JOIN prompts p USING (prompt_id) LEFT J
 WHERE list_contains($runs, c.run_id) AND p.split = $split GROUP BY ALL ORDER BY j.judge
 """
 FILES = """
-SELECT source, licence, path, sha256, rows, refused FROM sources WHERE list_contains($runs, run_id)
+SELECT source, licence, path, left(sha256, 16) AS sha256, rows, refused FROM sources WHERE list_contains($runs, run_id)
 ORDER BY source, path
 """
 
@@ -60,9 +61,7 @@ def card(db: Database, what: What, split: Split, done: "Exported") -> str:
     return f"---\n{front}---\n\n{_body(what, split, done, exported, judges, files)}"
 
 
-def _front(
-    what: What, split: Split, done: "Exported", files: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _front(what: What, split: Split, done: "Exported", files: Sequence[Row], runs: Sequence[Row]) -> dict[str, Any]:
     size = next((name for bound, name in SIZES if done.rows < bound), "n>1M")
     return {
         "configs": [{"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*"}]}],
@@ -83,12 +82,7 @@ def _licence(names: Iterable[str], imported: bool) -> dict[str, str]:
 
 
 def _body(
-    what: What,
-    split: Split,
-    done: "Exported",
-    runs: Sequence[Mapping[str, Any]],
-    judges: Sequence[Mapping[str, Any]],
-    files: Sequence[Mapping[str, Any]],
+    what: What, split: Split, done: "Exported", runs: Sequence[Row], judges: Sequence[Row], files: Sequence[Row]
 ) -> str:
     counted = {run["run_id"]: [(r, n) for (name, r), n in done.units.items() if name == run["run_id"]] for run in runs}
     parts = [
@@ -111,16 +105,9 @@ def _body(
     if judges:
         parts.append(_table(("judge", "kind", "judgements"), [tuple(judge.values()) for judge in judges]))
     if files:
-        parts += [
-            "## Sources and licences\n",
-            _table(
-                ("source", "licence", "file", "sha256", "rows", "refused"),
-                [
-                    (f["source"], f["licence"], _shown(f["path"]), f["sha256"][:16], f["rows"], f["refused"])
-                    for f in files
-                ],
-            ),
-        ]
+        head = ("source", "licence", "file", "sha256", "rows", "refused")
+        body = [tuple((file | {"path": _shown(file["path"])}).values()) for file in files]
+        parts += ["## Sources and licences\n", _table(head, body)]
     if any(run["kind"] != "import" for run in runs):
         parts.append("What was made here has the licence of its prompts and of the models that answered and judged.\n")
     return "\n".join(parts)

@@ -1,8 +1,8 @@
 """Export of rows with the columns that trainers read, to a Parquet file, JSON lines, or a dataset's folder."""
 
 from collections import Counter
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sparring.loop.errors import ConfigError, StoreError
 from sparring.loop.types import Split
-from sparring.store.db import rows
+from sparring.store.db import named, rows
 from sparring.store.exchange.card import card
 from sparring.store.exchange.export_sql import UNITS, UNITS_AT, query
 from sparring.store.exchange.formats import Style, Text, What, unfit
@@ -103,45 +103,32 @@ def _structure(con: duckdb.DuckDBPyConnection, request: Wanted, units: list[tupl
     """The further columns of an import's files, if it is exported alone: several imports may differ in them."""
     if request.what != "comparisons" or len(units) != 1:
         return "{}"
-    records = rows(
-        con,
-        """SELECT json_group_structure(s.fields)::VARCHAR AS structure FROM source_rows s JOIN sources USING (source_id)
-        WHERE run_id = ?""",
-        [units[0][0]],
-    )
-    structure = records[0]["structure"]
+    sql = """SELECT json_group_structure(s.fields)::VARCHAR FROM source_rows s JOIN sources USING (source_id)
+        WHERE run_id = ?"""
+    ((structure,),) = con.execute(sql, [units[0][0]]).fetchall()
     return structure if structure and structure.startswith("{") else "{}"
 
 
 def _write(
-    store: DuckStore,
-    request: Wanted,
-    sql: str,
-    units: list[tuple[str, int]],
-    done: Exported,
-    partial: Path,
-    suffix: str,
+    store: DuckStore, request: Wanted, sql: str, units: Sequence[tuple[str, int]], done: Exported, to: Path, suffix: str
 ) -> None:
-    out: Sink | None = None
-    try:
+    with ExitStack() as opened:
+        out: Sink | None = None
         for run, round in units or [("", 0)]:  # an export without rows is a file with its columns
             with closing(_batches(store, sql, request, run, round)) as batches:
                 for batch in batches:
                     kept = _tallied(batch, request, run, round, done)
                     if out is None:
-                        out = sink(partial, suffix, request.split, kept.schema)
+                        out = opened.enter_context(closing(sink(to, suffix, request.split, kept.schema)))
                         done.columns = tuple(kept.schema.names)
                     if kept.num_rows:  # `datasets` cannot read an empty row group
-                        out.write(kept)
-    finally:
-        if out is not None:
-            out.close()
+                        out.write_table(kept)
 
 
 def _batches(store: DuckStore, sql: str, request: Wanted, run: str, round: int) -> Generator[pa.Table]:
     parameters = {"run": run, "round": round, "split": request.split, "judge": request.judge, "at": request.at}
     with store.db.read() as con:
-        reader = con.sql(sql, params={k: v for k, v in parameters.items() if f"${k}" in sql}).to_arrow_reader(BATCH)
+        reader = con.sql(sql, params=named(sql, parameters)).to_arrow_reader(BATCH)
         yield pa.Table.from_batches([], reader.schema)
         for batch in reader:
             yield pa.Table.from_batches([batch])

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,8 @@ import pyarrow as pa
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.types import JudgeInfo, Origin, RunInfo, Split, digest, make_id
 from sparring.store.db import rows
-from sparring.store.exchange.making import COUNTS, Import, chunks
+from sparring.store.engine import quoted
+from sparring.store.exchange.making import COUNTS, chunks
 from sparring.store.exchange.overlap import refuse_overlap
 from sparring.store.exchange.shapes import Shape, shape_of
 from sparring.store.exchange.sources import Source, open_source
@@ -112,17 +113,8 @@ def _run(request: Asked, read: Sequence[Read]) -> RunInfo:
     }
     name = request.run or re.sub(r"[^A-Za-z0-9._-]+", "-", request.source).strip("-._").lower() or KIND
     sha256 = digest(config, 32)
-    return RunInfo(f"{name}-{sha256[:8]}", name, 0, config, sha256, _versions(), KIND)
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in ("sparring", "duckdb", "pyarrow", "datasets"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    versions = {package: version(package) for package in ("sparring", "duckdb", "pyarrow", "datasets")}
+    return RunInfo(f"{name}-{sha256[:8]}", name, 0, config, sha256, versions, KIND)
 
 
 def _refuse_other(store: DuckStore, info: RunInfo) -> None:
@@ -157,11 +149,8 @@ def _write_refused(con: duckdb.DuckDBPyConnection, paths: Sequence[str], to: Pat
     """Write refused rows as JSON lines: path, number, why, and the row as text."""
     con.register("named", pa.table({"file": pa.array(range(len(paths)), pa.int32()), "path": list(paths)}))
     partial = to.with_name(f"{to.name}.partial")
-    quoted = str(partial).replace("'", "''")
-    con.execute(
-        f"""COPY (SELECT path, number, why, row FROM refused JOIN named USING (file) ORDER BY file, number)
-        TO '{quoted}' (FORMAT json)"""
-    )
+    sql = "SELECT path, number, why, row FROM refused JOIN named USING (file) ORDER BY file, number"
+    con.execute(f"COPY ({sql}) TO {quoted(partial)} (FORMAT json)")
     partial.replace(to)
 
 
@@ -170,9 +159,8 @@ def _add(store: DuckStore, con: duckdb.DuckDBPyConnection, request: Asked, info:
     judge = f"{KIND}:{request.source}"
     added = store.add([[info, JudgeInfo(judge, KIND, {"source": request.source})]])
     added += store.ingest({"sources": files})
-    shared = Import(
-        info.id, request.source, judge, request.split, request.origin, tuple(files["source_id"].to_pylist())
-    )
+    shared = {"run": info.id, "source": request.source, "judge": judge, "split": request.split}
+    shared |= {"origin": request.origin, "sources": files["source_id"].to_pylist()}
     added += sum(store.ingest(tables) for tables in chunks(con, shared))
     (counts,) = rows(con, COUNTS)
     return Imported(run_id=info.id, judge=judge, added=added, **counts)
@@ -180,26 +168,18 @@ def _add(store: DuckStore, con: duckdb.DuckDBPyConnection, request: Asked, info:
 
 def _files(con: duckdb.DuckDBPyConnection, request: Asked, info: RunInfo, read: Sequence[Read]) -> pa.Table:
     """The rows of `sources`."""
-    counts = rows(
-        con,
-        """SELECT (SELECT count(*) FROM given WHERE file = f) AS rows,
-            (SELECT count(*) FROM refused WHERE file = f) AS refused FROM range($files) t(f) ORDER BY f""",
-        {"files": len(read)},
-    )
-    return pa.Table.from_pylist(
-        [
-            {
-                "source_id": make_id("source", run=info.id, sha256=file.sha256),
-                "run_id": info.id,
-                "source": request.source,
-                "licence": request.licence,
-                "path": file.path,
-                "sha256": file.sha256,
-                "shape": shape.name,
-                "split": request.split,
-                "columns": json.dumps(shape.columns),
-                **count,
-            }
-            for (file, shape), count in zip(read, counts, strict=True)
-        ]
-    )
+    sql = """SELECT (SELECT count(*) FROM given WHERE file = f) AS rows,
+        (SELECT count(*) FROM refused WHERE file = f) AS refused FROM range($files) t(f) ORDER BY f"""
+    counts = rows(con, sql, {"files": len(read)})
+    shared = {"run_id": info.id, "source": request.source, "licence": request.licence, "split": request.split}
+    files = [
+        {
+            "source_id": make_id("source", run=info.id, sha256=file.sha256),
+            "path": file.path,
+            "sha256": file.sha256,
+            "shape": shape.name,
+            "columns": json.dumps(shape.columns),
+        }
+        for file, shape in read
+    ]
+    return pa.Table.from_pylist([shared | file | count for file, count in zip(files, counts, strict=True)])

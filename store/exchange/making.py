@@ -1,14 +1,11 @@
 """The SQL from staged rows to rows of the store: prompts, completions, judgements, pairs, examples, outcomes."""
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
-from sparring.loop.types import Origin, Split
-from sparring.store.db import table
+from sparring.store.db import named, table
 
 CHUNK = 20_000  # rows of a file in one transaction
 BUILDER = "import"
@@ -89,28 +86,14 @@ FROM given
 """
 
 
-@dataclass(frozen=True)
-class Import:
-    """The values that all rows of an import share. `sources` are the ids of its files, in order."""
+def chunks(con: duckdb.DuckDBPyConnection, shared: Mapping[str, object]) -> Iterator[dict[str, pa.Table]]:
+    """Tables of the store, in chunks of rows. The outcomes come last.
 
-    run: str
-    source: str
-    judge: str
-    split: Split
-    origin: Origin
-    sources: tuple[str, ...]
-
-
-def chunks(con: duckdb.DuckDBPyConnection, shared: Import) -> Iterator[dict[str, pa.Table]]:
-    """Tables of the store, in chunks of rows. The outcomes come last."""
+    `shared` has what all rows share: run, source, judge, split, origin, and `sources`, the ids of its files in order.
+    """
     con.execute(FIRSTS)
     last = int(con.execute("SELECT coalesce(max(n), 0) FROM given").fetchall()[0][0])
-    parameters = vars(shared) | {"sources": list(shared.sources)}
     for first in range(1, last + 1, CHUNK):
-        here = parameters | {"first": first, "last": first + CHUNK - 1}
-        yield {name: table(con, sql, _of(sql, here)) for name, sql in MADE.items()}
-    yield {"outcomes": table(con, OUTCOMES, _of(OUTCOMES, parameters))}
-
-
-def _of(sql: str, parameters: Mapping[str, object]) -> dict[str, object]:
-    return {name: parameters[name] for name in set(re.findall(r"\$(\w+)", sql))}
+        here = {**shared, "first": first, "last": first + CHUNK - 1}
+        yield {name: table(con, sql, named(sql, here)) for name, sql in MADE.items()}
+    yield {"outcomes": table(con, OUTCOMES, named(OUTCOMES, shared))}

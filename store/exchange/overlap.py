@@ -28,16 +28,11 @@ def refuse_overlap(store: DuckStore, con: duckdb.DuckDBPyConnection, paths: Sequ
     if not store.db.path.exists():
         return
     with store.db.read() as stored:
-        others = table(stored, OTHERS, {"split": split})
-    if not others.num_rows:
-        return
-    con.register("others", others)
-    records = rows(
-        con,
-        f"""WITH other AS (SELECT DISTINCT {WORDS} AS words FROM others),
+        con.register("others", table(stored, OTHERS, {"split": split}))
+    sql = f"""WITH other AS (SELECT DISTINCT {WORDS} AS words FROM others),
         staged AS (SELECT file, number, messages, {WORDS} AS words FROM given)
-        SELECT file, number, messages FROM staged SEMI JOIN other USING (words) ORDER BY file, number""",
-    )
+        SELECT file, number, messages FROM staged SEMI JOIN other USING (words) ORDER BY file, number"""
+    records = rows(con, sql)
     con.unregister("others")
     if records:
         there = "train" if split == "eval" else "eval"

@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any
 
 from sparring.loop.errors import ConfigError, DataError
-from sparring.store.exchange.turns import Turns, prompt_of, text_of, transcript, turns_of
+from sparring.store.exchange.turns import TEXTS, Turns, prompt_of, text_of, transcript, turns_of
 
 # The names that a column may have, the usual one first.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -167,7 +167,7 @@ def _group(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given
     if not isinstance(scores, list) or len(scores) != len(texts):
         raise Refused(f"has {len(texts)} answers in {name} and other scores: {str(scores)[:60]}")
     if any(isinstance(each, Mapping) for each in answers):  # the other fields of an answer are kept, but not its text
-        rest[name] = [_without(each, "response", "content", "text") for each in answers]
+        rest[name] = [_without_text(each) for each in answers]
     return Given(_conversation(seen, []), texts, [_float(s, name) for s in scores], fields=rest)
 
 
@@ -179,15 +179,9 @@ def _one(seen: Mapping[str, Any], shape: Shape, rest: dict[str, Any]) -> Given:
         raise Refused(f"has {shape.columns['label']} {flag!r}, expected true or false")
     if label is not None and "score" in shape.columns:
         rest[shape.columns["score"]] = seen["score"]
-    scores = [score if label is None else float(label)]
-    return Given(
-        _conversation(seen, turns),
-        [turns[-1]["content"]],
-        scores,
-        weight=_weight(seen, shape),
-        label=label,
-        fields=rest,
-    )
+    scores, weight = [score if label is None else float(label)], _weight(seen, shape)
+    messages = _conversation(seen, turns)
+    return Given(messages, [turns[-1]["content"]], scores, weight=weight, label=label, fields=rest)
 
 
 READ: Mapping[str, Callable[[Mapping[str, Any], Shape, dict[str, Any]], Given]] = {
@@ -220,8 +214,8 @@ def _answer(seen: Mapping[str, Any], shape: Shape, column: str) -> Turns:
     return turns
 
 
-def _without(value: Any, *names: str) -> Any:
-    return {k: v for k, v in value.items() if k not in names} if isinstance(value, Mapping) else value
+def _without_text(answer: Any) -> Any:
+    return {k: v for k, v in answer.items() if k not in TEXTS} if isinstance(answer, Mapping) else answer
 
 
 def _number(seen: Mapping[str, Any], shape: Shape, column: str) -> float | None:

@@ -3,17 +3,19 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import csv, parquet
 
 from sparring.loop.errors import DataError
 
 BATCH = 2000  # rows in memory at once
+LINES = csv.ParseOptions(newlines_in_values=True)
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".csv.gz")
 Row = tuple[int, Any]  # its number, from 1 (in JSONL the line's), and its value
 
@@ -29,20 +31,16 @@ class Source:
 
     def batches(self) -> Iterator[list[Row]]:
         """The rows in batches. Raises DataError with the line for a row that cannot be read."""
-        rows = _lines(self.files[0]) if _suffix(self.files or (Path(),)).startswith(".jsonl") else self._records()
+        in_lines = _suffix(self.files or (Path(),)).startswith(".jsonl")
+        rows = _lines(self.files[0]) if in_lines else enumerate(self._records(), start=1)
         while batch := list(islice(rows, BATCH)):
             yield batch
 
-    def _records(self) -> Iterator[Row]:
-        number = 0
+    def _records(self) -> Iterator[Any]:
         for batch in self._arrow():
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+            yield from batch.to_pylist()
 
     def _arrow(self) -> Iterator[pa.RecordBatch]:
-        from pyarrow import csv, parquet
-
         if self.dataset is not None:
             yield from self.dataset.with_format("arrow").iter(BATCH)
             return
@@ -52,8 +50,9 @@ class Source:
                     with parquet.ParquetFile(file) as table:
                         yield from table.iter_batches(BATCH)
                 else:  # all cells are text, and an empty cell is null
-                    names = csv.open_csv(file, parse_options=LINES).schema.names
-                    yield from csv.open_csv(file, parse_options=LINES, convert_options=_cells(names))
+                    texts = {name: pa.string() for name in csv.open_csv(file, parse_options=LINES).schema.names}
+                    cells = csv.ConvertOptions(column_types=texts, null_values=[""], strings_can_be_null=True)
+                    yield from csv.open_csv(file, parse_options=LINES, convert_options=cells)
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DataError(f"{self.path} cannot be read as {_suffix(self.files)[1:]}: {error}") from error
 
@@ -95,11 +94,9 @@ def _dataset(path: str, place: Path) -> Source:
     import datasets
 
     name, _, split = path.partition(":")
+    saved = place.is_dir()
     try:
-        if place.is_dir():
-            dataset = datasets.load_from_disk(str(place))
-        else:
-            dataset = datasets.load_dataset(name, split=split or "train")
+        dataset = datasets.load_from_disk(str(place)) if saved else datasets.load_dataset(name, split=split or "train")
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path!r} is neither a file ({', '.join(SUFFIXES)}) or a dataset's folder here, nor a dataset of the hub "
@@ -116,29 +113,8 @@ def _lines(path: Path) -> Iterator[Row]:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _parsed(path, number, line)
+                    yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} line {number} is not JSON ({error}); expected one object per line") from error
         except (UnicodeDecodeError, gzip.BadGzipFile) as error:
             raise DataError(f"{path} cannot be read ({error}); save it as UTF-8") from error
-
-
-def _parsed(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} line {number} is not JSON ({error}); expected one object per line") from error
-
-
-def _csv_options() -> Any:
-    from pyarrow import csv
-
-    return csv.ParseOptions(newlines_in_values=True)
-
-
-LINES = _csv_options()
-
-
-def _cells(names: Sequence[str]) -> Any:
-    from pyarrow import csv
-
-    types: Mapping[str, pa.DataType] = {name: pa.string() for name in names}
-    return csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)

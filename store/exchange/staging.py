@@ -14,13 +14,6 @@ from sparring.loop.types import Split, make_id
 from sparring.store.exchange.shapes import Given, Refused, Shape
 from sparring.store.exchange.sources import Source
 
-TEXT, REAL = pa.string(), pa.float64()
-COLUMNS = pa.schema(
-    [("number", pa.int64()), ("prompt_id", TEXT), ("messages", TEXT), ("texts", pa.list_(TEXT))]
-    + [("completion_ids", pa.list_(TEXT)), ("scores", pa.list_(REAL)), ("p", REAL), ("margin", REAL), ("weight", REAL)]
-    + [("label", pa.bool_()), ("fields", TEXT)]
-)
-REFUSED = pa.schema([("number", pa.int64()), ("why", TEXT), ("row", TEXT)])
 TABLES = """
 CREATE SEQUENCE places;
 CREATE TABLE given (
@@ -29,6 +22,8 @@ CREATE TABLE given (
     label BOOLEAN, fields VARCHAR);
 CREATE TABLE refused (file INTEGER, number BIGINT, why VARCHAR, row VARCHAR);
 """
+HALF = "has half of a surrogate pair, which is no character"
+SAME = ("texts", "scores", "p", "margin", "weight", "label")  # columns that are fields of Given
 
 
 @contextmanager
@@ -50,22 +45,21 @@ def stage(con: duckdb.DuckDBPyConnection, file: int, source: Source, shape: Shap
         left: list[dict[str, Any]] = []
         for number, row in batch:
             try:
-                taken.append({"number": number, **_columns(shape.read(row), run, split)})
-            except Refused as why:
-                left.append({"number": number, "why": str(why), "row": json.dumps(row, default=str)})
-            except UnicodeEncodeError:
-                why_not = "has half of a surrogate pair, which is no character"
-                left.append({"number": number, "why": why_not, "row": json.dumps(row, default=str)})
-        _insert(con, "given", taken, COLUMNS, f"{file} AS file, '{shape.name}' AS shape")
-        _insert(con, "refused", left, REFUSED, f"{file} AS file")
+                columns = _columns(shape.read(row), run, split)
+                taken.append({"file": file, "shape": shape.name, "number": number, **columns})
+            except (Refused, UnicodeEncodeError) as error:
+                why = str(error) if isinstance(error, Refused) else HALF
+                left.append({"file": file, "number": number, "why": why, "row": json.dumps(row, default=str)})
+        _insert(con, "given", taken)
+        _insert(con, "refused", left)
 
 
-def _insert(
-    con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, more: str
-) -> None:
+def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
+        columns = ", ".join(rows[0])
+        schema = con.sql(f"SELECT {columns} FROM {name} LIMIT 0").to_arrow_table().schema
         con.register("incoming", pa.Table.from_pylist(rows, schema))
-        con.execute(f"INSERT INTO {name} BY NAME SELECT *, {more} FROM incoming")
+        con.execute(f"INSERT INTO {name} BY NAME FROM incoming")
         con.unregister("incoming")
 
 
@@ -77,18 +71,9 @@ def _columns(item: Given, run: str, split: Split) -> dict[str, Any]:
     for text in item.texts:  # two answers with the same text stay two answers
         copy = seen[text] = seen.get(text, -1) + 1
         ids.append(make_id("completion", run=run, prompt=prompt, text=text, copy=copy))
-    return {
-        "prompt_id": prompt,
-        "messages": _json(item.messages),
-        "texts": item.texts,
-        "completion_ids": ids,
-        "scores": item.scores,
-        "p": item.p,
-        "margin": item.margin,
-        "weight": item.weight,
-        "label": item.label,
-        "fields": _checked(_json(item.fields)),
-    }
+    in_json = {"messages": _json(item.messages), "fields": _json(item.fields)}
+    in_json["fields"].encode()  # raises UnicodeEncodeError, as the ids do for messages and texts
+    return {"prompt_id": prompt, "completion_ids": ids, **{name: getattr(item, name) for name in SAME}, **in_json}
 
 
 def _json(value: Any) -> str:
@@ -104,8 +89,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(v) for v in value]
     return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
-
-
-def _checked(text: str) -> str:
-    text.encode()
-    return text

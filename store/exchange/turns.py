@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Turns = list[dict[str, str]]
+TEXTS = ("content", "response", "text")  # the names that the text of an answer has in an object
 
 
 def turns_of(value: Any, speaker: str) -> Turns:
@@ -55,7 +56,7 @@ def transcript(text: str) -> Turns:
 def text_of(answer: Any) -> str | None:
     """The text of an answer, which may be a text, a turn, or an object such as UltraFeedback's."""
     if isinstance(answer, Mapping):
-        text = next((answer[key] for key in ("content", "response", "text") if answer.get(key) is not None), None)
+        text = next((answer[key] for key in TEXTS if answer.get(key) is not None), None)
         return text if isinstance(text, str) else None
     turns = turns_of(answer, "assistant")
     return turns[0]["content"] if len(turns) == 1 else None

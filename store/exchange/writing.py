@@ -19,30 +19,25 @@ MARK = "made-with-sparring"  # a tag in the card: a folder with it may be overwr
 
 
 class Sink(Protocol):
-    def write(self, rows: pa.Table) -> None: ...
+    """As pyarrow's ParquetWriter."""
 
+    def write_table(self, rows: pa.Table) -> None: ...
     def close(self) -> None: ...
 
 
-class _Parquet:
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = parquet.ParquetWriter(path, schema, compression="zstd")
-
-    def write(self, rows: pa.Table) -> None:
-        self._writer.write_table(rows)
-
-    def close(self) -> None:
-        self._writer.close()
+def _parquet(path: Path, schema: pa.Schema) -> Sink:
+    writer: Sink = parquet.ParquetWriter(path, schema, compression="zstd")
+    return writer
 
 
 class _Lines:
     """JSON lines, which DuckDB writes from columns."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("wb")
         self._con = duckdb.connect()
 
-    def write(self, rows: pa.Table) -> None:
+    def write_table(self, rows: pa.Table) -> None:
         self._con.register("batch", rows)
         lines = self._con.sql("SELECT to_json(t)::VARCHAR AS line FROM batch t").to_arrow_table()["line"].to_pylist()
         self._file.writelines(f"{line}\n".encode() for line in lines)
@@ -59,16 +54,16 @@ class Shards:
         self._data, self._split, self._schema, self._size = folder / "data", split, schema, size
         self._data.mkdir(parents=True)
         self._files: list[Path] = []
-        self._open: _Parquet | None = None
+        self._open: Sink | None = None
         self._rows = 0
 
-    def write(self, rows: pa.Table) -> None:
+    def write_table(self, rows: pa.Table) -> None:
         while rows.num_rows:
             if self._open is None or self._rows == self._size:
                 self._next()
             assert self._open is not None
             part = rows.slice(0, self._size - self._rows)
-            self._open.write(part)
+            self._open.write_table(part)
             self._rows += part.num_rows
             rows = rows.slice(part.num_rows)
 
@@ -76,7 +71,7 @@ class Shards:
         if self._open is not None:
             self._open.close()
         self._files.append(self._data / f"{len(self._files)}.parquet")
-        self._open, self._rows = _Parquet(self._files[-1], self._schema), 0
+        self._open, self._rows = _parquet(self._files[-1], self._schema), 0
 
     def close(self) -> None:
         if self._open is None:
@@ -100,14 +95,10 @@ def check_target(path: Path) -> None:
 def _replaceable(folder: Path) -> bool:
     """Whether the folder is empty, or has an export and nothing else."""
     names = {path.name for path in folder.iterdir()}
-    if not names:
-        return True
-    card = folder / CARD
-    return (
-        names == {CARD, "data"}
-        and MARK in card.read_text()
-        and all(path.suffix == ".parquet" for path in (folder / "data").iterdir())
-    )
+    if names != {CARD, "data"}:
+        return not names
+    files = (folder / "data").iterdir()
+    return MARK in (folder / CARD).read_text() and all(file.suffix == ".parquet" for file in files)
 
 
 @contextmanager
@@ -135,5 +126,5 @@ def _remove(path: Path) -> None:
 def sink(path: Path, suffix: str, split: str, schema: pa.Schema) -> Sink:
     """The sink for rows: a Parquet file, JSON lines, or a folder of shards."""
     if suffix == ".parquet":
-        return _Parquet(path, schema)
-    return _Lines(path, schema) if suffix == ".jsonl" else Shards(path, split, schema)
+        return _parquet(path, schema)
+    return _Lines(path) if suffix == ".jsonl" else Shards(path, split, schema)

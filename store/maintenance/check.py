@@ -1,14 +1,15 @@
 """The check of the file itself: can every row be read, and does every rule hold?"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import duckdb
 
 from sparring.loop.errors import StoreBusy, StoreError, StoreTooNew, StoreTooOld
+from sparring.store.catalog import count, keys, read_whole, tables
 from sparring.store.db import Database, migrations
 from sparring.store.maintenance.finding import Finding
-from sparring.store.maintenance.rules import CONSERVATION, KIN, LISTS, REFERENCES, VALUES, Rule
+from sparring.store.maintenance.rules import REFERENCES, RULES, Rule
 
 # The SHA-256 of the hashes of the nine migrations that 0009_schema.sql replaces, in their order: same schema.
 NINE_FILES = "049c978c7aaab72993def22e8f1abcfedb99033b083582ed021014a00c07ac69"
@@ -45,37 +46,9 @@ def examine(con: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], list[Findin
     return counts, done
 
 
-def tables(con: duckdb.DuckDBPyConnection, database: str | None = None) -> list[str]:
-    """Every table of a database, by default the current one."""
-    names = con.execute(
-        """SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary
-        AND database_name = coalesce(?, current_database()) ORDER BY table_name""",
-        [database],
-    ).fetchall()
-    return [name for (name,) in names]
-
-
-def keys(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The primary key of every table whose key is a single column."""
-    columns = con.execute(
-        """SELECT table_name, constraint_column_names[1] FROM duckdb_constraints()
-        WHERE constraint_type = 'PRIMARY KEY' AND len(constraint_column_names) = 1
-        AND database_name = current_database() AND table_name <> 'schema_version' ORDER BY table_name"""
-    ).fetchall()
-    return dict(columns)
-
-
-def read_whole(con: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
-    """The number of rows and a digest that does not depend on their order. Reads every block and its checksum."""
-    (counted,) = con.execute(f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {table} t").fetchall()
-    return int(counted[0]), int(counted[1])
-
-
-def all_rules(con: duckdb.DuckDBPyConnection) -> Iterator[Rule]:
+def all_rules(con: duckdb.DuckDBPyConnection) -> Sequence[Rule]:
     primary_keys = keys(con)
-    yield from (reference.rule(primary_keys[reference.table]) for reference in REFERENCES)
-    for rules in (LISTS, CONSERVATION, KIN, VALUES):
-        yield from rules
+    return [*(reference.rule(primary_keys[reference.table]) for reference in REFERENCES), *RULES]
 
 
 def apply(con: duckdb.DuckDBPyConnection, rule: Rule) -> Finding:
@@ -86,7 +59,7 @@ def apply(con: duckdb.DuckDBPyConnection, rule: Rule) -> Finding:
 
 
 def _elsewhere(con: duckdb.DuckDBPyConnection) -> Finding:
-    ((n,),) = con.execute("SELECT count(*) FROM judgements ANTI JOIN completions USING (completion_id)").fetchall()
+    n = count(con, "judgements ANTI JOIN completions USING (completion_id)")
     return Finding("verdicts on answers from elsewhere", True, f"{n:,}, as canaries and benches keep" if n else "none")
 
 

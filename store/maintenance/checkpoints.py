@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparring.loop.errors import SparError
-from sparring.store.db import Database, rows
+from sparring.store.db import Database
 from sparring.store.maintenance.finding import Finding
 
 # A policy's folder may be shared by several rows: it is hashed once.
@@ -16,19 +16,11 @@ NAMED = """
 
 def check_checkpoints(db: Database, weights_sha256: Callable[[Path], str]) -> list[Finding]:
     """The finding for all folders. `weights_sha256` returns the hash of a folder's weights, or raises SparError."""
-    with db.read() as con:
-        named = rows(con, NAMED)
+    named = db.rows(NAMED)
     wrong = [f"{row['checkpoint_id']}: {why}" for row in named if (why := _wrong(row, weights_sha256))]
-    return [
-        Finding(
-            "checkpoints are on disk as they were",
-            not wrong,
-            "; ".join(wrong) or f"{len(named):,} folders",
-            "put them back: runs cannot continue from them (spar store prune removes files and records it)"
-            if wrong
-            else "",
-        )
-    ]
+    message = "; ".join(wrong) or f"{len(named):,} folders"
+    remedy = "put them back: runs cannot continue from them (spar store prune removes files and records it)"
+    return [Finding("checkpoints are on disk as they were", not wrong, message, remedy if wrong else "")]
 
 
 def _wrong(row: dict[str, str], weights_sha256: Callable[[Path], str]) -> str | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import duckdb
 
-from sparring.loop.errors import StoreBusy, StoreError
-from sparring.store.db import Database
-from sparring.store.engine import FORMAT
-from sparring.store.maintenance.check import read_whole, tables
-from sparring.store.maintenance.parts import quoted, sync
+from sparring.loop.errors import StoreError
+from sparring.store.catalog import read_whole, tables
+from sparring.store.db import Database, in_use
+from sparring.store.engine import FORMAT, limits, quoted
+from sparring.store.parts import sync
 
 
 def backup(db: Database, to: Path) -> dict[str, int]:
@@ -63,7 +63,7 @@ def _copied(db: Database, to: Path) -> Iterator[dict[str, int]]:
     if not db.path.exists():
         raise StoreError(f"there is no store at {db.path}; give --store PATH")
     forget_file(to)  # left by a process that was killed
-    con = duckdb.connect(config={"memory_limit": "2GiB", "temp_directory": f"{db.path}.tmp"})
+    con = duckdb.connect(config=limits(db.path))
     try:
         con.execute("SET preserve_insertion_order = false")
         con.execute(f"ATTACH {quoted(db.path)} AS old (READ_ONLY)")
@@ -76,7 +76,7 @@ def _copied(db: Database, to: Path) -> Iterator[dict[str, int]]:
         yield counts
     except duckdb.Error as error:
         if "could not set lock" in str(error).lower():
-            raise StoreBusy(f"another program has {db.path} open; close it and try again ({error})") from error
+            raise in_use(db.path, error) from error
         raise StoreError(
             f"{db.path} could not be copied to {to} ({error}). The store is unchanged; check free space with: df -h "
             f"{to.parent}, and the file with: spar store check"

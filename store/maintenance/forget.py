@@ -8,25 +8,12 @@ from pathlib import Path
 import duckdb
 
 from sparring.loop.errors import StoreError
+from sparring.store.catalog import columns_of, count, ids, tables
 from sparring.store.db import Database
-from sparring.store.maintenance.check import tables
 from sparring.store.maintenance.copies import compact, remove_durably
-from sparring.store.maintenance.parts import damaged, parts_of, read, replace
-from sparring.store.maintenance.prompt_rows import (
-    CHECKPOINTS,
-    GONE_IDS,
-    LISTED,
-    RUNS,
-    UNLISTED,
-    UPDATES,
-    columns_of,
-    condition,
-    conditions,
-    count,
-    ids,
-    mark,
-)
-from sparring.store.parts import parts_folder, write_parts
+from sparring.store.maintenance.parts import damaged, parts_of, read
+from sparring.store.maintenance.prompt_rows import GONE_IDS, LEARNED, LISTED, UNLISTED, condition, conditions, mark
+from sparring.store.parts import copy, parts_folder, write_parts
 from sparring.store.publish import publish, read_copy
 
 
@@ -79,7 +66,7 @@ def forget(db: Database, prompt_ids: Sequence[str], reason: str, by: str) -> Pla
 def older_copies(path: Path) -> list[Path]:
     """Files that rebuilds kept and kills left beside the store. They may have rows that were removed."""
     kinds = ("damaged-*", "compacting*", "rebuilding*", "read*.partial")
-    return [copy for kind in kinds for copy in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
+    return [file for kind in kinds for file in sorted(path.parent.glob(f"{path.stem}.{kind}"))]
 
 
 def erase(con: duckdb.DuckDBPyConnection) -> None:
@@ -103,15 +90,8 @@ def _plan(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str]) -> Plan:
     sources = {name: f'"{name}"' for name in tables(con)}
     mark(con, here, sources)
     counts = {name: count(con, f'"{name}" WHERE {where}') for name, where in conditions(con, sources).items()}
-    return Plan(
-        here,
-        again,
-        {name: n for name, n in counts.items() if n},
-        count(con, f"rounds WHERE {LISTED}"),
-        ids(con, RUNS),
-        ids(con, UPDATES),
-        ids(con, CHECKPOINTS),
-    )
+    removed = {name: n for name, n in counts.items() if n}
+    return Plan(here, again, removed, count(con, f"rounds WHERE {LISTED}"), *(ids(con, sql) for sql in LEARNED))
 
 
 def _bury(con: duckdb.DuckDBPyConnection, one: Plan, reason: str, by: str) -> None:
@@ -135,7 +115,7 @@ def _erase_parts(db: Database, folder: Path) -> None:
                 continue
             filed = read(by_table[name], ", filename = true")
             for path in map(Path, ids(con, f"SELECT DISTINCT filename FROM {filed} WHERE {where}")):
-                replace(con, _without(con, name, path), path)
+                copy(con, _without(con, name, path), path)
 
 
 def _without(con: duckdb.DuckDBPyConnection, name: str, path: Path) -> str:

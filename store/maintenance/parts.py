@@ -1,8 +1,5 @@
 """Maintenance of parts (see store.parts): are they whole, do they agree with the file; and merging of small ones."""
 
-import os
-import secrets
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,11 +7,11 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from sparring.loop.errors import StoreError
+from sparring.store.catalog import count, keys
 from sparring.store.db import Database
-from sparring.store.maintenance.check import keys
+from sparring.store.engine import quoted
 from sparring.store.maintenance.finding import Finding
-from sparring.store.parts import parts_folder
+from sparring.store.parts import copy, new_part, parts_folder
 
 SMALL = 64 * 2**20  # bytes below which a part is merged with others
 
@@ -29,10 +26,6 @@ def read(parts: Iterable[Path], options: str = "") -> str:
     """SQL for the rows of parts, whose schema versions may differ."""
     files = ", ".join(quoted(path) for path in parts)
     return f"read_parquet([{files}], union_by_name = true{options})"
-
-
-def quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 def damaged(parts: Iterable[Path]) -> dict[Path, str]:
@@ -63,45 +56,16 @@ def complete_rest(db: Database) -> dict[str, int]:
     existing = parts_of(folder)
     with db.read() as con:
         for table, key in keys(con).items():
-            parts = [p for p in existing.get(table, []) if not damaged([p])]
-            sql = nowhere(table, key, parts)
-            ((n,),) = con.execute(f"SELECT count(*) FROM ({sql})").fetchall()
-            if n:
-                write(con, sql, folder / table, time.time_ns())
-                added[table] = n
-    return added
+            parts = [part for part in existing.get(table, []) if not damaged([part])]
+            added[table] = write(con, nowhere(table, key, parts), folder / table)
+    return {table: n for table, n in added.items() if n}
 
 
-def write(con: duckdb.DuckDBPyConnection, sql: str, place: Path, stamp: int) -> Path:
-    """Write the rows of a query as a part, completely or not at all."""
-    place.mkdir(parents=True, exist_ok=True)
-    path = place / f"{stamp:020d}-{secrets.token_hex(4)}.parquet"
-    replace(con, sql, path)
-    return path
-
-
-def replace(con: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
-    """Replace the file at `path` by the rows of a query, atomically and durably."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        con.execute(f"COPY ({sql}) TO {quoted(partial)} (FORMAT parquet, COMPRESSION zstd)")
-        sync(partial)
-    except (duckdb.IOException, OSError) as error:
-        partial.unlink(missing_ok=True)
-        raise StoreError(
-            f"{partial} could not be written ({error}); check free space with: df -h {path.parent}. Nothing changed"
-        ) from error
-    partial.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder to disk. Never call it on the store's own file: see store.db."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+def write(con: duckdb.DuckDBPyConnection, sql: str, place: Path) -> int:
+    """Write the rows of a query, if there are any, as a part. Returns their number."""
+    if n := count(con, f"({sql})"):
+        copy(con, sql, new_part(place))
+    return n
 
 
 def merge(folder: Path) -> tuple[int, int]:
@@ -116,7 +80,7 @@ def merge(folder: Path) -> tuple[int, int]:
             small = [p for p in small if not damaged([p])] if len(small) > 1 else []
             before, after = before + len(parts), after + len(parts) - max(0, len(small) - 1)
             if len(small) > 1:
-                write(con, f"FROM {read(small)}", small[0].parent, int(small[0].name[:20]))
+                copy(con, f"FROM {read(small)}", new_part(small[0].parent, int(small[0].name[:20])))
                 for path in small:
                     path.unlink()
     return before, after
@@ -140,17 +104,13 @@ def check_parts(db: Database) -> list[Finding]:
 
 def _damaged(parts: Sequence[Path], bad: dict[Path, str], folder: Path) -> Finding:
     names = "; ".join(f"{path.relative_to(folder)}: {why}" for path, why in bad.items())
-    remedy = (
-        "the file still has their rows: move the damaged parts away, and write the rows again with spar store compact"
-        if bad
-        else ""
-    )
-    return Finding("every part can be read", not bad, names or f"{len(parts):,} parts", remedy)
+    remedy = "the file still has their rows: move the damaged parts away, and write the rows again with "
+    remedy += "spar store compact"
+    return Finding("every part can be read", not bad, names or f"{len(parts):,} parts", remedy * bool(bad))
 
 
 def _unknown(con: duckdb.DuckDBPyConnection, table: str, key: str, parts: Sequence[Path]) -> list[Finding]:
-    ((n,),) = con.execute(f"SELECT count(*) FROM ({nowhere(table, key, parts)})").fetchall()
-    if n == 0:
+    if not (n := count(con, f"({nowhere(table, key, parts)})")):
         return []
     message = f"{n:,} rows of the file are in no part, so that a rebuild needs the file for them"
     return [Finding(f"rows of {table}", True, message, "spar store compact writes them to parts")]

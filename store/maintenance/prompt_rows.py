@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
-from sparring.store.db import Database, rows
+from sparring.store.catalog import columns_of
+from sparring.store.db import Database
 
 # The ids that a column holds. A parent_id or rival_id may also be a checkpoint's, which never equals a completion's.
 HOLDS = {
@@ -54,6 +55,7 @@ RUNS = f"""
     UNION SELECT run_id FROM updates SEMI JOIN ({UPDATES}) USING (update_id)
     UNION SELECT unnest(run_ids) FROM forgotten SEMI JOIN named USING (prompt_id)
 """
+LEARNED = (RUNS, UPDATES, CHECKPOINTS)  # the ids of what learned from the prompts
 HOLDING = """
     SELECT prompt_id FROM prompts WHERE contains(meta::VARCHAR, $escaped) OR contains(messages::VARCHAR, $escaped)
         OR contains(array_to_string(messages ->> '$[*].content', chr(10)), $text)
@@ -70,8 +72,7 @@ HOLDING = """
 def holding(db: Database, text: str) -> list[str]:
     """The prompts that contain `text`, or whose answers, rationales or judges' replies do."""
     escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-    with db.read() as con:
-        return [row["prompt_id"] for row in rows(con, HOLDING, {"text": text, "escaped": escaped})]
+    return [row["prompt_id"] for row in db.rows(HOLDING, {"text": text, "escaped": escaped})]
 
 
 def mark(con: duckdb.DuckDBPyConnection, prompt_ids: Sequence[str], sources: Mapping[str, str]) -> None:
@@ -100,15 +101,3 @@ def condition(columns: Iterable[str], kinds: Sequence[str] = KINDS) -> str:
     """The SQL condition of rows that belong to the prompts. Empty if no column shows it."""
     each = [f"{column} IN (FROM gone_{HOLDS[column]})" for column in columns if HOLDS.get(column) in kinds]
     return " OR ".join(each)
-
-
-def columns_of(con: duckdb.DuckDBPyConnection, source: str) -> list[str]:
-    return [name for name, *_ in con.execute(f"DESCRIBE FROM {source}").fetchall()]
-
-
-def ids(con: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
-    return sorted(id for (id,) in con.execute(sql).fetchall())
-
-
-def count(con: duckdb.DuckDBPyConnection, rest: str) -> int:
-    return int(con.execute(f"SELECT count(*) FROM {rest}").fetchall()[0][0])

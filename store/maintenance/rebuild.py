@@ -1,25 +1,22 @@
 """The rebuild of the file from its parts, and from the rows of the old file that can be read."""
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from sparring.loop.errors import StoreError
+from sparring.store.catalog import columns_of, count, ids, keys, read_whole, tables
 from sparring.store.db import Database, migrate
-from sparring.store.engine import FORMAT
-from sparring.store.maintenance.check import keys, read_whole, tables
+from sparring.store.engine import MEMORY, limits
 from sparring.store.maintenance.copies import beside, forget_file
 from sparring.store.maintenance.forget import erase
-from sparring.store.maintenance.parts import damaged, nowhere, parts_of, read, sync, write
-from sparring.store.maintenance.prompt_rows import columns_of, count, ids
-from sparring.store.parts import parts_folder
+from sparring.store.maintenance.parts import damaged, nowhere, parts_of, read, write
+from sparring.store.parts import parts_folder, sync
 from sparring.store.publish import publish, read_copy
 from sparring.store.store import on_conflict
 
@@ -80,12 +77,7 @@ def rebuild(db: Database, *, skip_damaged: bool = False) -> Rebuilt:
 
 @contextmanager
 def _new(path: Path, store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    config: dict[str, Any] = {
-        "memory_limit": "2GiB",
-        "temp_directory": f"{store}.tmp",
-        "storage_compatibility_version": FORMAT,
-    }
-    con = duckdb.connect(str(path), config=config)
+    con = duckdb.connect(str(path), config=limits(store))
     try:
         migrate(con)
         yield con
@@ -109,17 +101,12 @@ def _salvage(path: Path, bad: Iterable[Path], done: Rebuilt) -> None:
     except duckdb.Error as error:
         done.unread.append(f"{path} cannot be opened, so the rows that no part had are lost: {_short(error)}")
         return
-    parts = {
-        table: [part for part in files if part not in bad] for table, files in parts_of(parts_folder(path)).items()
-    }
-    if _damage(path, primary_keys) is None:
-        with _old(path) as old:
-            taken = {table: _take(old, path, table, key, parts.get(table, [])) for table, key in primary_keys.items()}
-    else:
-        taken = {
-            table: _take_readable(path, table, key, parts.get(table, []), done) for table, key in primary_keys.items()
-        }
-    done.salvaged |= {table: n for table, n in taken.items() if n}
+    existing, whole = parts_of(parts_folder(path)), _damage(path, primary_keys) is None
+    for table, key in primary_keys.items():
+        parts = [part for part in existing.get(table, []) if part not in bad]
+        taken = _take(path, table, key, parts) if whole else _take_readable(path, table, key, parts, done)
+        if taken:
+            done.salvaged[table] = taken
 
 
 def _take_readable(path: Path, table: str, key: str | None, parts: Sequence[Path], done: Rebuilt) -> int:
@@ -136,8 +123,7 @@ def _take_readable(path: Path, table: str, key: str | None, parts: Sequence[Path
         if why := _damage(path, [table], where):
             done.unread.append(f"{table}, rows {start:,} to {min(int(end), start + STRETCH):,}: {why}")
         else:
-            with _old(path) as old:
-                taken += _take(old, path, table, key, parts, where)
+            taken += _take(path, table, key, parts, where)
     return taken
 
 
@@ -152,19 +138,15 @@ def _damage(path: Path, names: Iterable[str], where: str = "TRUE") -> str | None
     return None
 
 
-def _take(
-    old: duckdb.DuckDBPyConnection, path: Path, table: str, key: str | None, parts: Sequence[Path], where: str = "TRUE"
-) -> int:
+def _take(path: Path, table: str, key: str | None, parts: Sequence[Path], where: str = "TRUE") -> int:
     """Write the rows that no part has as a part. A table without a key, which is a user's own, is written whole."""
     sql = f'SELECT * FROM "{table}" WHERE {where}' if key is None else nowhere(table, key, parts, where)
-    n = count(old, f"({sql})")
-    if n:
-        write(old, sql, parts_folder(path) / table, time.time_ns())
-    return n
+    with _old(path) as old:
+        return write(old, sql, parts_folder(path) / table)
 
 
 def _old(path: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(path), read_only=True, config={"memory_limit": "2GiB"})
+    return duckdb.connect(str(path), read_only=True, config={"memory_limit": MEMORY})
 
 
 def _load(con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Path]) -> None:

@@ -1,5 +1,6 @@
 """The rules that every store must keep, as SQL: each selects, as `id`, the rows that break it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LOST = "rows were lost, or removed by hand: spar store rebuild restores the rows of the parts; else restore a backup"
@@ -60,139 +61,95 @@ REFERENCES = [
     *_all("examples", "example_id", "source_rows.example_id"),
 ]
 
-LISTS = [
-    Rule(
-        "rounds.prompt_ids -> prompts",
-        """SELECT round_id AS id FROM (SELECT round_id, unnest(prompt_ids) AS prompt_id FROM rounds)
-        ANTI JOIN prompts USING (prompt_id)""",
-        LOST,
-    ),
-    Rule(
-        "updates.reference_ids -> checkpoints",
-        """SELECT update_id AS id FROM (SELECT update_id, unnest(reference_ids) AS checkpoint_id FROM updates)
-        ANTI JOIN checkpoints USING (checkpoint_id)""",
-        LOST,
-    ),
-    # Canaries and benches keep verdicts on answers that come from files. But no duel has one answer in the store and
-    # the other not.
-    Rule(
-        "judgements of two answers -> completions",
-        """SELECT judgement_id AS id FROM judgements j LEFT JOIN completions c ON c.completion_id = j.completion_id
-        LEFT JOIN completions r ON r.completion_id = j.rival_id
-        WHERE j.rival_id IS NOT NULL AND (c.completion_id IS NULL) <> (r.completion_id IS NULL)""",
-        LOST,
-    ),
-]
-
 LEARNED = "SELECT run_id, round, prompt_id FROM pairs UNION SELECT run_id, round, prompt_id FROM examples"
-CONSERVATION = [
-    Rule(
-        "one outcome for each prompt of a finished round",
-        """WITH asked AS (
-            SELECT r.run_id, r.round, unnest(r.prompt_ids) AS prompt_id FROM rounds r
-            SEMI JOIN updates u ON u.run_id = r.run_id AND u.round = r.round
-        )
-        SELECT prompt_id AS id FROM asked LEFT JOIN outcomes o USING (run_id, round, prompt_id)
-        GROUP BY run_id, round, prompt_id HAVING count(o.outcome_id) <> 1""",
-        LOST,
-    ),
-    Rule(
-        "outcomes are of prompts of their round",
-        """SELECT outcome_id AS id FROM outcomes o JOIN rounds r USING (run_id, round)
-        WHERE NOT list_contains(r.prompt_ids, o.prompt_id)""",
-        ODD,
-    ),
-    Rule(
-        "a prompt with outcome paired has pairs or examples",
-        f"SELECT outcome_id AS id FROM outcomes o ANTI JOIN ({LEARNED}) USING (run_id, round, prompt_id) "
-        "WHERE o.outcome = 'paired'",
-        LOST,
-    ),
-    Rule(
-        "a prompt with another outcome has none",
-        f"SELECT outcome_id AS id FROM outcomes o SEMI JOIN ({LEARNED}) USING (run_id, round, prompt_id) "
-        "WHERE o.outcome <> 'paired'",
-        ODD,
-    ),
-    Rule(
-        "no eval prompt is learned from",
-        """SELECT x.pair_id AS id FROM pairs x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
-        WHERE p.split = 'eval' AND (r.kind = 'loop' OR EXISTS (
-            FROM update_pairs u WHERE u.pair_id = x.pair_id))
-        UNION ALL
-        SELECT x.example_id FROM examples x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
-        WHERE p.split = 'eval' AND r.kind = 'loop'""",
-        "models that learned from them have seen their own test: do not compare their held-out results with others",
-    ),
-]
+SEEN = "models that learned from them have seen their own test: do not compare their held-out results with others"
+FORGET = "forget the prompts again: spar store forget PROMPT_ID"
 
-KIN = [
-    Rule(
-        f"pairs.{column} is of the pair's prompt",
-        f"""SELECT x.pair_id AS id FROM pairs x JOIN completions c ON c.completion_id = x.{column}
-        WHERE c.prompt_id <> x.prompt_id""",
-        ODD,
-    )
-    for column in ("chosen_id", "rejected_id", "reference_sample_id")
-] + [
-    Rule(
-        "examples.completion_id is of the example's prompt",
-        """SELECT example_id AS id FROM examples x JOIN completions c USING (completion_id)
-        WHERE c.prompt_id <> x.prompt_id""",
-        ODD,
-    ),
-    Rule(
-        "both answers of a judgement are of one prompt",
-        """SELECT judgement_id AS id FROM judgements j JOIN completions c ON c.completion_id = j.completion_id
-        JOIN completions r ON r.completion_id = j.rival_id WHERE c.prompt_id <> r.prompt_id""",
-        ODD,
-    ),
-]
-
-VALUES = [
-    Rule(
-        "completions have a log-prob for each token",
-        """SELECT completion_id AS id FROM completions WHERE len(logprobs) <> len(token_ids)
-        AND NOT (origin IN ('dataset', 'human') AND len(logprobs) = 0)""",
-        ODD,
-    ),
-    Rule(
-        "logprobs have a value for each token",
-        """SELECT logprob_id AS id FROM logprobs l JOIN completions c USING (completion_id)
-        WHERE l.n_tokens <> len(c.token_ids) OR len(l.token_logprobs) <> l.n_tokens""",
-        ODD,
-    ),
-    Rule(
-        "a duel's value is a probability",
-        "SELECT judgement_id AS id FROM judgements WHERE rival_id IS NOT NULL AND NOT value BETWEEN 0 AND 1",
-        ODD,
-    ),
-    Rule(
-        "a judgement is answered where it has a value, else abstained or unreached",
-        """SELECT judgement_id AS id FROM judgements WHERE status IS NULL OR CASE WHEN value IS NULL
-        THEN status NOT IN ('abstained', 'unreached') ELSE status <> 'answered' END""",
-        ODD,
-    ),
-    Rule(
-        "a run is of a known kind",
-        "SELECT run_id AS id FROM runs WHERE kind IS NULL OR kind NOT IN ('loop', 'reward', 'evaluate', 'import')",
-        ODD,
-    ),
-    Rule(
-        "numbers are finite",
-        """SELECT judgement_id AS id FROM judgements WHERE NOT isfinite(value)
-        UNION ALL SELECT pair_id FROM pairs WHERE NOT (isfinite(margin) AND isfinite(weight))
-        UNION ALL SELECT example_id FROM examples WHERE NOT (isfinite(reward) AND isfinite(weight))
-        UNION ALL SELECT logprob_id FROM logprobs WHERE NOT isfinite(value)
-        UNION ALL SELECT evaluation_id FROM evaluations WHERE NOT isfinite(value)""",
-        ODD,
-    ),
-    Rule(
-        "nothing is left of what was forgotten",
-        """SELECT prompt_id AS id FROM prompts SEMI JOIN forgotten USING (prompt_id)
-        UNION ALL SELECT completion_id FROM completions SEMI JOIN forgotten USING (prompt_id)
-        UNION ALL SELECT round_id FROM (SELECT round_id, unnest(prompt_ids) AS prompt_id FROM rounds)
-            SEMI JOIN forgotten USING (prompt_id)""",
-        "forget the prompts again: spar store forget PROMPT_ID",
-    ),
-]
+# Rules by name, after the remedy for rows that break them.
+_BY_REMEDY: Sequence[tuple[str, Mapping[str, str]]] = (
+    (LOST, {
+        "rounds.prompt_ids -> prompts": """
+            SELECT round_id AS id FROM (SELECT round_id, unnest(prompt_ids) AS prompt_id FROM rounds)
+            ANTI JOIN prompts USING (prompt_id)""",
+        "updates.reference_ids -> checkpoints": """
+            SELECT update_id AS id FROM (SELECT update_id, unnest(reference_ids) AS checkpoint_id FROM updates)
+            ANTI JOIN checkpoints USING (checkpoint_id)""",
+        # Canaries and benches keep verdicts on answers that come from files. But no duel has one answer in the store
+        # and the other not.
+        "judgements of two answers -> completions": """
+            SELECT judgement_id AS id FROM judgements j LEFT JOIN completions c ON c.completion_id = j.completion_id
+            LEFT JOIN completions r ON r.completion_id = j.rival_id
+            WHERE j.rival_id IS NOT NULL AND (c.completion_id IS NULL) <> (r.completion_id IS NULL)""",
+        "one outcome for each prompt of a finished round": """
+            WITH asked AS (
+                SELECT r.run_id, r.round, unnest(r.prompt_ids) AS prompt_id FROM rounds r
+                SEMI JOIN updates u ON u.run_id = r.run_id AND u.round = r.round
+            )
+            SELECT prompt_id AS id FROM asked LEFT JOIN outcomes o USING (run_id, round, prompt_id)
+            GROUP BY run_id, round, prompt_id HAVING count(o.outcome_id) <> 1""",
+    }),
+    (ODD, {
+        "outcomes are of prompts of their round": """
+            SELECT outcome_id AS id FROM outcomes o JOIN rounds r USING (run_id, round)
+            WHERE NOT list_contains(r.prompt_ids, o.prompt_id)""",
+    }),
+    (LOST, {
+        "a prompt with outcome paired has pairs or examples": f"""
+            SELECT outcome_id AS id FROM outcomes o ANTI JOIN ({LEARNED}) USING (run_id, round, prompt_id)
+            WHERE o.outcome = 'paired'""",
+    }),
+    (ODD, {
+        "a prompt with another outcome has none": f"""
+            SELECT outcome_id AS id FROM outcomes o SEMI JOIN ({LEARNED}) USING (run_id, round, prompt_id)
+            WHERE o.outcome <> 'paired'""",
+    }),
+    (SEEN, {
+        "no eval prompt is learned from": """
+            SELECT x.pair_id AS id FROM pairs x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
+            WHERE p.split = 'eval' AND (r.kind = 'loop' OR EXISTS (FROM update_pairs u WHERE u.pair_id = x.pair_id))
+            UNION ALL
+            SELECT x.example_id FROM examples x JOIN prompts p USING (prompt_id) JOIN runs r ON r.run_id = x.run_id
+            WHERE p.split = 'eval' AND r.kind = 'loop'""",
+    }),
+    (ODD, {
+        f"pairs.{column} is of the pair's prompt": f"""
+            SELECT x.pair_id AS id FROM pairs x JOIN completions c ON c.completion_id = x.{column}
+            WHERE c.prompt_id <> x.prompt_id"""
+        for column in ("chosen_id", "rejected_id", "reference_sample_id")
+    }),
+    (ODD, {
+        "examples.completion_id is of the example's prompt": """
+            SELECT example_id AS id FROM examples x JOIN completions c USING (completion_id)
+            WHERE c.prompt_id <> x.prompt_id""",
+        "both answers of a judgement are of one prompt": """
+            SELECT judgement_id AS id FROM judgements j JOIN completions c ON c.completion_id = j.completion_id
+            JOIN completions r ON r.completion_id = j.rival_id WHERE c.prompt_id <> r.prompt_id""",
+        "completions have a log-prob for each token": """
+            SELECT completion_id AS id FROM completions WHERE len(logprobs) <> len(token_ids)
+            AND NOT (origin IN ('dataset', 'human') AND len(logprobs) = 0)""",
+        "logprobs have a value for each token": """
+            SELECT logprob_id AS id FROM logprobs l JOIN completions c USING (completion_id)
+            WHERE l.n_tokens <> len(c.token_ids) OR len(l.token_logprobs) <> l.n_tokens""",
+        "a duel's value is a probability":
+            "SELECT judgement_id AS id FROM judgements WHERE rival_id IS NOT NULL AND NOT value BETWEEN 0 AND 1",
+        "a judgement is answered where it has a value, else abstained or unreached": """
+            SELECT judgement_id AS id FROM judgements WHERE status IS NULL OR CASE WHEN value IS NULL
+            THEN status NOT IN ('abstained', 'unreached') ELSE status <> 'answered' END""",
+        "a run is of a known kind":
+            "SELECT run_id AS id FROM runs WHERE kind IS NULL OR kind NOT IN ('loop', 'reward', 'evaluate', 'import')",
+        "numbers are finite": """
+            SELECT judgement_id AS id FROM judgements WHERE NOT isfinite(value)
+            UNION ALL SELECT pair_id FROM pairs WHERE NOT (isfinite(margin) AND isfinite(weight))
+            UNION ALL SELECT example_id FROM examples WHERE NOT (isfinite(reward) AND isfinite(weight))
+            UNION ALL SELECT logprob_id FROM logprobs WHERE NOT isfinite(value)
+            UNION ALL SELECT evaluation_id FROM evaluations WHERE NOT isfinite(value)""",
+    }),
+    (FORGET, {
+        "nothing is left of what was forgotten": """
+            SELECT prompt_id AS id FROM prompts SEMI JOIN forgotten USING (prompt_id)
+            UNION ALL SELECT completion_id FROM completions SEMI JOIN forgotten USING (prompt_id)
+            UNION ALL SELECT round_id FROM (SELECT round_id, unnest(prompt_ids) AS prompt_id FROM rounds)
+                SEMI JOIN forgotten USING (prompt_id)""",
+    }),
+)  # fmt: skip
+RULES = [Rule(name, sql, remedy) for remedy, by_name in _BY_REMEDY for name, sql in by_name.items()]

@@ -6,8 +6,8 @@ from typing import Any
 
 import duckdb
 
+from sparring.store.catalog import tables
 from sparring.store.db import Database
-from sparring.store.maintenance.check import tables
 
 Rows = dict[str, list[tuple[Any, ...]]]
 

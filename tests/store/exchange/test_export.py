@@ -180,7 +180,7 @@ def test_shards_are_numbered_and_in_order(filled: Filled, tmp_path: Path) -> Non
     rows = parquet.read_table(tmp_path / "x.parquet")
     shards = files.Shards(tmp_path / "many", "train", schema, size=3)
     for _ in range(4):
-        shards.write(rows)  # two rows each
+        shards.write_table(rows)  # two rows each
     shards.close()
     names = sorted((tmp_path / "many" / "data").iterdir())
     assert [path.name for path in names] == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
