@@ -97,7 +97,7 @@ def _of_pairs(config: Config, losses: "Losses") -> Any:
 
 def _of_groups(config: Config, losses: "Losses") -> Any:
     from sparring.loop.learning.losses import bind_group
-    from sparring.loop.learning.preference_method import GroupTerms, Preference
+    from sparring.loop.learning.preference_method import Preference
 
     (loss,), learn = losses, config.learn
     if BUILDERS[config.pair.kind].traits.gives == "pairs":
@@ -107,8 +107,7 @@ def _of_groups(config: Config, losses: "Losses") -> Any:
             f"choose one of {', '.join(examples)}"
         )
     _refuse_set(learn, ("modifiers", "regularisers", "ld_alpha", "from_divergence"), f"with loss {loss.name!r}")
-    terms = GroupTerms(bind_group(loss.name, **learn.options), _beta(loss, learn))
-    return Preference(terms, algorithm=loss.label, baseline=_baseline(losses, learn))
+    return Preference(bind_group(loss.name, **learn.options), algorithm=loss.label, baseline=_baseline(losses, learn))
 
 
 def _baseline(losses: "Losses", learn: Learn) -> "Baseline":

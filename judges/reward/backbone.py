@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparring.judges.reward.encoding import is_encoder
 from sparring.loop.errors import ConfigError, DataError
-from sparring.loop.learning.checkpoint import weight_files
+from sparring.loop.learning.checkpoint import pretrained, weight_files
 
 CLASSIFIER = "ForSequenceClassification"
 
@@ -98,25 +98,15 @@ def as_classification(backbone: Any, score: nn.Linear) -> Any | None:
 
 
 def _load(auto: Any, folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # hides its report of unused weights; missing ones raise below
-    with torch.random.fork_rng(devices=[]):  # weights that the folder lacks are drawn the same every time
-        torch.manual_seed(0)
-        model, info = auto.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    logging.set_verbosity(level)
+    model, lacking = pretrained(auto, folder, dtype, config=config)
     # The pooler of a plain backbone is not used; that of a classifier is.
     scores = type(model).__name__.endswith(CLASSIFIER)
-    if missing := sorted(name for name in info["missing_keys"] if scores or "pooler" not in name):
+    if missing := [name for name in lacking if scores or "pooler" not in name]:
         raise DataError(
             f"{folder} lacks weights of a {type(model).__name__}: {_some(missing)}; give the folder of a model that "
             "was trained as one"
         )
-    return model.eval()
+    return model
 
 
 def _keep_blocks(config: Any, layer: int) -> None:

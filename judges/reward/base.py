@@ -7,15 +7,21 @@ from torch import Tensor, nn
 class Head(nn.Module):
     """Pooled features (B, D) in float32 to scores (B, M), one column per member.
 
-    The base has one member, nothing to initialise, no auxiliary loss, and nothing that changes with the steps.
+    The base scores by its linear map `score`. It has one member, nothing to initialise, no auxiliary loss, and nothing
+    that changes with the steps. N examples of width F are pooled features, or the `sequences` of a per-token head.
     """
 
+    score: nn.Linear
     members: int = 1
     per_token: bool = False  # True: it also has `token_rewards` (B, T) (see prototypes)
 
+    def forward(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.score(features)
+        return scores
+
     def readers(self) -> list[nn.Linear]:
         """The linear maps that read the features."""
-        return []
+        return [self.score]
 
     def absorb(self, scale: Tensor) -> None:
         """Convert the weights from features divided by `scale` (D,), as in training, to raw features."""
@@ -24,10 +30,10 @@ class Head(nn.Module):
                 layer.weight.div_(scale)
 
     def initialise(self, chosen: Tensor, rejected: Tensor, generator: torch.Generator) -> None:
-        """Start from RewardModel.head_features (N, F) of some training pairs. Called before the first step."""
+        """Start from the examples (N, F) of some training pairs. Called before the first step."""
 
     def advance(self, chosen: Tensor, rejected: Tensor) -> None:
-        """Update schedules and growth. Called once after each optimizer step with its head_features, (N, F) each."""
+        """Update schedules and growth. Called once after each optimizer step with its examples, (N, F) each."""
 
     def auxiliary(self) -> Tensor:
         """A scalar to add to the loss."""

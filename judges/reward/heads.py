@@ -31,13 +31,6 @@ class LinearHead(Head):
             head.score.register_parameter("bias", nn.Parameter(bias.float()))
         return head
 
-    def readers(self) -> list[nn.Linear]:
-        return [self.score]
-
-    def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.score(features)
-        return scores
-
 
 class OwnHead(Head):
     """The head of a third party's model that scores by its own forward: it leaves the score unchanged."""
@@ -93,7 +86,8 @@ def make_head(kind: str, size: int, seed: int, options: Mapping[str, Any]) -> He
     """A head for features of `size`. Raises ConfigError for an unknown kind or option."""
     if kind not in HEADS:
         raise ConfigError(f"there is no head {kind!r}{nearest(kind, HEADS)}; expected one of {', '.join(HEADS)}")
-    check_options("head", kind, HEADS[kind], options, skip=2)
+    takes = getattr(HEADS[kind], "options", None)  # of prototypes; of others, their parameters after size and seed
+    check_options("head", kind, takes or HEADS[kind], options, skip=0 if takes else 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return HEADS[kind](size, seed, **options)

@@ -45,12 +45,12 @@ def direct_reward(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -F.logsigmoid(chosen) - F.logsigmoid(-rejected)
 
 
-def sft(logprobs: Tensor, beta: float = 0.1, logsigmoid: bool = True) -> Tensor:
-    """-ln sigma(beta ln pi(y_w)), or -ln pi(y_w) without `logsigmoid` (GRM, 2406.10216).
+def sft(logprobs: Tensor, beta: float = 0.1) -> Tensor:
+    """-ln sigma(beta ln pi(y_w)) (GRM, 2406.10216).
 
     `logprobs` (B,): log P of the chosen answer, summed over its tokens, under the kept language-model head.
     """
-    return -F.logsigmoid(beta * logprobs) if logsigmoid else -logprobs
+    return -F.logsigmoid(beta * logprobs)
 
 
 def contrastive(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor:

@@ -16,7 +16,6 @@ from sparring.judges.reward.encoding import Encoded, Encoding, is_encoder
 from sparring.judges.reward.facts import Facts, Pooling, read_facts
 from sparring.judges.reward.heads import LinearHead, OwnHead, make_head
 from sparring.judges.reward.tensors import Batch, answer_logprobs, collate, pool
-from sparring.judges.reward.token_prototypes import TokenPrototypeHead
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.checkpoint import save_model
 
@@ -174,9 +173,8 @@ class RewardModel(nn.Module):
         """Raw scores (B, M) in float32. With adapters, member i scores under adapter i."""
         if not self.adapters:
             return self.score(self.features(input_ids, attention_mask, token_type_ids))
-        columns = []
-        for i in range(self.members):
-            columns.append(self.score(self.features(input_ids, attention_mask, token_type_ids, adapter=i))[:, i])
+        batch = input_ids, attention_mask, token_type_ids
+        columns = [self.score(self.features(*batch, adapter=i))[:, i] for i in range(self.members)]
         return torch.stack(columns, dim=1)
 
     def score(self, features: Tensor) -> Tensor:
@@ -213,23 +211,6 @@ class RewardModel(nn.Module):
     def pool(self, tokens: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, D)."""
         return pool(self.pooling, tokens, attention_mask, token_type_ids)
-
-    def head_features(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """The input of head.initialise and head.advance: `features`, or the reward sequences of a per-token head."""
-        tokens = self.tokens(input_ids, attention_mask, token_type_ids)
-        if isinstance(self.head, TokenPrototypeHead):
-            return self.head.sequences(tokens, attention_mask, token_type_ids)
-        return self.pool(tokens, attention_mask, token_type_ids)
-
-    def token_rewards(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, chosen: Tensor | None = None
-    ) -> Tensor:
-        """Token rewards (B, T) of head "proto_tokens" (see TokenPrototypeHead.token_rewards)."""
-        if not isinstance(self.head, TokenPrototypeHead):
-            raise ConfigError(f"head {self.facts.head!r} has no token rewards; expected head 'proto_tokens'")
-        tokens = self.tokens(input_ids, attention_mask, token_type_ids)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self.head.token_rewards(tokens, attention_mask, token_type_ids, chosen)
 
     def answer_logprobs(self, tokens: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """(B,): log P of each answer, in nats, under the kept language-model head, from `tokens` of the last layer."""

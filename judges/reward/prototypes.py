@@ -11,6 +11,7 @@ becomes one itself (infinite mixture prototypes, 1902.04552), if it is further t
 
 from dataclasses import dataclass
 from math import ceil, exp, log
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +29,15 @@ N = 2  # examples per prototype at the start
 class Settings:
     """The options of both forms. Each class has `count` prototypes at the start, and at most `growth` more later."""
 
-    count: int
-    gamma: float
-    cap: float
-    decay: float
-    margin: float
-    keep: float
-    growth: int
-    alpha: float
-    sigma: float
+    count: int = 18
+    gamma: float = 1.0
+    cap: float = 0.5
+    decay: float = 8e-4
+    margin: float = 0.5
+    keep: float = 0.9
+    growth: int = 125
+    alpha: float = 0.1
+    sigma: float = 0.01
 
     def __post_init__(self) -> None:
         shares = 0 < self.keep <= 1 and 0 <= self.cap <= 1 and 0 < self.alpha <= 1
@@ -69,7 +70,7 @@ class Prototypes(Head):
             self.prototypes[:, : settings.count].normal_(generator=generator)
 
     def embed(self, features: Tensor) -> Tensor:
-        """(N, F) head_features to the space of the prototypes (N, W)."""
+        """(N, F) examples to the space of the prototypes (N, W)."""
         return features
 
     @property
@@ -138,6 +139,11 @@ class Prototypes(Head):
         return -2 * sigma * log(self.settings.alpha) + self.width * sigma * log(1 + rho / sigma)
 
 
+@dataclass(frozen=True)
+class StateSettings(Settings):
+    dim: int = 256
+
+
 class PrototypeHead(Prototypes):
     """Prototypes of hidden states: r = (1 - w_p) v . h + w_p s, with z = Wh / ||Wh|| and
 
@@ -146,26 +152,13 @@ class PrototypeHead(Prototypes):
     In evaluation, r has the weight of the step where training ended, and all prototypes.
     """
 
-    def __init__(
-        self,
-        size: int,
-        seed: int,
-        *,
-        count: int = 18,
-        dim: int = 256,
-        gamma: float = 1.0,
-        cap: float = 0.5,
-        decay: float = 8e-4,
-        margin: float = 0.5,
-        keep: float = 0.9,
-        growth: int = 125,
-        alpha: float = 0.1,
-        sigma: float = 0.01,
-    ) -> None:
-        settings = Settings(count, gamma, cap, decay, margin, keep, growth, alpha, sigma)
-        super().__init__(dim, seed, settings)
+    options = StateSettings
+
+    def __init__(self, size: int, seed: int, **options: Any) -> None:
+        settings = StateSettings(**options)
+        super().__init__(settings.dim, seed, settings)
         self.score = seeded_linear(size, 1, seed)
-        self.project = seeded_linear(size, dim, derive_seed(seed, "project"))
+        self.project = seeded_linear(size, settings.dim, derive_seed(seed, "project"))
 
     def readers(self) -> list[nn.Linear]:
         return [self.score, self.project]

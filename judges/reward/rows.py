@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sparring.judges.reward.encoding import Encoded, Encoding
 from sparring.judges.reward.model import RewardModel
+from sparring.judges.reward.options import RewardTraining
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference
 from sparring.loop.learning.batches import Plan, plan
@@ -16,8 +17,6 @@ DROPPED = ("too_long", "identical", "duplicate")
 
 
 class Encodes(Protocol):
-    """The part of an Encoding that is needed here."""
-
     def encode(self, messages: Sequence[Message], answer: str) -> Encoded | None: ...
 
 
@@ -117,17 +116,10 @@ def refuse_unlearnable(pairs: Pairs) -> None:
         )
 
 
-def pair_plan(
-    rows: Sequence[PairRow], *, batch_size: int, token_budget: int, epochs: int, seed: int, member: int = 0
-) -> Plan:
+def pair_plan(rows: Sequence[PairRow], options: RewardTraining, token_budget: int, member: int = 0) -> Plan:
     """The order in which a member learns the rows (see loop.learning.batches.plan); each member has its own."""
-    return plan(
-        [row.length for row in rows],
-        batch_size=batch_size,
-        token_budget=token_budget,
-        seed=derive_seed("order", seed, member),
-        epochs=epochs,
-    )
+    lengths, seed = [row.length for row in rows], derive_seed("order", options.seed, member)
+    return plan(lengths, batch_size=options.batch_size, token_budget=token_budget, seed=seed, epochs=options.epochs)
 
 
 def split_rows(rows: Sequence[PairRow], share: float, seed: int) -> tuple[list[PairRow], list[PairRow]]:

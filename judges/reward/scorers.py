@@ -24,7 +24,7 @@ Group = Sequence[Encoded]
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of B pairs. F is the width of the head's features (RewardModel.head_features)."""
+    """The scores of B pairs. F is the width of the head's examples (see Head)."""
 
     chosen: Tensor  # (B, M) raw scores
     rejected: Tensor  # (B, M)

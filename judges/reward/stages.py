@@ -31,10 +31,3 @@ class Stage:
     def batches(self) -> list[tuple[list[list[int]], ...]]:
         """Each optimizer step's micro-batches, per stream."""
         return list(zip(*(stream.batches for stream in self.streams), strict=True))
-
-
-def summary(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the steps that have it."""
-    names = dict.fromkeys(name for step in history for name in step)
-    values = {name: [step[name] for step in history if name in step] for name in names}
-    return {name: sum(steps) / len(steps) for name, steps in values.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from sparring.judges.reward.losses import bradley_terry, centering, contrastive,
 from sparring.judges.reward.options import RewardTraining
 from sparring.judges.reward.rows import PairRow
 from sparring.judges.reward.scorers import Scored
+from sparring.loop.learning.losses.scores import expected, smoothed
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,12 @@ def pair_loss(scored: Scored, target: Targets, options: RewardTraining) -> Tenso
         loss = bradley_terry(chosen - rejected, p, margin, options.label_smoothing)
     else:
         first, second, mask = scored.tokens
-        q = p[:, 0] * (1 - options.label_smoothing) + (1 - p[:, 0]) * options.label_smoothing
-        either = q * token_bradley_terry(first, second, mask) + (1 - q) * token_bradley_terry(second, first, mask)
-        loss = either[:, None]
+        q = smoothed(target.p, options.label_smoothing)
+        loss = expected(partial(token_bradley_terry, mask=mask), (first, second), q)[:, None]
     if options.centering:
         loss = loss + options.centering * centering(chosen, rejected)
     if options.direct_reward:
-        direct = p * direct_reward(chosen, rejected) + (1 - p) * direct_reward(rejected, chosen)
-        loss = loss + options.direct_reward * direct
+        loss = loss + options.direct_reward * expected(direct_reward, (chosen, rejected), p)
     if scored.logprobs is None:
         return loss
     imitated = torch.where(target.p > 0.5, sft(scored.logprobs, options.sft_beta), 0.0)

@@ -1,5 +1,8 @@
 """Proto-RM as published (2406.06606 and its code): prototypes are sequences of token rewards. See prototypes."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +12,17 @@ from sparring.judges.reward.prototypes import CHOSEN, REJECTED, Prototypes, Sett
 from sparring.loop.errors import ConfigError
 
 NEIGHBOURS = 19  # nearest prototypes that vote on the class of an unlabelled answer
+
+
+@dataclass(frozen=True)
+class TokenSettings(Settings):
+    length: int = 550
+    sigma: float = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 3:
+            raise ConfigError(f"length is {self.length} token rewards; expected at least 3: a third is the prompt's")
 
 
 class TokenPrototypeHead(Prototypes):
@@ -21,35 +35,13 @@ class TokenPrototypeHead(Prototypes):
     """
 
     per_token = True
+    options = TokenSettings
 
-    def __init__(
-        self,
-        size: int,
-        seed: int,
-        *,
-        count: int = 18,
-        length: int = 550,
-        gamma: float = 1.0,
-        cap: float = 0.5,
-        decay: float = 8e-4,
-        margin: float = 0.5,
-        keep: float = 0.9,
-        growth: int = 125,
-        alpha: float = 0.1,
-        sigma: float = 5.0,
-    ) -> None:
-        settings = Settings(count, gamma, cap, decay, margin, keep, growth, alpha, sigma)
-        super().__init__(length, seed, settings)
-        if length < 3:
-            raise ConfigError(
-                f"prototypes of {length} token rewards; expected at least 3, because a third is the prompt's"
-            )
-        self.segments = length // 3
+    def __init__(self, size: int, seed: int, **options: Any) -> None:
+        settings = TokenSettings(**options)
+        super().__init__(settings.length, seed, settings)
+        self.segments = settings.length // 3
         self.score = seeded_linear(size, 1, seed)
-
-    def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.score(features)
-        return scores
 
     def sequences(self, tokens: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """(B, T, D) hidden states to sequences (B, W) like the prototypes. An answer's tokens past W are left out."""

@@ -27,6 +27,7 @@ from sparring.loop.labelled_pairs import Preference
 from sparring.loop.learning.batches import Plan
 from sparring.loop.learning.optimize import optimize
 from sparring.loop.learning.options import Optimization
+from sparring.loop.options import option_names
 from sparring.loop.types import digest
 
 
@@ -123,27 +124,20 @@ class _Run:
         if model.lm_head is not None and model.adapters:
             model.lm_head.requires_grad_(False)  # under adapters, the language-model head does not train
         dtype = options.dtype or fast_dtype()
-        scorer: Scorer
+        scorer: Scorer = LiveScorer(model, stage.rows, stage.groups, dtype)
         if _cached(model, options):
             budget = options.token_budget
             scorer = CachedScorer(model, stage.rows, stage.groups, dtype, budget, self.cache, self.progress)
-        else:
-            scorer = LiveScorer(model, stage.rows, stage.groups, dtype)
         start_learning(model, options.dropout)
         trained = [p for p in model.parameters() if p.requires_grad]
         before = tensors_key(trained)
+        shared = {name: getattr(options, name) for name in option_names(Optimization)}
+        optimization = Optimization(**shared | {"lr": stage.lr})
         history = optimize(
             model,
             RewardObjective(model, scorer, stage, options),
             stage.batches,
-            Optimization(
-                lr=stage.lr,
-                warmup=options.warmup,
-                schedule=options.schedule,
-                weight_decay=options.weight_decay,
-                max_grad_norm=options.max_grad_norm,
-                save_seconds=options.save_seconds,
-            ),
+            optimization,
             state,
             progress=partial(self.progress, stage.name),
             cause=self.cause,
@@ -174,14 +168,7 @@ def _apart(model: RewardModel, rows: Sequence[PairRow], options: RewardTraining)
 
 def _plan(model: RewardModel, rows: Sequence[PairRow], options: RewardTraining, member: int) -> Plan:
     budget = 1 << 60 if _cached(model, options) else options.token_budget or default_token_budget()
-    return pair_plan(
-        rows,
-        batch_size=options.batch_size,
-        token_budget=budget,
-        epochs=options.epochs,
-        seed=options.seed,
-        member=member,
-    )
+    return pair_plan(rows, options, budget, member)
 
 
 def _cause(model: RewardModel, pairs: Pairs, options: RewardTraining, groups: Sequence[Group]) -> str:

@@ -5,7 +5,7 @@ each token's answer, sorted, as in loop.learning.batches.Batch; `group` (S,) is 
 Groups may differ in size. Log-probs are in nats. Only `kl_estimate` is differentiated.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from sparring.loop.errors import ConfigError, StepError
 
 KlEstimator = Literal["k1", "k2", "k3"]
+KINDS: tuple[KlEstimator, ...] = get_args(KlEstimator)
 FAR = 20.0  # nats; larger log-ratios are clamped to it, so that no exponential overflows
 
 
@@ -39,7 +40,6 @@ def token_rewards(
     old: Tensor,
     reference: Tensor,
     completion: Tensor,
-    *,
     kl_coef: float = 0.05,
     kl_estimator: KlEstimator = "k1",
 ) -> Tensor:
@@ -48,12 +48,12 @@ def token_rewards(
     `score` is (S,); `old` and `reference` are log-probs (N,) of the sampling policy and the reference
     (arXiv:2406.09279).
     """
-    last = token_counts(completion).cumsum(0) - 1
+    last = torch.bincount(completion).cumsum(0) - 1
     return (-kl_coef * kl_estimate(old, reference, kl_estimator)).index_add(0, last, score)
 
 
 def missing_eos(
-    score: Tensor, stopped: Tensor, *, replacement: float | None = None, penalty: float | None = None
+    score: Tensor, stopped: Tensor, replacement: float | None = None, penalty: float | None = None
 ) -> Tensor:
     """The scores (S,), changed for answers that did not stop by themselves.
 
@@ -73,7 +73,7 @@ def gae(
     delta_t = R_t + gamma V_t+1 - V_t, A_t = delta_t + gamma lam A_t+1, return = A_t + V_t. `values` (N,) are those of
     the state before each token. The value after the last token is 0.
     """
-    counts = token_counts(completion)
+    counts = torch.bincount(completion)
     step = torch.arange(len(completion), device=completion.device) - (counts.cumsum(0) - counts)[completion]
     width = int(counts.max())
 
@@ -139,11 +139,6 @@ def zero_signal(u: Tensor, group: Tensor) -> int:
     """The number of groups whose answers all have the same reward; a group baseline leaves nothing to learn there."""
     low, high = _extremes(u, group)
     return int((low == high).sum())
-
-
-def token_counts(completion: Tensor) -> Tensor:
-    """(S,) tokens of each answer."""
-    return torch.bincount(completion)
 
 
 def _means(u: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Baselines that pointwise losses subtract from a log-ratio: one number per batch, in nats, without a gradient."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -13,16 +13,14 @@ from sparring.loop.learning.objectives import History
 from sparring.loop.learning.training_rows import TrainingRows
 
 
-class Baseline(Protocol):
-    def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float: ...
+class Baseline:
+    """The base is no baseline."""
 
-
-class Zero:
     def of(self, model: Any, batch: Sequence[Sequence[int]], history: History) -> float:
         return 0.0
 
 
-class Running:
+class Running(Baseline):
     """BCO, arXiv:2404.04656: the mean log-ratio of both kinds of answers over the update's earlier steps."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -33,7 +31,7 @@ class Running:
         return sum(means) / len(means) if means else 0.0
 
 
-class Mismatched:
+class Mismatched(Baseline):
     """KTO's z0, section 4.2 of arXiv:2402.01306: max(0, mean log-ratio) of answers to another prompt.
 
     The answers are those of the next row, whatever batch it is in, so that a batch of one row has some. The mean is

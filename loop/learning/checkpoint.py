@@ -36,6 +36,21 @@ def weights_sha256(folder: Path) -> str:
     return total.hexdigest()
 
 
+def pretrained(auto: Any, folder: Path, dtype: torch.dtype, **options: Any) -> tuple[Any, list[str]]:
+    """(the model that `auto` makes of a folder, dropout off; the names of its weights that the folder lacks)."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # hides its report of unused weights
+    options |= {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+    with torch.random.fork_rng(devices=[]):  # weights that the folder lacks are drawn the same every time
+        torch.manual_seed(0)
+        model, info = auto.from_pretrained(folder, **options)
+    logging.set_verbosity(level)
+    return model.eval(), sorted(info["missing_keys"])
+
+
 def load_model(folder: Path, device: torch.device) -> Any:
     """The causal language model, dropout off. In float32, because optimizer steps of 1e-5 vanish in bfloat16."""
     from transformers import AutoModelForCausalLM

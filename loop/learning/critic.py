@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparring.loop.errors import DataError
 from sparring.loop.learning.batches import Batch
-from sparring.loop.learning.checkpoint import weight_files
+from sparring.loop.learning.checkpoint import pretrained, weight_files
 from sparring.loop.learning.logprobs import predicting
 
 FOLDER = "critic"  # below a checkpoint, because vLLM would read weights at its top
@@ -75,7 +75,6 @@ def _load_backbone(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
-    from transformers.utils import logging
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in CAUSAL or config.model_type in MASKED:
@@ -83,20 +82,8 @@ def _load_backbone(folder: Path) -> Any:
             f"{folder} holds a {config.model_type}; expected a causal language model or a reward model based on one, "
             "because a critic must not look ahead. Set learn.critic to one"
         )
-    logging.disable_progress_bar()
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # no report of the unused head; missing weights raise below
-    model, info = AutoModel.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-    )
-    logging.set_verbosity(level)
-    if missing := sorted(info["missing_keys"]):
+    model, missing = pretrained(AutoModel, folder, torch.float32, config=config, attn_implementation="sdpa")
+    if missing:
         raise DataError(f"{folder} lacks {len(missing)} weights of its {config.model_type}, such as {missing[0]}")
     return model
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparring.loop.errors import ConfigError
 from sparring.loop.learning import advantages as estimators
-from sparring.loop.learning.advantages import gae, kl_estimate, missing_eos, token_counts, token_rewards, whiten
+from sparring.loop.learning.advantages import KINDS, gae, kl_estimate, missing_eos, token_rewards, whiten
 from sparring.loop.learning.policy_gradient import (
     Totals,
     importance_weights,
@@ -52,7 +52,7 @@ class Experience:
         """The part with these groups, in the layout that loop.learning.batches.collate gives a micro-batch of them."""
         answers = _positions(self.group, torch.tensor(list(rows), device=self.group.device))
         tokens = _positions(self.completion, answers)
-        counts = token_counts(self.completion)[answers]
+        counts = torch.bincount(self.completion)[answers]
         taken = {
             name: value[tokens]
             for name, value in vars(self).items()
@@ -64,7 +64,7 @@ class Experience:
     def totals(self, rows: Sequence[int]) -> Totals:
         """The totals of an optimizer batch with these groups."""
         inside = torch.isin(self.group, torch.tensor(list(rows), device=self.group.device))
-        return Totals(int(inside.sum()), int(token_counts(self.completion)[inside].sum()))
+        return Totals(int(inside.sum()), int(torch.bincount(self.completion)[inside].sum()))
 
 
 def experience(
@@ -76,12 +76,8 @@ def experience(
     metrics `baseline` and `baseline_count` are the values to pass to the next update. Raises ConfigError if the options
     need a reference or values and the rollout has none.
     """
-    r = replace(
-        rollout,
-        score=missing_eos(
-            rollout.score, rollout.stopped, replacement=options.missing_eos, penalty=options.missing_eos_penalty
-        ),
-    )
+    score = missing_eos(rollout.score, rollout.stopped, options.missing_eos, options.missing_eos_penalty)
+    r = replace(rollout, score=score)
     if options.kl_coef and r.reference is None:
         raise ConfigError(f"kl_coef is {options.kl_coef} and there is no reference; set a reference, or kl_coef 0")
     metrics = _described(r)
@@ -112,12 +108,10 @@ def policy_share(
         losses = losses * taken.weights
     if taken.reference is not None:
         z = policy.detach()
-        metrics |= {f"kl_{k}": kl_estimate(z, taken.reference, k).sum() / totals.tokens for k in ("k1", "k2", "k3")}
+        metrics |= {f"kl_{k}": kl_estimate(z, taken.reference, k).sum() / totals.tokens for k in KINDS}
         if options.kl_in == "loss":
             losses = losses + options.kl_coef * kl_estimate(policy, taken.reference, options.kl_estimator)
-    loss = normalised(
-        losses, taken.completion, totals, normalisation=options.normalisation, max_tokens=options.max_tokens
-    )
+    loss = normalised(losses, taken.completion, totals, options.normalisation, options.max_tokens)
     return loss, {"policy_loss": float(loss.detach())} | {name: float(value) for name, value in metrics.items()}
 
 
@@ -140,15 +134,8 @@ def value_share(values: Tensor, taken: Experience, options: PPO, totals: Totals)
 def _by_critic(r: Rollout, options: PPO) -> tuple[Tensor, Tensor, dict[str, float]]:
     if r.values is None:
         raise ConfigError("the rollout has no values; ppo needs the values of its critic before the update")
-    in_reward = options.kl_in == "reward" and r.reference is not None
-    rewards = token_rewards(
-        r.score,
-        r.old,
-        r.reference if in_reward and r.reference is not None else r.old,
-        r.completion,
-        kl_coef=options.kl_coef,
-        kl_estimator=options.kl_estimator,
-    )
+    reference = r.old if options.kl_in == "loss" or r.reference is None else r.reference
+    rewards = token_rewards(r.score, r.old, reference, r.completion, options.kl_coef, options.kl_estimator)
     advantages, returns = gae(rewards, r.values, r.completion, gamma=options.gamma, lam=options.lam)
     metrics = {"return": float(returns.mean()), "value": float(r.values.mean())}
     if (spread := float(returns.var(correction=0))) > 0:
@@ -180,7 +167,7 @@ def _described(r: Rollout) -> dict[str, float]:
     metrics = {
         "score": float(r.score.mean()),
         "score_std": float(r.score.std(correction=0)),
-        "tokens": float(token_counts(r.completion).float().mean()),
+        "tokens": float(torch.bincount(r.completion).float().mean()),
         "cut_off": float((~r.stopped).float().mean()),
     }
     if r.reference is not None:

@@ -39,7 +39,6 @@ class UpdateContext:
     seed: int
     state: Path  # the file where a long update saves its state
     progress: Progress
-    load: Callable[[Checkpoint], Any]  # loads another model, which the learner does not keep
     reference: Reference
     carries: bool  # whether the update trains the same weights in every round (false with adapters)
 
@@ -158,18 +157,9 @@ class TorchLearner:
             state.unlink()
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
         history = result.history
-        update = Update(
-            update_id,
-            rnd.run,
-            rnd.index,
-            self.method.algorithm,
-            rnd.policy.id,
-            candidate.id,
-            len(data),
-            time.monotonic() - started,
-            _means(history) | dict(result.metrics),
-            self.reference.named(rnd),
-        )
+        metrics, seconds = _means(history) | dict(result.metrics), time.monotonic() - started
+        what = update_id, rnd.run, rnd.index, self.method.algorithm, rnd.policy.id, candidate.id
+        update = Update(*what, len(data), seconds, metrics, self.reference.named(rnd))
         steps = [
             UpdateStep(make_id("update_step", update=update_id, step=i), update_id, i, step)
             for i, step in enumerate(history, start=1)
@@ -180,23 +170,8 @@ class TorchLearner:
         rows = TrainingRows.read(data, rnd.policy.path, from_divergence=self.method.from_divergence)
         model = self._model(rnd.policy)
         self._held = None  # its weights are about to change
-
-        def load(checkpoint: Checkpoint) -> Any:
-            return load_model(Path(checkpoint.path), device())
-
-        return UpdateContext(
-            rnd,
-            model,
-            rows,
-            self.opt,
-            self.dtype,
-            self.seed,
-            state,
-            self.progress,
-            load,
-            self.reference,
-            self.lora is None,
-        )
+        how = self.opt, self.dtype, self.seed, state, self.progress, self.reference
+        return UpdateContext(rnd, model, rows, *how, carries=self.lora is None)
 
     def _scoring_plan(self, data: TrainingRows) -> list[list[int]]:
         if all(len(row.completions) == 1 for row in data.rows):  # answers, not pairs: no update sees these batches

@@ -30,9 +30,6 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
 def predicting(backbone: Any, batch: Batch) -> Tensor:
     """(N, D): the last hidden state at the position that predicts each completion token."""
     hidden: Tensor = backbone(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention,
-        position_ids=batch.position_ids,
-        use_cache=False,
+        input_ids=batch.input_ids, attention_mask=batch.attention, position_ids=batch.position_ids, use_cache=False
     ).last_hidden_state  # (B, T, D)
     return hidden.flatten(0, 1)[batch.source]

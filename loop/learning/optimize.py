@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from sparring.loop.errors import NotANumber
 from sparring.loop.hardware import device
 from sparring.loop.learning.objectives import History, Objective
 from sparring.loop.learning.options import Optimization
-from sparring.loop.learning.schedule import forward
 from sparring.loop.learning.state import load_moments, load_state, save_state
 
 
@@ -65,7 +65,10 @@ def optimize(
     position = load_state(state, parameters, optimizer, objective.tensors(), cause) or {"history": []}
     history: list[dict[str, float]] = position["history"]
     schedule = get_scheduler(opt.schedule, optimizer, round(opt.warmup * len(batches)), num_training_steps=len(batches))
-    forward(schedule, len(history))
+    with warnings.catch_warnings():  # torch warns of schedule steps before its optimizer's, which a killed process took
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+        for _ in history:
+            schedule.step()
     wrapped, stepper = accelerator.prepare(model, optimizer)
     saved = time.monotonic()
     for batch in batches[len(history) :]:

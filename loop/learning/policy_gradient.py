@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.learning.advantages import FAR, kl_estimate, token_counts
+from sparring.loop.learning.advantages import FAR, KINDS, kl_estimate
 
 Level = Literal["token", "sequence"]
 Normalisation = Literal["token", "sequence", "constant", "sum"]
@@ -40,7 +40,6 @@ def normalised(
     losses: Tensor,
     completion: Tensor,
     totals: Totals,
-    *,
     normalisation: Normalisation = "token",
     max_tokens: int | None = None,
 ) -> Tensor:
@@ -53,7 +52,7 @@ def normalised(
     if normalisation == "token":
         return losses.sum() / totals.tokens
     if normalisation == "sequence":
-        return (_sums(losses, completion) / token_counts(completion)).sum() / totals.answers
+        return (_sums(losses, completion) / torch.bincount(completion)).sum() / totals.answers
     if normalisation == "sum":
         return losses.sum() / totals.answers
     if normalisation == "constant":
@@ -95,7 +94,7 @@ def policy_losses(
     """
     ratios, advantages = _at_level(policy, old, advantages, completion, clipping.level)
     losses = surrogate(ratios, advantages, clipping)
-    return losses if clipping.level == "token" else (losses / token_counts(completion))[completion]
+    return losses if clipping.level == "token" else (losses / torch.bincount(completion))[completion]
 
 
 def value_losses(values: Tensor, old: Tensor, returns: Tensor, *, clip: float | None = 0.2) -> Tensor:
@@ -141,9 +140,7 @@ def policy_metrics(
     clipped = surrogate(ratios, advantages, clipping) != surrogate(ratios, advantages, Clipping(low=None))
     n = totals.tokens if clipping.level == "token" else totals.answers
     return {
-        "approx_kl_k1": kl_estimate(old, policy, "k1").sum() / totals.tokens,
-        "approx_kl_k2": kl_estimate(old, policy, "k2").sum() / totals.tokens,
-        "approx_kl_k3": kl_estimate(old, policy, "k3").sum() / totals.tokens,
+        **{f"approx_kl_{kind}": kl_estimate(old, policy, kind).sum() / totals.tokens for kind in KINDS},
         "ratio": _exp(ratios).sum() / n,
         "clip_share": clipped.sum() / n,
     }
@@ -166,7 +163,7 @@ def _at_level(
     policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, level: Level
 ) -> tuple[Tensor, Tensor]:
     """log_ratio and advantages of tokens, or of answers, where an answer has the advantage of its first token."""
-    counts = token_counts(completion)
+    counts = torch.bincount(completion)
     first = counts.cumsum(0) - counts
     return log_ratio(policy, old, completion, level), advantages if level == "token" else advantages[first]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.hardware import autocast, device
-from sparring.loop.learning.batches import Batch, Plan, collate
+from sparring.loop.learning.batches import Batch, collate
 from sparring.loop.learning.critic import FOLDER as CRITIC
 from sparring.loop.learning.critic import Critic, token_values
 from sparring.loop.learning.experience import Experience, Rollout, experience, policy_share, value_share
@@ -41,25 +41,30 @@ class OnPolicy:
         self.algorithm, self.options = algorithm, options
 
     def improve(self, work: UpdateContext) -> UpdateResult:
-        batches = work.batches()
-        critic = self._critic(work) if isinstance(self.options, PPO) else None
-        rollout, metrics = experience(
-            self._rollout(work, critic), self.options, earlier=_baseline(Path(work.rnd.policy.path))
-        )
-        policy = optimize(
-            work.model,
-            PolicyObjective(rollout, self.options, work.data, work.dtype),
-            batches,
-            work.optimization,
-            work.state,
-            progress=work.progress,
-            moments=_moments(work, "policy") if work.carries else None,
-            eps=self._eps,
-            keep=critic is not None,  # a kill in the critic's steps must not lose the policy's
-        )
+        before = Path(work.rnd.policy.path)
+        critic = _critic(work, self.options.critic, before) if isinstance(self.options, PPO) else None
+        rollout, metrics = experience(_rollout(work, critic), self.options, earlier=_baseline(before))
+
+        def train(name: str, model: Any, objective: type[PolicyObjective], state: Path, **options: Any) -> Optimized:
+            moments = before / TRAINER / f"{name}.safetensors"
+            return optimize(
+                model,
+                objective(rollout, self.options, work.data, work.dtype),
+                work.batches(),
+                work.optimization,
+                state,
+                progress=work.progress,
+                moments=moments if moments.exists() and (work.carries or model is critic) else None,
+                eps=ADAM_EPS[self.options.recipe] if isinstance(self.options, PPO) else 1e-8,
+                **options,
+            )
+
+        # `keep`: a kill in the critic's steps must not lose the policy's.
+        policy = train("policy", work.model, PolicyObjective, work.state, keep=critic is not None)
         history, optimizers = policy.history, {"policy": policy.optimizer} if work.carries else {}
-        if critic is not None and isinstance(self.options, PPO):
-            optimized = self._optimize_critic(work, critic, rollout, batches)
+        if critic is not None:
+            state = work.state.with_name(f"{work.state.stem}-critic.safetensors")
+            optimized = train("critic", critic, ValueObjective, state)
             optimizers["critic"] = optimized.optimizer
             history = [
                 {**step, **{f"critic_{name}": value for name, value in more.items()}}
@@ -77,53 +82,6 @@ class OnPolicy:
             (folder / TRAINER / "baseline.json").write_text(json.dumps(baseline))
 
         return UpdateResult(history, keep, metrics)
-
-    @property
-    def _eps(self) -> float:
-        return ADAM_EPS[self.options.recipe] if isinstance(self.options, PPO) else 1e-8
-
-    def _optimize_critic(self, work: UpdateContext, critic: Critic, rollout: Experience, batches: Plan) -> Optimized:
-        assert isinstance(self.options, PPO)
-        return optimize(
-            critic,
-            ValueObjective(rollout, self.options, work.data, work.dtype),
-            batches,
-            work.optimization,
-            work.state.with_name(f"{work.state.stem}-critic.safetensors"),
-            progress=work.progress,
-            moments=_moments(work, "critic"),
-            eps=self._eps,
-        )
-
-    def _critic(self, work: UpdateContext) -> Critic:
-        assert isinstance(self.options, PPO)
-        policy = Path(work.rnd.policy.path)
-        if (policy / CRITIC).is_dir():
-            return Critic.load(policy / CRITIC).to(device())
-        start = policy if self.options.critic == "policy" else Path(self.options.critic)
-        return Critic.start(start, policy, seed=derive_seed(work.seed, "critic")).to(device())
-
-    def _rollout(self, work: UpdateContext, critic: Critic | None) -> Rollout:
-        """The round's answers and their log-probs before training, computed in the micro-batches of the first epoch.
-
-        The same shapes give the same rounding, so the ratios of the first step are exactly 1.
-        """
-        data, where = _groups(work.data), device()
-        _refuse_not_sampled(data)
-        every = range(len(data))
-        micro_batches = [micro for batch in work.batches(1) for micro in batch]
-        counts = [[len(tokens) for tokens in row.completions] for row in data.rows]
-        lengths = torch.tensor([n for row in counts for n in row], device=where)
-        return Rollout(
-            completion=torch.arange(len(lengths), device=where).repeat_interleave(lengths),
-            group=torch.tensor([i for i, row in enumerate(counts) for _ in row], device=where),
-            score=torch.cat([torch.from_numpy(r) for r in data.flat("rewards")]).to(where),
-            stopped=torch.tensor(data.stopped, device=where),
-            old=_every_token(work.model, token_logprobs, data, micro_batches, work.dtype),
-            sampler=data.sampled_tokens(every, where),
-            reference=data.reference_tokens(every, 0, where) if data.references[0] else None,
-            values=None if critic is None else _every_token(critic, token_values, data, micro_batches, work.dtype),
-        )
 
 
 class PolicyObjective(Plain):
@@ -150,6 +108,36 @@ class ValueObjective(PolicyObjective):
         values = _tokens(model, token_values, self.data, rows, self.dtype)
         loss, metrics = value_share(values, self.rollout.take(rows), self.options, self.totals)
         return loss, {"loss": float(loss.detach()), **metrics}
+
+
+def _critic(work: UpdateContext, start: str, policy: Path) -> Critic:
+    if (policy / CRITIC).is_dir():
+        return Critic.load(policy / CRITIC).to(device())
+    folder = policy if start == "policy" else Path(start)
+    return Critic.start(folder, policy, seed=derive_seed(work.seed, "critic")).to(device())
+
+
+def _rollout(work: UpdateContext, critic: Critic | None) -> Rollout:
+    """The round's answers and their log-probs before training, computed in the micro-batches of the first epoch.
+
+    The same shapes give the same rounding, so the ratios of the first step are exactly 1.
+    """
+    data, where = _groups(work.data), device()
+    _refuse_not_sampled(data)
+    every = range(len(data))
+    micro_batches = [micro for batch in work.batches(1) for micro in batch]
+    counts = [[len(tokens) for tokens in row.completions] for row in data.rows]
+    lengths = torch.tensor([n for row in counts for n in row], device=where)
+    return Rollout(
+        completion=torch.arange(len(lengths), device=where).repeat_interleave(lengths),
+        group=torch.tensor([i for i, row in enumerate(counts) for _ in row], device=where),
+        score=torch.cat([torch.from_numpy(r) for r in data.flat("rewards")]).to(where),
+        stopped=torch.tensor(data.stopped, device=where),
+        old=_every_token(work.model, token_logprobs, data, micro_batches, work.dtype),
+        sampler=data.sampled_tokens(every, where),
+        reference=data.reference_tokens(every, 0, where) if data.references[0] else None,
+        values=None if critic is None else _every_token(critic, token_values, data, micro_batches, work.dtype),
+    )
 
 
 def _tokens(model: Any, what: Tokens, data: TrainingRows, rows: Sequence[int], dtype: str) -> Tensor:
@@ -186,11 +174,6 @@ def _refuse_not_sampled(data: GroupRows) -> None:
                 "an answer of the round has no log-probs from its sampler: it is a dataset's, and a policy gradient "
                 "learns from the policy's own answers; remove the dataset from sample.extra"
             )
-
-
-def _moments(work: UpdateContext, name: str) -> Path | None:
-    path = Path(work.rnd.policy.path) / TRAINER / f"{name}.safetensors"
-    return path if path.exists() else None
 
 
 def _baseline(policy: Path) -> tuple[float, int]:

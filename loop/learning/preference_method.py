@@ -1,11 +1,14 @@
 """The method that learns from preferences: any pairwise or group loss on the training rows of a round."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
+from sparring.loop import traits
 from sparring.loop.errors import ConfigError
-from sparring.loop.learning.baselines import Baseline, Mismatched, Running, Zero
+from sparring.loop.hardware import device
+from sparring.loop.learning.baselines import Baseline, Mismatched, Running
+from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.learner import UpdateContext, UpdateResult
 from sparring.loop.learning.losses import GroupLoss
 from sparring.loop.learning.optimize import optimize
@@ -18,26 +21,16 @@ from sparring.loop.learning.training_rows import GroupRows, PairRows
 # What Terms.asides learns beside pairs, one row per pair.
 ASIDES = {"rationale": rationale_rows, "degree": degree_rows}
 
-BaselineKind = Literal["none", "mismatched", "running"]
-
-
-@dataclass(frozen=True)
-class GroupTerms:
-    """A loss over groups of answers."""
-
-    loss: GroupLoss
-    beta: float = 0.1
-
 
 class Preference:
-    """Direct preference optimisation with a loss over pairs (Terms) or over groups (GroupTerms)."""
+    """Direct preference optimisation with a loss over pairs (Terms) or over groups of answers."""
 
     def __init__(
         self,
-        terms: Terms | GroupTerms,
+        terms: Terms | GroupLoss,
         *,
         algorithm: str = "preference",
-        baseline: BaselineKind = "none",
+        baseline: traits.Baseline = "none",
         from_divergence: bool = False,
     ) -> None:
         """`algorithm` is what the store calls the update: the name of the loss."""
@@ -56,8 +49,8 @@ class Preference:
             against = self._against(work, micro_batches)
             asides = {name: ASIDES[name](data, work.rnd.policy.path) for name in sorted(terms.asides)}
             return PairObjective(terms, data, *against, work.dtype, asides)
-        if isinstance(terms, GroupTerms) and isinstance(data, GroupRows):
-            return GroupObjective(terms.loss, terms.beta, data, *self._against(work, micro_batches), work.dtype)
+        if not isinstance(terms, Terms) and isinstance(data, GroupRows):
+            return GroupObjective(terms, data, *self._against(work, micro_batches), work.dtype)
         pairs, groups = "pairs", "groups of answers"
         raise ConfigError(
             f"the round has {pairs if isinstance(data, PairRows) else groups}, and the loss learns from "
@@ -70,7 +63,7 @@ class Preference:
 
     def _baseline(self, work: UpdateContext, micro_batches: Sequence[Sequence[int]]) -> Baseline:
         if self.baseline == "none":
-            return Zero()
+            return Baseline()
         if self.baseline == "running":
             names = ("chosen_ratio", "rejected_ratio") if isinstance(self.terms, Terms) else ("ratio",)
             return Running(names)
@@ -83,4 +76,4 @@ class Preference:
                 f"learn.reference is {work.reference.kind}, and this loss compares with answers to other prompts, "
                 "which needs one reference that stays the same; choose none, initial, previous or ema"
             )
-        return work.load(references[0]) if references else None
+        return load_model(Path(references[0].path), device()) if references else None

@@ -1,6 +1,6 @@
 """The objectives of every preference loss: learning from pairs, or from groups of scored answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,18 +9,15 @@ from torch import Tensor
 
 from sparring.loop.errors import ConfigError
 from sparring.loop.hardware import autocast, device
-from sparring.loop.learning.advantages import KlEstimator, kl_estimate
+from sparring.loop.learning.advantages import KINDS, kl_estimate
 from sparring.loop.learning.baselines import Baseline
 from sparring.loop.learning.batches import Batch, Row, collate
 from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
-from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, mean_loss, metrics
+from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, Modifier, mean_loss, metrics
 from sparring.loop.learning.objectives import History, Plain
 from sparring.loop.learning.reference_logps import ReferenceLogps
 from sparring.loop.learning.references import sums
 from sparring.loop.learning.training_rows import GroupRows, PairRows, TrainingRows
-
-Modifier = Callable[[Logps], Logps]
-KL: tuple[KlEstimator, ...] = ("k1", "k2", "k3")
 
 
 @dataclass(frozen=True)
@@ -134,42 +131,26 @@ class PairObjective(_Preference):
         return torch.tensor(counts, device=device()).cumsum(0)[:-1]
 
     def _logps(self, answers: _Answers, rows: Sequence[int]) -> Logps:
-        chosen = self._first(rows)
-        rejected = chosen + 1
-        lengths = answers.batch.lengths
-        sample = chosen + torch.tensor([self.samples[i] or 0 for i in rows], device=chosen.device)
-        has_sample = all(self.samples[i] is not None for i in rows)
-        return Logps(
-            answers.policy[chosen],
-            answers.policy[rejected],
-            answers.reference[chosen],
-            answers.reference[rejected],
-            lengths[chosen],
-            lengths[rejected],
-            self.p[rows],
-            self.margin[rows],
-            self.weight[rows],
-            policy_sample=answers.policy[sample] if has_sample else None,
-            reference_sample=answers.reference[sample] if has_sample else None,
-            sample_tokens=lengths[sample] if has_sample else None,
-            baseline=torch.full_like(self.p[rows], self.level),
-        )
+        first, samples = self._first(rows), [self.samples[i] for i in rows]
+        columns = answers.policy, answers.reference, answers.batch.lengths
+        policy, reference, tokens = ((column[first], column[first + 1]) for column in columns)
+        p, margin, weight = self.p[rows], self.margin[rows], self.weight[rows]
+        logps = Logps(*policy, *reference, *tokens, p, margin, weight, torch.full_like(p, self.level))
+        if None in samples:
+            return logps
+        sample = first + torch.tensor(samples, device=first.device)
+        sampled = dict(zip(("policy_sample", "reference_sample", "sample_tokens"), columns, strict=True))
+        return replace(logps, **{name: column[sample] for name, column in sampled.items()})
 
 
 class GroupObjective(_Preference):
     """A loss over groups of answers with rewards or labels."""
 
     def __init__(
-        self,
-        loss: GroupLoss,
-        beta: float,
-        data: GroupRows,
-        reference_logps: ReferenceLogps,
-        baseline: Baseline,
-        dtype: str,
+        self, loss: GroupLoss, data: GroupRows, reference_logps: ReferenceLogps, baseline: Baseline, dtype: str
     ) -> None:
         super().__init__(data, reference_logps, baseline, dtype)
-        self.loss, self.beta = loss, beta
+        self.loss = loss
         self.rewards, self.weights = data.flat("rewards"), data.flat("weights")
 
     def share(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
@@ -184,15 +165,9 @@ class GroupObjective(_Preference):
         reward, weight = (
             torch.cat([torch.from_numpy(column[i]) for i in rows]).to(where) for column in (self.rewards, self.weights)
         )
-        return Groups(
-            answers.policy,
-            answers.reference,
-            answers.batch.lengths,
-            reward,
-            weight,
-            torch.arange(len(rows), device=where).repeat_interleave(sizes),
-            torch.full_like(reward, self.level),
-        )
+        group = torch.arange(len(rows), device=where).repeat_interleave(sizes)
+        lengths, level = answers.batch.lengths, torch.full_like(reward, self.level)
+        return Groups(answers.policy, answers.reference, lengths, reward, weight, group, level)
 
     def _metrics(self, groups: Groups, values: Tensor, answers: _Answers) -> dict[str, Tensor]:
         """The sum over groups of each group's mean."""
@@ -226,7 +201,7 @@ def _token_weights(batch: Batch, data: TrainingRows, rows: Sequence[int], ld_alp
 
 def _kl(policy: Tensor, reference: Tensor, batch: Batch) -> dict[str, Tensor]:
     n = len(batch.lengths)
-    return {kind: sums(kl_estimate(policy, reference, kind), batch.completion, n) for kind in KL}
+    return {kind: sums(kl_estimate(policy, reference, kind), batch.completion, n) for kind in KINDS}
 
 
 def _pair_kl(answers: _Answers, chosen: Tensor) -> dict[str, Tensor]:

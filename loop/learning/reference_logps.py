@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,21 +11,27 @@ from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.options import Reference
-from sparring.loop.learning.references import mix, row_sums, sums
+from sparring.loop.learning.references import average, mix, row_sums, sums
 from sparring.loop.learning.training_rows import PairRows, TrainingRows
 
 
-class ReferenceLogps(Protocol):
+class ReferenceLogps:
+    """The base is no reference: all log-probs are 0. Nothing changes with the steps of an update."""
+
     def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
         """(N,) log-probs of the completion tokens under the reference; None if it has none per token."""
-        ...
+        return None
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
         """(S,) weighted sums over the tokens of each completion."""
-        ...
+        return torch.zeros(len(batch.lengths), device=batch.target.device)
 
-    def stepped(self, model: Any, step: int) -> None: ...
-    def tensors(self) -> dict[str, Tensor]: ...
+    def stepped(self, model: Any, step: int) -> None:
+        """Called after each optimizer step."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the update's state must save."""
+        return {}
 
 
 def make_reference_logps(reference: Reference, data: TrainingRows, model: Any, dtype: str) -> ReferenceLogps:
@@ -34,20 +40,10 @@ def make_reference_logps(reference: Reference, data: TrainingRows, model: Any, d
         return SyncedReference(model, data, dtype, reference)
     if reference.kind == "mixture":
         return MixtureReference(data, reference)
-    return NoReference() if reference.kind == "none" else StoredReference(data)
+    return ReferenceLogps() if reference.kind == "none" else StoredReference(data)
 
 
-class FixedReference:
-    """A reference that stays the same during an update."""
-
-    def stepped(self, model: Any, step: int) -> None:
-        pass
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-
-class StoredReference(FixedReference):
+class StoredReference(ReferenceLogps):
     """One reference with log-probs in the store."""
 
     def __init__(self, data: TrainingRows) -> None:
@@ -61,26 +57,14 @@ class StoredReference(FixedReference):
         return sums(tokens * weights, batch.completion, len(batch.lengths))
 
 
-class NoReference(FixedReference):
-    """No reference: all log-probs are 0."""
-
-    def tokens(self, batch: Batch, rows: Sequence[int]) -> Tensor | None:
-        return None
-
-    def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
-        return torch.zeros(len(batch.lengths), device=batch.target.device)
-
-
-class MixtureReference(NoReference):
+class MixtureReference(ReferenceLogps):
     """A mixture of references over whole completions, so it has no log-prob per token."""
 
     def __init__(self, data: TrainingRows, reference: Reference) -> None:
         lengths = [[len(tokens) for tokens in row.completions] for row in data.rows]
         width = max(map(len, lengths))
         padded = [[*row, *([0] * (width - len(row)))] for row in lengths]
-        every = torch.stack(
-            [row_sums([tokens[k] for tokens in data.references], padded) for k in range(len(data.references[0]))]
-        )
+        every = torch.stack([row_sums(each, padded) for each in zip(*data.references, strict=True)])
         self.mixed = mix(every, isinstance(data, PairRows), reference.weights, reference.clip)
         self.counts = [len(row) for row in lengths]
 
@@ -101,9 +85,7 @@ class SyncedReference(StoredReference):
 
     def stepped(self, model: Any, step: int) -> None:
         if step % self.reference.every == 0:
-            with torch.no_grad():
-                for mine, new in zip(self.model.parameters(), model.parameters(), strict=True):
-                    mine.lerp_(new, self.reference.alpha)
+            average(model, self.model, self.reference.alpha)
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"reference.{i}": p for i, p in enumerate(self.model.parameters())}

@@ -52,11 +52,7 @@ def nca_group(groups: Groups, *, beta: Positive = 0.1, alpha: Positive = 1.0) ->
 
 @loss(of="groups", baseline="mismatched")
 def kto_unpaired(
-    groups: Groups,
-    *,
-    beta: Positive = 0.1,
-    desirable_weight: NotNegative = 1.0,
-    undesirable_weight: NotNegative = 1.0,
+    groups: Groups, *, beta: Positive = 0.1, desirable_weight: NotNegative = 1.0, undesirable_weight: NotNegative = 1.0
 ) -> Tensor:
     """KTO, arXiv:2402.01306, the mean over the group's answers; `reward` is the label, 1 desirable or 0 not.
 

@@ -1,6 +1,6 @@
 """What losses see: log P(completion | prompt) of pairs of answers, or of groups of them."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -9,13 +9,7 @@ from torch import Tensor
 
 from sparring.loop.errors import DataError
 
-
-def _zero() -> Tensor:
-    return torch.tensor(0.0)
-
-
-def _one() -> Tensor:
-    return torch.tensor(1.0)
+ZERO, ONE = torch.tensor(0.0), torch.tensor(1.0)
 
 
 def _expand(record: Any, names: tuple[str, ...], like: Tensor) -> None:
@@ -44,11 +38,11 @@ class Logps:
     reference_rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
-    p: Tensor = field(default_factory=_one)
-    margin: Tensor = field(default_factory=_zero)
-    weight: Tensor = field(default_factory=_one)
-    baseline: Tensor = field(default_factory=_zero)
-    offset: Tensor = field(default_factory=_zero)
+    p: Tensor = ONE
+    margin: Tensor = ZERO
+    weight: Tensor = ONE
+    baseline: Tensor = ZERO
+    offset: Tensor = ZERO
     policy_sample: Tensor | None = None
     reference_sample: Tensor | None = None
     sample_tokens: Tensor | None = None
@@ -102,7 +96,7 @@ class Groups:
     reward: Tensor
     weight: Tensor
     group: Tensor
-    baseline: Tensor = field(default_factory=_zero)
+    baseline: Tensor = ZERO
 
     def __post_init__(self) -> None:
         _expand(self, ("baseline",), self.policy)

@@ -16,11 +16,7 @@ from sparring.loop.traits import loss
 
 @loss(baseline="mismatched")
 def kto(
-    logps: Logps,
-    *,
-    beta: Positive = 0.1,
-    desirable_weight: NotNegative = 1.0,
-    undesirable_weight: NotNegative = 1.0,
+    logps: Logps, *, beta: Positive = 0.1, desirable_weight: NotNegative = 1.0, undesirable_weight: NotNegative = 1.0
 ) -> Tensor:
     """KTO, arXiv:2402.01306, of both answers: 1 - s(r - beta z0) for chosen, 1 - s(beta z0 - r) for rejected.
 

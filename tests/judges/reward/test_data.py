@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparring.judges.reward.encoding import Encoding
+from sparring.judges.reward.options import RewardTraining
 from sparring.judges.reward.rows import Pairs, encode_groups, encode_pairs, pair_plan, refuse_unlearnable, split_rows
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference
@@ -65,7 +66,7 @@ def test_pairs_without_a_winner_are_refused(tiny: Path) -> None:
 
 def test_every_epoch_has_every_pair_and_every_member_its_order(tiny: Path) -> None:
     rows = encode_pairs(Encoding(tiny), pairs(50)).rows
-    plans = [pair_plan(rows, batch_size=8, token_budget=200, epochs=2, seed=3, member=m) for m in (0, 0, 1)]
+    plans = [pair_plan(rows, RewardTraining(batch_size=8, epochs=2, seed=3), 200, m) for m in (0, 0, 1)]
     assert plans[0] == plans[1] != plans[2]
     for plan in plans:
         batches = [list(chain.from_iterable(batch)) for batch in plan]

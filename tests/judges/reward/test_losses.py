@@ -68,7 +68,6 @@ def test_direct_reward_pushes_the_scores_and_not_their_difference() -> None:
 def test_sft_by_hand() -> None:
     logprobs = torch.tensor([-10.0, 0.0], dtype=torch.float64)
     assert losses.sft(logprobs).tolist() == pytest.approx([log(1 + np.e), log(2)])  # beta 0.1: -ln sigma(-1)
-    assert losses.sft(logprobs, logsigmoid=False).tolist() == [10.0, 0.0]
 
 
 def test_contrastive_against_numpy() -> None:

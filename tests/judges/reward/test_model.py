@@ -373,15 +373,6 @@ def test_a_backbone_in_bfloat16_has_features_and_scores_in_float32(tiny: Path, t
     assert (found - scores(whole, encoded(tiny))).abs().max() < 0.2
 
 
-def test_token_rewards_are_for_the_head_that_has_them(tiny: Path) -> None:
-    model = RewardModel.create(tiny, "proto_tokens", {"count": 2, "length": 60})
-    batch = model.collate(encoded(tiny))
-    with torch.no_grad():
-        rewards = model.token_rewards(**batch, chosen=torch.tensor([True] * 5))
-        assert rewards.shape == batch["input_ids"].shape
-        assert model.head_features(**batch).shape == (5, 60)
-        assert torch.equal(rewards[0, :5], model.score(model.tokens(**batch)[0, :5])[:, 0])
-    with pytest.raises(ConfigError, match="head 'proto_tokens'"):
-        RewardModel.create(tiny).token_rewards(**batch)
+def test_a_head_of_token_rewards_reads_the_last_token(tiny: Path) -> None:
     with pytest.raises(ConfigError, match="expected 'last'"):
         RewardModel.create(tiny, "proto_tokens", pooling="mean")

@@ -22,7 +22,7 @@ from sparring.judges.reward.options import RewardTraining
 from sparring.judges.reward.report import evaluate
 from sparring.judges.reward.rows import Pairs, pair_plan, pairs_of
 from sparring.judges.reward.scorers import LiveScorer, Scored, start_learning
-from sparring.judges.reward.stages import Stage, Stream, summary
+from sparring.judges.reward.stages import Stage, Stream
 from sparring.judges.reward.terms import Targets, pair_loss
 from sparring.judges.reward.train import create, forget, train
 from sparring.loop.errors import ConfigError, DataError, NotANumber, StepError
@@ -201,7 +201,7 @@ def test_a_state_of_another_training_is_refused(tiny: Path, tmp_path: Path) -> N
 def backward(model: RewardModel, given: Pairs, options: RewardTraining, groups: Any = ()) -> dict[str, float]:
     """The gradients of one batch of all pairs; returns its metrics."""
     budget = options.token_budget or 1 << 30
-    plan = pair_plan(given.rows, batch_size=len(given), token_budget=budget, epochs=1, seed=0)
+    plan = pair_plan(given.rows, replace(options, batch_size=len(given), epochs=1, seed=0), budget)
     stage = Stage("train", given.rows, groups, [Stream(tuple(range(model.members)), plan)], 1e-3)
     start_learning(model, options.dropout)
     objective = RewardObjective(model, LiveScorer(model, given.rows, groups, "float32"), stage, options)
@@ -359,7 +359,6 @@ def test_ties_pull_scores_together_and_count_for_no_accuracy(tiny: Path, tmp_pat
     decided = pairs(1, seed=9)
     history = train(model, given + decided, asked, tmp_path / "state")
     assert {"accuracy" in step for step in history} == {False, True}  # one pair of 65 has a winner
-    assert summary(history)["accuracy"] == np.mean([s["accuracy"] for s in history if "accuracy" in s])
     spread = [float(deltas(m, given).std()) for m in (make(tiny, **FROZEN)[0], model)]
     assert spread[1] < spread[0] / 2
 

@@ -14,9 +14,9 @@ from sparring.loop.learning.batches import Row, collate
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.learner import TorchLearner
 from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
-from sparring.loop.learning.losses import bind, bind_group, bind_regularisers
+from sparring.loop.learning.losses import GroupLoss, bind, bind_group, bind_regularisers
 from sparring.loop.learning.options import Optimization, Reference
-from sparring.loop.learning.preference_method import GroupTerms, Preference
+from sparring.loop.learning.preference_method import Preference
 from sparring.loop.learning.preference_terms import Terms
 from sparring.loop.learning.spo import degree_rows, tf_idf, without_key_content
 from sparring.loop.learning.training_rows import GroupRows, PairRows, TrainingRows
@@ -33,7 +33,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learner_of(
-    folder: Path, terms: Terms | GroupTerms, reference: Reference | None = None, **options: Any
+    folder: Path, terms: Terms | GroupLoss, reference: Reference | None = None, **options: Any
 ) -> TorchLearner:
     names = ("baseline", "from_divergence")
     method = Preference(terms, **{k: v for k, v in options.items() if k in names})
@@ -253,7 +253,7 @@ def test_a_group_of_two_learns_as_its_pair(tiny: Path, other: Path, tmp_path: Pa
         for k, (terms, table) in enumerate(
             [
                 (Terms(bind("rpo_nv", distance="sq", eta=2.0)), unscored(tiny)),
-                (GroupTerms(bind_group("rpo_nv_group", distance="sq", eta=2.0)), groups(tiny)),
+                (bind_group("rpo_nv_group", distance="sq", eta=2.0), groups(tiny)),
             ]
         )
     )
@@ -283,7 +283,7 @@ def test_what_is_learned_from_must_be_what_the_loss_takes(tiny: Path, tmp_path: 
     with pytest.raises(ConfigError, match="the round has groups of answers, and the loss learns from pairs"):
         learner_of(tmp_path, Terms(bind("sigmoid"))).learn(round_of(initial(tiny)), groups(tiny))
     with pytest.raises(ConfigError, match="the round has pairs, and the loss learns from groups"):
-        learner_of(tmp_path, GroupTerms(bind_group("sft"))).learn(round_of(initial(tiny)), unscored(tiny))
+        learner_of(tmp_path, bind_group("sft")).learn(round_of(initial(tiny)), unscored(tiny))
 
 
 def test_kl_is_measured_per_token(tiny: Path, other: Path, tmp_path: Path) -> None:
