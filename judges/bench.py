@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparring.judges.baselines import longer_by
 from sparring.judges.cases import Case, Remember, Said, answer, ask, delta, forget, position
 from sparring.judges.measure import (
     Accuracy,
@@ -126,6 +125,11 @@ def agreement(one: Mapping[str, float | None], other: Mapping[str, float | None]
     n, (mine, theirs) = len(both), zip(*both, strict=True)
     same, opposed = sum(x == y for x, y in both), sum(x * y < 0 for x, y in both)
     return Agreement(n, same / n, opposed / n, cohens_kappa(mine, theirs))
+
+
+def longer_by(preferences: Sequence[Preference]) -> Array:
+    """Length of a minus length of b, in characters: the delta of the judge that takes the longer answer. [pairs]"""
+    return np.array([float(len(p.a) - len(p.b)) for p in preferences])
 
 
 def _sign(delta: float) -> int:

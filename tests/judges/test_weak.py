@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparring.judges.measure import accuracy, calibration
-from sparring.judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels
+from sparring.judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels, words
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 from tests.helpers.paths import DATA
@@ -16,6 +16,10 @@ PAIRS = DATA / "prefs_pandalm_human.parquet"
 
 def pair(a: str, b: str, p_a: float, prompt: str = "go") -> Preference:
     return Preference.make([{"role": "user", "content": prompt}], a, b, p_a)
+
+
+def test_words_are_without_case_and_marks() -> None:
+    assert words("Don't STOP, été!") == ["don", "t", "stop", "été"]
 
 
 @pytest.mark.parametrize(
