@@ -13,7 +13,7 @@ from sparring.judges.measure import (
     Estimate,
     PositionBias,
     accuracy,
-    calibration,
+    calibration_error,
     cohens_kappa,
     length_controlled,
     outcomes,
@@ -156,7 +156,6 @@ def _row(
 ) -> BenchRow:
     p_a, prompts = np.array([p.p_a for p in preferences]), [p.prompt for p in preferences]
     longer = longer_by(preferences)
-    reliability = calibration(deltas + 0.5 if compares else sigma(deltas), p_a)
     return BenchRow(
         subset,
         len(preferences),
@@ -164,7 +163,7 @@ def _row(
         accuracy(longer, p_a, prompts),
         paired_difference(outcomes(deltas, p_a), outcomes(longer, p_a), prompts),
         length_controlled(deltas, p_a, longer, prompts),
-        reliability.error if reliability else None,
+        calibration_error(deltas + 0.5 if compares else sigma(deltas), p_a),
         position(duels),
         labelled_ties=int((p_a == 0.5).sum()),
         ties_found=int(((p_a == 0.5) & (deltas == 0)).sum()),

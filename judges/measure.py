@@ -42,21 +42,6 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Bin:
-    """The pairs of one range of confidence: how sure the judge was, and how often it was right."""
-
-    n: int
-    confidence: float
-    right: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    error: float  # expected calibration error: mean over pairs of |confidence - right| of their bin
-    bins: tuple[Bin, ...]  # without the empty ones
-
-
-@dataclass(frozen=True)
 class PositionBias:
     """Shares of the duels that were answered in both orders."""
 
@@ -146,11 +131,12 @@ def paired_difference(
     return Estimate(float(total.sum() / count.sum()), float(low), float(high), len(cluster))
 
 
-def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
-    """Reliability of P(a beats b), which is sigma(delta) for a Bradley-Terry reward model. No answer is left out.
+def calibration_error(p: Values, p_a: Values, bins: int = 10) -> float | None:
+    """Expected calibration error of P(a beats b), which is sigma(delta) for a Bradley-Terry reward model.
 
-    A pair counts by its winner: confidence max(p, 1 - p) in [1/2, 1], right with the label's probability. The result is
-    thus the same whichever answer is called a. Bins are of equal width (Guo et al., arXiv:1706.04599, eq. 5).
+    The mean over pairs of |confidence - right| of their bin. A pair counts by its winner: confidence max(p, 1 - p) in
+    [1/2, 1], right with the label's probability. The result is thus the same whichever answer is called a. Bins are of
+    equal width (Guo et al., arXiv:1706.04599, eq. 5). None if no pair has an answer.
     """
     stated, label = _array(p), _array(p_a)
     stated, label = stated[~np.isnan(stated)], label[~np.isnan(stated)]
@@ -159,12 +145,9 @@ def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
     confidence = np.maximum(stated, 1 - stated)
     right = np.where(stated == 0.5, 0.5, np.where(stated > 0.5, label, 1 - label))
     place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    filled = [
-        Bin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
-        for here in (place == k for k in range(bins))
-        if here.any()
-    ]
-    return Calibration(sum(b.n * abs(b.confidence - b.right) for b in filled) / len(stated), tuple(filled))
+    filled = [place == k for k in range(bins) if (place == k).any()]
+    gaps = (here.sum() * abs(confidence[here].mean() - right[here].mean()) for here in filled)
+    return float(sum(gaps) / len(stated))
 
 
 def position_bias(shown_first: Values, shown_second: Values) -> PositionBias | None:

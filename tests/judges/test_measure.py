@@ -7,7 +7,7 @@ import pytest
 
 from sparring.judges.measure import (
     accuracy,
-    calibration,
+    calibration_error,
     cohens_kappa,
     length_controlled,
     outcomes,
@@ -137,31 +137,24 @@ def test_paired_difference_uses_what_both_answered() -> None:
 
 def test_calibration_by_hand() -> None:
     # In the bin [.9, 1]: confidences .9 and .95 (of b), right once: |.925 - .5|. In [.6, .7]: .65, right: |.65 - 1|.
-    found = calibration([0.92, 0.05, 0.65, None], [0.0, 0.0, 1.0, 1.0], bins=5)
-    assert found is not None
-    assert [(b.n, b.right) for b in found.bins] == [(1, 1.0), (2, 0.5)]
-    assert [b.confidence for b in found.bins] == pytest.approx([0.65, 0.935])
-    assert found.error == pytest.approx((0.35 + 2 * 0.435) / 3)
+    found = calibration_error([0.92, 0.05, 0.65, None], [0.0, 0.0, 1.0, 1.0], bins=5)
+    assert found == pytest.approx((0.35 + 2 * 0.435) / 3)
 
 
 def test_calibration_does_not_care_which_answer_is_a() -> None:
     p, p_a = [0.9, 0.4, 0.5, 1.0], [1.0, 0.7, 0.0, 0.5]
-    here = calibration(p, p_a)
-    there = calibration([1 - x for x in p], [1 - x for x in p_a])
-    assert here is not None and there is not None
-    assert here.error == pytest.approx(there.error)
-    assert calibration([None], [1.0]) is None
+    mirrored = calibration_error([1 - x for x in p], [1 - x for x in p_a])
+    assert mirrored is not None and calibration_error(p, p_a) == pytest.approx(mirrored)
+    assert calibration_error([None], [1.0]) is None
 
 
 def test_calibration_of_a_judge_that_knows_its_chances() -> None:
     random = np.random.default_rng(5)
     p = random.random(20_000)
     p_a = (random.random(20_000) < p).astype(float)
-    honest, boasting = calibration(p, p_a), calibration((p > 0.5).astype(float), p_a)
-    assert honest is not None and honest.error < 0.015
-    assert boasting is not None and boasting.error == pytest.approx(
-        0.25, abs=0.015
-    )  # right 3/4 of the time, sure of all
+    honest, boasting = calibration_error(p, p_a), calibration_error((p > 0.5).astype(float), p_a)
+    assert honest is not None and honest < 0.015
+    assert boasting == pytest.approx(0.25, abs=0.015)  # right 3/4 of the time, sure of all
 
 
 def test_position_bias_by_hand() -> None:
