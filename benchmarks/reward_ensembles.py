@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.best_of_n import best_of_n, kl_best_of_n
 from benchmarks.frozen import Array, Frozen, Lines
-from sparring.judges.measure import accuracy, best_of_n, kl_best_of_n
+from sparring.judges.measure import accuracy
 from sparring.judges.reward.encoding import Encoded
 from sparring.judges.reward.features import row_key
 from sparring.judges.reward.rows import PairRow, split_rows

@@ -20,8 +20,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.bag_of_words import fit_words  # noqa: E402
 from benchmarks.hardware import describe  # noqa: E402
-from sparring.judges.baselines import fit_words, longer_by  # noqa: E402
+from sparring.judges.bench import longer_by  # noqa: E402
 from sparring.judges.measure import accuracy, length_controlled, outcomes, paired_difference  # noqa: E402
 from sparring.judges.reward.encoding import Encoding  # noqa: E402
 from sparring.judges.reward.folds import out_of_fold  # noqa: E402

@@ -3,19 +3,15 @@
 The model first chooses the aspects for each prompt. Then it scores each answer on these aspects.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sparring.judges.llm import client_of
+from sparring.judges.llm import configured
 from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
-from sparring.judges.templates import PromptFile, quoted
-from sparring.judges.verdicts import read_object, storable
-from sparring.loop import traits
+from sparring.judges.templates import PromptFile, quoted, read_yaml
+from sparring.judges.verdicts import read_object, storable, strict_schema
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Pointwise, score_id
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, JudgementStatus, digest, make_id
@@ -77,19 +73,17 @@ class AspectsJudge(HasClient, Pointwise):
             self._question(row_id, schema, self._choosing, quoted(group.prompt.messages), self._aspects)
             for row_id, group in by_id.items()
         ]
-        for replies in self.client.ask(questions):
-            rows: list[Judgement] = []
-            for reply in replies:
-                group, choice = by_id[reply.question.id], read_choice(reply, list(self._aspects))
-                if isinstance(choice, str):
-                    rows += [
-                        self._row(c, "", None, choice, reply.status)
-                        for c in group.completions
-                        if "" not in _scored_on(group, c)
-                    ]
-                else:
-                    chosen[group.prompt.id] = tuple(name for name in self._aspects if name in choice)
-            yield [*rows, *(call for reply in replies for call in reply.calls)]
+
+        def judged(reply: Reply) -> Iterator[Judgement]:
+            group, choice = by_id[reply.question.id], read_choice(reply, list(self._aspects))
+            if not isinstance(choice, str):
+                chosen[group.prompt.id] = tuple(name for name in self._aspects if name in choice)
+                return
+            for completion in group.completions:
+                if "" not in _scored_on(group, completion):
+                    yield self._row(completion, "", None, choice, reply.status)
+
+        yield from self.ask(questions, judged)
 
     def _score(self, groups: Sequence[Group], chosen: Mapping[str, Names]) -> Iterator[Chunk]:
         by_id: dict[str, tuple[Completion, Names]] = {}
@@ -103,9 +97,7 @@ class AspectsJudge(HasClient, Pointwise):
                     shown = quoted(group.prompt.messages, answer=completion.text) | {"low": LOW, "high": HIGH}
                     aspects = {name: self._aspects[name] for name in names}
                     questions.append(self._question(row_id, scores_schema(names), self._scoring, shown, aspects))
-        for replies in self.client.ask(questions):
-            rows = [row for reply in replies for row in self._scored(*by_id[reply.question.id], reply)]
-            yield [*rows, *(call for reply in replies for call in reply.calls)]
+        yield from self.ask(questions, lambda reply: self._scored(*by_id[reply.question.id], reply))
 
     def _question(
         self,
@@ -131,62 +123,38 @@ class AspectsJudge(HasClient, Pointwise):
         return Judgement(row_id, self.name, completion.id, None, "", name, 0, value, rationale, status)
 
 
-@traits.judge(canaries=True, reached_by=("endpoint",))
-def aspects_judge(
-    *,
-    model: str,
-    engine: str | Mapping[str, Any] | None = None,
-    endpoint: Mapping[str, Any] | None = None,
-    aspects: str | None = None,
-    max_tokens: int = 1024,
-) -> AspectsJudge:
-    """The judge of a config (see AspectsJudge). The client is chosen as for the judge llm."""
-    return AspectsJudge(client_of(model, engine, endpoint), aspects=aspects, max_tokens=max_tokens)
+aspects_judge = configured(AspectsJudge)
 
 
 def read_aspects(path: Path) -> dict[str, str]:
     """The aspects of a YAML file, name: definition. Raises ConfigError for a file that holds none."""
-    try:
-        aspects = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"aspects in {path} cannot be read: {error}; give a YAML file") from error
-    if (
-        not isinstance(aspects, dict)
-        or not aspects
-        or not all(isinstance(x, str) and x for row in aspects.items() for x in row)
-    ):
+    aspects = read_yaml("aspects", path)
+    texts = [text for row in aspects.items() for text in row] if isinstance(aspects, dict) else []
+    if not texts or not all(isinstance(text, str) and text for text in texts):
         raise ConfigError(f"{path} has {aspects!r}; expected aspects as name: definition, both of them texts")
-    return aspects
+    return {**aspects}
 
 
 def by_prompt(groups: Sequence[Group]) -> list[Group]:
     """One group a prompt, with the completions and judgements of all its groups: aspects are chosen once a prompt."""
-    of: dict[str, list[Group]] = defaultdict(list)
+    merged: dict[str, Group] = {}
     for group in groups:
-        of[group.prompt.id].append(group)
-    return [
-        replace(
-            same[0],
-            completions=tuple({c.id: c for g in same for c in g.completions}.values()),
-            judged=tuple(j for g in same for j in g.judged),
-        )
-        for same in of.values()
-    ]
+        known = merged.get(group.prompt.id, replace(group, completions=(), judged=()))
+        completions = tuple({c.id: c for c in (*known.completions, *group.completions)}.values())
+        merged[group.prompt.id] = replace(known, completions=completions, judged=(*known.judged, *group.judged))
+    return list(merged.values())
 
 
 def choice_schema(names: Sequence[str]) -> dict[str, Any]:
     chosen = {"type": "array", "items": {"type": "string", "enum": list(names)}, "minItems": 1}
-    return _object({"rationale": {"type": "string"}, "aspects": chosen})
+    return strict_schema({"rationale": {"type": "string"}, "aspects": chosen})
 
 
 def scores_schema(names: Sequence[str]) -> dict[str, Any]:
     """A list rather than one key per aspect: if one is left out, the others still count."""
-    score = {
-        "aspect": {"type": "string", "enum": list(names)},
-        "reason": {"type": "string"},
-        "score": {"type": "integer", "minimum": LOW, "maximum": HIGH},
-    }
-    return _object({"scores": {"type": "array", "items": _object(score), "minItems": 1, "maxItems": len(names)}})
+    aspect, number = {"type": "string", "enum": list(names)}, {"type": "integer", "minimum": LOW, "maximum": HIGH}
+    score = strict_schema({"aspect": aspect, "reason": {"type": "string"}, "score": number})
+    return strict_schema({"scores": {"type": "array", "items": score, "minItems": 1, "maxItems": len(names)}})
 
 
 def read_choice(reply: Reply, names: Sequence[str]) -> set[str] | str:
@@ -215,9 +183,3 @@ def _one_score(scores: Sequence[Mapping[str, Any]], name: str) -> tuple[float | 
 
 def _scored_on(group: Group, completion: Completion) -> set[str]:
     return {j.principle for j in group.judged if j.completion_id == completion.id}
-
-
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema for OpenAI's strict mode: every key is required, and no other is allowed."""
-    keys = {"required": list(properties), "additionalProperties": False}
-    return {"type": "object", "properties": dict(properties), **keys}

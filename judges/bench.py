@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparring.judges.baselines import longer_by
 from sparring.judges.cases import Case, Remember, Said, answer, ask, delta, forget, position
 from sparring.judges.measure import (
     Accuracy,
@@ -14,7 +13,7 @@ from sparring.judges.measure import (
     Estimate,
     PositionBias,
     accuracy,
-    calibration,
+    calibration_error,
     cohens_kappa,
     length_controlled,
     outcomes,
@@ -128,6 +127,11 @@ def agreement(one: Mapping[str, float | None], other: Mapping[str, float | None]
     return Agreement(n, same / n, opposed / n, cohens_kappa(mine, theirs))
 
 
+def longer_by(preferences: Sequence[Preference]) -> Array:
+    """Length of a minus length of b, in characters: the delta of the judge that takes the longer answer. [pairs]"""
+    return np.array([float(len(p.a) - len(p.b)) for p in preferences])
+
+
 def _sign(delta: float) -> int:
     return (delta > 0) - (delta < 0)
 
@@ -152,7 +156,6 @@ def _row(
 ) -> BenchRow:
     p_a, prompts = np.array([p.p_a for p in preferences]), [p.prompt for p in preferences]
     longer = longer_by(preferences)
-    reliability = calibration(deltas + 0.5 if compares else sigma(deltas), p_a)
     return BenchRow(
         subset,
         len(preferences),
@@ -160,7 +163,7 @@ def _row(
         accuracy(longer, p_a, prompts),
         paired_difference(outcomes(deltas, p_a), outcomes(longer, p_a), prompts),
         length_controlled(deltas, p_a, longer, prompts),
-        reliability.error if reliability else None,
+        calibration_error(deltas + 0.5 if compares else sigma(deltas), p_a),
         position(duels),
         labelled_ties=int((p_a == 0.5).sum()),
         ties_found=int(((p_a == 0.5) & (deltas == 0)).sum()),

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sparring.judges.llm_client import Asked, call_id
 from sparring.loop.errors import ConfigError
@@ -23,17 +24,14 @@ class NoReply(Exception):
         self.wait = wait
 
 
-class Heard(Protocol):
-    """What a call brought. `error` is "" when it answers the question."""
+@dataclass(frozen=True)
+class Heard:
+    """What a call brought: the text that is kept of it. `error` is "" when it answers the question."""
 
-    @property
-    def text(self) -> str: ...
-    @property
-    def error(self) -> str: ...
-    @property
-    def prompt_tokens(self) -> int | None: ...
-    @property
-    def completion_tokens(self) -> int | None: ...
+    text: str
+    error: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 H = TypeVar("H", bound=Heard)
@@ -41,22 +39,15 @@ H = TypeVar("H", bound=Heard)
 
 @dataclass(frozen=True)
 class Outcome(Generic[H]):
-    """What a question came to. `answer` None: there is none, and `error` says why.
-
-    `unreached`: nothing came back at all, so that the question is still open.
-    """
+    """What a question came to. `answer` None: there is none, and `error` says why."""
 
     answer: H | None
     error: str
     calls: tuple[JudgeCall, ...]
-    unreached: bool = False
-
-    @property
-    def status(self) -> JudgementStatus:
-        """Of a judgement to which this outcome gives no value."""
-        return "unreached" if self.unreached else "abstained"
+    status: JudgementStatus = "abstained"  # of a judgement to which this outcome gives no value
 
 
+@dataclass
 class Calls:
     """Asks a question up to `attempts` times, `timeout` seconds each.
 
@@ -64,27 +55,21 @@ class Calls:
     (see NoReply) or what came is no answer. Raises ConfigError for an option out of range; `what` names them.
     """
 
-    def __init__(
-        self,
-        what: str,
-        model: str,
-        *,
-        concurrency: int,
-        timeout: float,
-        attempts: int,
-        backoff: float,
-        requests_per_minute: float | None = None,
-        price_in: float | None = None,
-        price_out: float | None = None,
-    ) -> None:
-        check_positive(what, int, concurrency=concurrency, attempts=attempts)
-        check_positive(what, float, timeout=timeout, backoff=backoff, requests_per_minute=requests_per_minute)
-        check_positive(what, float, price_in=price_in, price_out=price_out)
-        self.prices = None if price_in is None or price_out is None else (price_in / 1e6, price_out / 1e6)
-        self.model, self.concurrency = model, concurrency
-        self.timeout, self.attempts, self.backoff = timeout, attempts, backoff
-        self._gap = 60 / requests_per_minute if requests_per_minute else 0.0
-        self._next_call = 0.0  # on time.monotonic's clock
+    what: str
+    model: str
+    concurrency: int
+    timeout: float
+    attempts: int
+    backoff: float
+    requests_per_minute: float | None = None
+    price_in: float | None = None  # per million tokens
+    price_out: float | None = None
+    _next_call: float = field(default=0.0, init=False)  # on time.monotonic's clock
+
+    def __post_init__(self) -> None:
+        check_positive(self.what, int, concurrency=self.concurrency, attempts=self.attempts)
+        for option in ("timeout", "backoff", "requests_per_minute", "price_in", "price_out"):
+            check_positive(self.what, float, **{option: getattr(self, option)})
 
     async def ask(self, question: Asked, call: Callable[[], Awaitable[H]]) -> Outcome[H]:
         calls: list[JudgeCall] = []
@@ -98,8 +83,9 @@ class Calls:
             if wait is None or attempt == self.attempts:
                 break
             await asyncio.sleep(min(MAX_WAIT, max(wait, self._pause(question, attempt))))
-        unreached = wait is not None and all(call.reply is None for call in calls)
-        return Outcome(None, f"no reply: {error}" if unreached else error, tuple(calls), unreached)
+        if wait is not None and all(call.reply is None for call in calls):
+            return Outcome(None, f"no reply: {error}", tuple(calls), "unreached")
+        return Outcome(None, error, tuple(calls))
 
     async def _attempt(self, call: Callable[[], Awaitable[H]]) -> tuple[H | None, str, float | None]:
         """What came, why it is no answer, and how many seconds to wait at least before the next attempt."""
@@ -113,17 +99,22 @@ class Calls:
             return None, str(failure), failure.wait
 
     def _record(self, question: Asked, attempt: int, heard: Heard | None, error: str, seconds: float) -> JudgeCall:
-        tokens, cost = (heard.prompt_tokens, heard.completion_tokens) if heard else (None, None), None
-        if self.prices and tokens[0] is not None and tokens[1] is not None:
-            cost = tokens[0] * self.prices[0] + tokens[1] * self.prices[1]
+        tokens = (heard.prompt_tokens, heard.completion_tokens) if heard else (None, None)
         text, name = heard.text if heard else None, call_id(question, attempt)
-        return JudgeCall(name, question.judge, question.id, attempt, self.model, text, error, *tokens, cost, seconds)
+        return JudgeCall(
+            name, question.judge, question.id, attempt, self.model, text, error, *tokens, self._cost(*tokens), seconds
+        )
+
+    def _cost(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+        if prompt_tokens is None or completion_tokens is None or self.price_in is None or self.price_out is None:
+            return None
+        return prompt_tokens * (self.price_in / 1e6) + completion_tokens * (self.price_out / 1e6)
 
     async def _turn(self) -> None:
         """Wait until another request may be made within `requests_per_minute`."""
         now = time.monotonic()
         at = max(now, self._next_call)
-        self._next_call = at + self._gap
+        self._next_call = at + (60 / self.requests_per_minute if self.requests_per_minute else 0.0)
         await asyncio.sleep(at - now)
 
     def _pause(self, question: Asked, attempt: int) -> float:
@@ -141,14 +132,10 @@ def failed(status: int, headers: Mapping[str, str], message: str) -> NoReply:
 def retry_after(headers: Mapping[str, str]) -> float:
     """Seconds from a Retry-After header, a number or a date; 0.0 where there is none that can be read."""
     given = headers.get("retry-after") or ""
-    try:
-        return max(0.0, float(given))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+    for seconds in (float, lambda date: parsedate_to_datetime(date).timestamp() - time.time()):
+        with suppress(ValueError):
+            return max(0.0, seconds(given))
+    return 0.0
 
 
 def check_positive(what: str, kind: type[int | float], **options: Any) -> None:

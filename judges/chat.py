@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from sparring.judges.calls import Heard
 from sparring.judges.llm_client import Question
 from sparring.judges.verdicts import ROUNDING, by_label, storable, unreadable
 
@@ -13,14 +14,10 @@ KEPT = 2000  # characters kept of a body that is not an answer
 
 
 @dataclass(frozen=True)
-class Said:
-    """The outcome of one call. `error` is "" if it answers the question."""
+class Said(Heard):
+    """The outcome of one call."""
 
-    text: str
-    logprobs: Mapping[str, float]
-    error: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    logprobs: Mapping[str, float] = field(default_factory=dict)
 
 
 def request(question: Question, model: str) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def read(body: str, question: Question) -> Said:
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return Said(storable(body[:KEPT]), {}, "the body is cut or no JSON")
+        return Said(storable(body[:KEPT]), "the body is cut or no JSON")
     choice = _at(data, "choices", 0)
     text = _at(choice, "message", "content")
     refusal = _at(choice, "message", "refusal")
@@ -59,10 +56,10 @@ def read(body: str, question: Question) -> Said:
         error = f"cut at {question.max_tokens} tokens"
     return Said(
         storable(text),
-        {} if error else logprobs,
         error or unreadable(question, text, logprobs),
         _count(_at(data, "usage", "prompt_tokens")),
         _count(_at(data, "usage", "completion_tokens")),
+        {} if error else logprobs,
     )
 
 

@@ -40,17 +40,8 @@ class Endpoint:
         price_in: float | None = None,
         price_out: float | None = None,
     ) -> None:
-        self.calls = Calls(
-            "endpoint.",
-            model,
-            concurrency=concurrency,
-            timeout=timeout,
-            attempts=attempts,
-            backoff=backoff,
-            requests_per_minute=requests_per_minute,
-            price_in=price_in,
-            price_out=price_out,
-        )
+        prices = (price_in, price_out)
+        self.calls = Calls("endpoint.", model, concurrency, timeout, attempts, backoff, requests_per_minute, *prices)
         self.model, self.base_url, self.api_key_env = model, base_url, api_key_env
         self._key()
 
@@ -81,7 +72,7 @@ class Endpoint:
         outcome = await self.calls.ask(question, lambda: self._call(client, question))
         said = outcome.answer
         if said is None:
-            return Reply(question, None, {}, outcome.error, outcome.calls, outcome.unreached)
+            return Reply(question, None, {}, outcome.error, outcome.calls, outcome.status)
         return Reply(question, said.text, said.logprobs, "", outcome.calls)
 
     async def _call(self, client: "AsyncOpenAI", question: Question) -> Said:

@@ -89,15 +89,8 @@ class HTTPJudge(Pointwise):
         check_positive("judge http: ", int, batch_size=batch_size)
         self.url, self.batch_size, self.name = url, batch_size, f"http-{name}@{version}"
         self.headers = Headers(headers or {})
-        self.calls = Calls(
-            "judge http: ",
-            f"{name}@{version}",
-            concurrency=concurrency,
-            timeout=timeout,
-            attempts=attempts,
-            backoff=backoff,
-            requests_per_minute=requests_per_minute,
-        )
+        model = f"{name}@{version}"
+        self.calls = Calls("judge http: ", model, concurrency, timeout, attempts, backoff, requests_per_minute)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
         rows = [(group.prompt, completion) for group in groups for completion in unjudged(group)]
@@ -145,7 +138,7 @@ class HTTPJudge(Pointwise):
         if isinstance(verdicts, str):
             return Scored(kept, verdicts)
         verdicts = [Verdict(verdict.value, self.headers.hide(verdict.note)) for verdict in verdicts]
-        return Scored(json.dumps([verdict.value for verdict in verdicts]), "", verdicts)
+        return Scored(json.dumps([verdict.value for verdict in verdicts]), verdicts=verdicts)
 
     def _refusal(self, response: "Response", message: str) -> str:
         to = self.headers.hide(response.headers.get("location", ""))

@@ -1,20 +1,22 @@
 """A language model as a judge: it compares two answers in both orders, or scores one under a rubric."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from inspect import Signature, signature
+from typing import Any, Literal, TypeVar, get_args
 
 from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
 from sparring.judges.templates import PromptFile, quoted
 from sparring.judges.verdicts import Verdict, json_score, json_verdict, label_verdict, score_schema, verdict_schema
 from sparring.loop import traits
 from sparring.loop.errors import ConfigError
-from sparring.loop.judgements import Disagreement, Pairwise, Pointwise, Scores, duel_id, duels, score_id, unjudged
+from sparring.loop.judgements import Disagreement, Scores, duel_id, duel_scores, duels, mean_scores, score_id, unjudged
 from sparring.loop.options import check_options
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, Message, digest
 
 Form = Literal["pairwise", "pointwise"]
 VerdictForm = Literal["logprobs", "json"]
+J = TypeVar("J", bound=HasClient)
 EXAMPLE: Message = {"role": "user", "content": "?"}
 
 
@@ -47,7 +49,9 @@ class LLMJudge(HasClient):
         self.client, self.verdict, self.labels, self.max_tokens = client, answer_form, names, max_tokens
         self.scale = (scale[0], scale[1])
         self.compares = form == "pairwise"
-        self._shape = _pairwise(disagreement) if self.compares else Pointwise()
+        self.disagreement = disagreement
+        schema = verdict_schema(names) if self.compares else score_schema(self.scale)
+        self._form: dict[str, Any] = {"labels": names} if answer_form == "logprobs" else {"schema": schema}
         ours = "pointwise" if not self.compares else "pairwise" if answer_form == "logprobs" else "pairwise_json"
         shown = ("first", "second") if self.compares else ("answer",)
         self._prompt = PromptFile(prompt or ours, ("conversation", *shown))
@@ -56,43 +60,37 @@ class LLMJudge(HasClient):
         self.name = f"llm-{digest([client.model, form, answer_form, self._prompt.digest, answers, max_tokens])}"
 
     def missing(self, group: Group) -> int:
-        return self._shape.missing(group)
+        return len(self._open(group))
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
-        return self._shape.read(judgements)
+        return duel_scores(judgements, self.disagreement) if self.compares else mean_scores(judgements)
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
-        """One chunk per chunk of replies, so that paid answers are stored before more are awaited."""
-        open_questions = [
-            each for group in groups for each in (self._duels(group) if self.compares else self._answers(group))
-        ]
-        blank = {judgement.id: judgement for judgement, _ in open_questions}
-        for replies in self.client.ask([question for _, question in open_questions]):
-            judgements = [self._judged(blank[reply.question.id], reply) for reply in replies]
-            yield [*judgements, *(call for reply in replies for call in reply.calls)]
+        asked = [self._question(group, *each) for group in groups for each in self._open(group)]
+        blank = {judgement.id: judgement for judgement, _ in asked}
+        yield from self.ask(
+            [question for _, question in asked], lambda reply: [self._judged(blank[reply.question.id], reply)]
+        )
 
-    def _duels(self, group: Group) -> Iterator[tuple[Judgement, Question]]:
+    def _open(self, group: Group) -> list[tuple[Completion, Completion | None, int]]:
+        """The completion, rival and order of each judgement to make."""
+        if not self.compares:
+            return [(completion, None, 0) for completion in unjudged(group)]
         judged = {(j.completion_id, j.rival_id, j.order) for j in group.judged}
-        for completion, rival in duels(group):
-            for order, (first, second) in enumerate(((completion, rival), (rival, completion))):
-                if (completion.id, rival.id, order) not in judged:
-                    name = duel_id(self.name, completion, rival, order)
-                    yield self._question(name, group, completion, rival.id, order, first=first.text, second=second.text)
-
-    def _answers(self, group: Group) -> Iterator[tuple[Judgement, Question]]:
-        for completion in unjudged(group):
-            yield self._question(score_id(self.name, completion), group, completion, None, 0, answer=completion.text)
+        return [(a, b, order) for a, b in duels(group) for order in (0, 1) if (a.id, b.id, order) not in judged]
 
     def _question(
-        self, name: str, group: Group, completion: Completion, rival: str | None, order: int, **answers: str
+        self, group: Group, completion: Completion, rival: Completion | None, order: int
     ) -> tuple[Judgement, Question]:
         """A judgement without a value yet, and the question whose answer will fill it."""
+        if rival is None:
+            row_id, answers = score_id(self.name, completion), {"answer": completion.text}
+        else:
+            first, second = (completion, rival) if order == 0 else (rival, completion)
+            row_id, answers = duel_id(self.name, completion, rival, order), {"first": first.text, "second": second.text}
         messages = ({"role": "user", "content": self._text(group.prompt.messages, answers)},)
-        by_label = self.verdict == "logprobs"
-        schema = verdict_schema(self.labels) if self.compares else score_schema(self.scale)
-        return Judgement(name, self.name, completion.id, rival, "", "", order, None), Question(
-            name, self.name, messages, self.labels if by_label else (), None if by_label else schema, self.max_tokens
-        )
+        blank = Judgement(row_id, self.name, completion.id, rival.id if rival else None, "", "", order, None)
+        return blank, Question(row_id, self.name, messages, max_tokens=self.max_tokens, **self._form)
 
     def _text(self, conversation: Sequence[Message], answers: Mapping[str, str]) -> str:
         names = dict(zip(("label_first", "label_second", "label_tie"), (*self.labels, ""), strict=False))
@@ -114,34 +112,9 @@ class LLMJudge(HasClient):
         return label_verdict(self.labels, reply.logprobs, reply.text)
 
 
-@traits.judge(canaries=True, reached_by=("endpoint",))
-def llm_judge(
-    *,
-    model: str,
-    form: Form = "pairwise",
-    verdict: VerdictForm | None = None,
-    prompt: str | None = None,
-    labels: Sequence[str] | None = None,
-    disagreement: Disagreement = "tie",
-    scale: Sequence[int] = (1, 10),
-    max_tokens: int = 512,
-    engine: str | Mapping[str, Any] | None = None,
-    endpoint: Mapping[str, Any] | None = None,
-) -> LLMJudge:
-    """The judge of a config (see LLMJudge). `client_of` makes its client."""
-    return LLMJudge(
-        client_of(model, engine, endpoint),
-        form=form,
-        verdict=verdict,
-        prompt=prompt,
-        labels=labels,
-        disagreement=disagreement,
-        scale=scale,
-        max_tokens=max_tokens,
-    )
-
-
-def client_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mapping[str, Any] | None) -> LLMClient:
+def client_of(
+    model: str, engine: str | Mapping[str, Any] | None = None, endpoint: Mapping[str, Any] | None = None
+) -> LLMClient:
     """The client: a vLLM engine in this process (`engine` "local", or its options), or else an endpoint.
 
     Neither is part of a judge's name: where the answers come from does not shape them. Raises ConfigError.
@@ -162,10 +135,19 @@ def client_of(model: str, engine: str | Mapping[str, Any] | None, endpoint: Mapp
     return Endpoint(model, **(endpoint or {}))
 
 
-def _pairwise(disagreement: Disagreement) -> Pairwise:
-    shape = Pairwise()
-    shape.disagreement = disagreement
-    return shape
+def configured(judge: Callable[..., J]) -> Callable[..., J]:
+    """The judge of a config: its options are those of the class, and those of `client_of` in place of a client."""
+
+    @traits.judge(canaries=True, reached_by=("endpoint",))
+    def make(model: str, engine: Any = None, endpoint: Any = None, **options: Any) -> J:
+        return judge(client_of(model, engine, endpoint), **options)
+
+    client_options, (_, *own) = (signature(part).parameters.values() for part in (client_of, judge))
+    make.__signature__ = Signature([*client_options, *own])  # type: ignore[attr-defined]
+    return make
+
+
+llm_judge = configured(LLMJudge)
 
 
 def _check(

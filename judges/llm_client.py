@@ -1,11 +1,11 @@
 """The questions and replies of an LLM judge, and the protocol of what answers: an endpoint, a local engine, a fake."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from sparring.loop.types import JudgeCall, JudgementStatus, Message, make_id
+from sparring.loop.types import JudgeCall, Judgement, JudgementStatus, Message, make_id
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """The reply to a question. `text` None: there is no answer, and `error` says why. `calls` are the calls made.
-
-    `unreached`: nothing came back at all, so that the question is still open.
-    """
+    """The reply to a question. `text` None: there is no answer, and `error` says why. `calls` are the calls made."""
 
     question: Question
     text: str | None
     logprobs: Mapping[str, float]  # label -> log-prob, for the labels that have one
     error: str = ""
     calls: tuple[JudgeCall, ...] = ()
-    unreached: bool = False
-
-    @property
-    def status(self) -> JudgementStatus:
-        """Of a judgement to which this reply gives no value."""
-        return "unreached" if self.unreached else "abstained"
+    status: JudgementStatus = "abstained"  # of a judgement to which this reply gives no value
 
 
 class Asked(Protocol):
@@ -85,3 +77,11 @@ class HasClient:
 
     def close(self) -> None:
         self.client.close()
+
+    def ask(
+        self, questions: Sequence[Question], judged: Callable[[Reply], Iterable[Judgement]]
+    ) -> Iterator[list[Judgement | JudgeCall]]:
+        """The judgements and the calls of each chunk of replies, so that they are stored before more are awaited."""
+        for replies in self.client.ask(questions):
+            judgements = [judgement for reply in replies for judgement in judged(reply)]
+            yield [*judgements, *(call for reply in replies for call in reply.calls)]

@@ -9,7 +9,7 @@ pair, because pairs of one prompt say less than as many pairs of different promp
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -39,21 +39,6 @@ class Accuracy:
     decided: int  # pairs whose label is not a tie
     ties: int  # of them, those that the judge calls a tie
     abstained: int  # of them, those without an answer
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The pairs of one range of confidence: how sure the judge was, and how often it was right."""
-
-    n: int
-    confidence: float
-    right: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    error: float  # expected calibration error: mean over pairs of |confidence - right| of their bin
-    bins: tuple[Bin, ...]  # without the empty ones
 
 
 @dataclass(frozen=True)
@@ -146,11 +131,12 @@ def paired_difference(
     return Estimate(float(total.sum() / count.sum()), float(low), float(high), len(cluster))
 
 
-def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
-    """Reliability of P(a beats b), which is sigma(delta) for a Bradley-Terry reward model. No answer is left out.
+def calibration_error(p: Values, p_a: Values, bins: int = 10) -> float | None:
+    """Expected calibration error of P(a beats b), which is sigma(delta) for a Bradley-Terry reward model.
 
-    A pair counts by its winner: confidence max(p, 1 - p) in [1/2, 1], right with the label's probability. The result is
-    thus the same whichever answer is called a. Bins are of equal width (Guo et al., arXiv:1706.04599, eq. 5).
+    The mean over pairs of |confidence - right| of their bin. A pair counts by its winner: confidence max(p, 1 - p) in
+    [1/2, 1], right with the label's probability. The result is thus the same whichever answer is called a. Bins are of
+    equal width (Guo et al., arXiv:1706.04599, eq. 5). None if no pair has an answer.
     """
     stated, label = _array(p), _array(p_a)
     stated, label = stated[~np.isnan(stated)], label[~np.isnan(stated)]
@@ -159,12 +145,9 @@ def calibration(p: Values, p_a: Values, bins: int = 10) -> Calibration | None:
     confidence = np.maximum(stated, 1 - stated)
     right = np.where(stated == 0.5, 0.5, np.where(stated > 0.5, label, 1 - label))
     place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    filled = [
-        Bin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
-        for here in (place == k for k in range(bins))
-        if here.any()
-    ]
-    return Calibration(sum(b.n * abs(b.confidence - b.right) for b in filled) / len(stated), tuple(filled))
+    filled = [place == k for k in range(bins) if (place == k).any()]
+    gaps = (here.sum() * abs(confidence[here].mean() - right[here].mean()) for here in filled)
+    return float(sum(gaps) / len(stated))
 
 
 def position_bias(shown_first: Values, shown_second: Values) -> PositionBias | None:
@@ -189,31 +172,6 @@ def cohens_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | 
     observed = sum(a == b for a, b in zip(one, other, strict=True)) / n
     expected = sum(sum(a == k for a in one) * sum(b == k for b in other) for k in {*one, *other}) / n**2
     return None if expected == 1 else (observed - expected) / (1 - expected)
-
-
-def best_of_n(proxy: Array, gold: Array, n: int) -> float:
-    """Expected gold score of the answer with the best proxy score among n of the N drawn: exact, without sampling.
-
-    sum over i from n to N of C(i-1, n-1) / C(N, n) * gold(S_i), S ascending by proxy (the estimate of Coste et al.,
-    arXiv:2310.02743). Answers of equal proxy score share their chances. Shapes [N]. Raises ValueError unless
-    1 <= n <= N.
-    """
-    size = len(proxy)
-    if not 1 <= n <= size:
-        raise ValueError(f"best of {n} among {size} answers; expected n from 1 to {size}")
-    i = np.arange(size, n, -1)
-    # From the top: C(N-1, n-1) / C(N, n) = n / N, and each step down multiplies by (i - n) / (i - 1), at most 1.
-    falling = n / size * np.cumprod(np.concatenate([[1.0], (i - n) / (i - 1)]))
-    weights = np.concatenate([np.zeros(n - 1), falling[::-1]])
-    order = np.argsort(proxy, kind="stable")
-    _, tied = np.unique(proxy[order], return_inverse=True)
-    gold_of_tied = np.bincount(tied, gold[order]) / np.bincount(tied)
-    return float(weights @ gold_of_tied[tied])
-
-
-def kl_best_of_n(n: int) -> float:
-    """KL(best-of-n policy || policy) in nats, exact for distinct answers: log n - (n - 1) / n."""
-    return log(n) - (n - 1) / n
 
 
 def _array(values: Any) -> Array:

@@ -13,13 +13,11 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
-import yaml
-
-from sparring.judges.llm import client_of
+from sparring.judges.calls import check_positive
+from sparring.judges.llm import configured
 from sparring.judges.llm_client import HasClient, LLMClient, Question, Reply
-from sparring.judges.templates import PromptFile, quoted
+from sparring.judges.templates import PromptFile, quoted, read_yaml
 from sparring.judges.verdicts import Verdict, label_verdict
-from sparring.loop import traits
 from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Duel, Pairwise, Scores, duel_id, duels, from_duels
 from sparring.loop.types import Completion, Group, JudgeCall, Judgement, derive_seed, digest
@@ -66,8 +64,7 @@ class PrinciplesJudge(HasClient, Pairwise):
     def __init__(
         self, client: LLMClient, *, principles: str | None = None, max_principles: int | None = 8, seed: int = 0
     ) -> None:
-        if max_principles is not None and (type(max_principles) is not int or max_principles < 1):
-            raise ConfigError(f"judge principles: max_principles is {max_principles!r}; expected at least 1, or null")
+        check_positive("judge principles: ", int, max_principles=max_principles)
         self._principles = read_principles(Path(principles).expanduser() if principles else OURS)
         self.client, self._max_principles, self._seed = client, max_principles, seed
         self._prompt = PromptFile("principle", ("conversation", "first", "second", "description"))
@@ -79,9 +76,8 @@ class PrinciplesJudge(HasClient, Pairwise):
 
     def judge(self, groups: Sequence[Group]) -> Iterator[list[Judgement | JudgeCall]]:
         open_duels = {each.blank.id: each for group in groups for each in self._open(group)}
-        for replies in self.client.ask([self._question(each) for each in open_duels.values()]):
-            judgements = [_judged(open_duels[reply.question.id], reply) for reply in replies]
-            yield [*judgements, *(call for reply in replies for call in reply.calls)]
+        questions = [self._question(each) for each in open_duels.values()]
+        yield from self.ask(questions, lambda reply: [_judged(open_duels[reply.question.id], reply)])
 
     def read(self, judgements: Sequence[Judgement]) -> Scores:
         return strongest_principle(judgements)
@@ -104,36 +100,20 @@ class PrinciplesJudge(HasClient, Pairwise):
         return Question(of.blank.id, self.name, messages, LABELS)
 
 
-@traits.judge(canaries=True, reached_by=("endpoint",))
-def principles_judge(
-    *,
-    model: str,
-    engine: str | Mapping[str, Any] | None = None,
-    endpoint: Mapping[str, Any] | None = None,
-    principles: str | None = None,
-    max_principles: int | None = 8,
-    seed: int = 0,
-) -> PrinciplesJudge:
-    """The judge of a config (see PrinciplesJudge). The client is chosen as for the judge llm."""
-    client = client_of(model, engine, endpoint)
-    return PrinciplesJudge(client, principles=principles, max_principles=max_principles, seed=seed)
+principles_judge = configured(PrinciplesJudge)
 
 
 def read_principles(path: Path) -> list[Principle]:
     """The principles of a YAML file. Raises ConfigError for a file without any, or with one that lacks a text."""
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"principles in {path} cannot be read: {error}; give a YAML file") from error
+    rows = read_yaml("principles", path)
     keys = {field.name for field in fields(Principle)}
     for row in rows if isinstance(rows, list) else [rows]:
         if not isinstance(row, dict) or row.keys() != keys or not all(isinstance(v, str) and v for v in row.values()):
             raise ConfigError(f"{path} has {row!r}; expected a list of principles, each with texts for {sorted(keys)}")
     principles = [Principle(**row) for row in rows]
     if not principles or len({p.name for p in principles}) < len(principles):
-        raise ConfigError(
-            f"{path} has principles {[p.name for p in principles]}; expected one or more with different names"
-        )
+        names = [p.name for p in principles]
+        raise ConfigError(f"{path} has principles {names}; expected one or more with different names")
     return principles
 
 
@@ -148,10 +128,10 @@ def draw(
     return [(p, _unit(*cause, "negated", p.name) < 0.5) for p in order]
 
 
-def truncated_geometric(u: float, most: int, rate: float = RATE) -> int:
-    """The number in 1..most, with P(n) proportional to (1 - rate)^(n - 1), at quantile u of [0, 1)."""
-    mass = u * (1 - (1 - rate) ** most)
-    return max(1, min(most, ceil(log(1 - mass) / log(1 - rate))))
+def truncated_geometric(u: float, most: int) -> int:
+    """The number in 1..most, with P(n) proportional to (1 - RATE)^(n - 1), at quantile u of [0, 1)."""
+    mass = u * (1 - (1 - RATE) ** most)
+    return max(1, min(most, ceil(log(1 - mass) / log(1 - RATE))))
 
 
 def strongest_principle(judgements: Iterable[Judgement]) -> Scores:

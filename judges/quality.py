@@ -19,14 +19,6 @@ Variant = Literal["flip", "margin", "flip_margin", "soft_margin"]
 
 
 @dataclass(frozen=True)
-class Strength:
-    """Mean and standard deviation over the models of score(labelled better) - score(other). [pairs]"""
-
-    mean: Array
-    std: Array
-
-
-@dataclass(frozen=True)
 class Relabelled:
     """P(the answer labelled better is better), the margin and the weight; weight 0 drops the pair. [pairs]"""
 
@@ -34,26 +26,22 @@ class Relabelled:
     margin: Array
     weight: Array
 
-    @property
-    def keep(self) -> npt.NDArray[np.bool_]:
-        return self.weight > 0
 
+def strength(differences: Any) -> Array:
+    """Preference strength (arXiv:2401.06080, eq. 3): the mean of score(labelled better) - score(other). [pairs]
 
-def strength(differences: Any) -> Strength:
-    """Preference strength (arXiv:2401.06080, eqs. 3 and 4) from the score differences of M models, [models, pairs].
-
-    Raises DataError if a difference is not a finite number, or there is no model.
+    `differences` are those of M models, [models, pairs]. Raises DataError if one is not a finite number, or M is 0.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or not d.shape[0] or not np.isfinite(d).all():
         raise DataError(
             f"score differences have shape {d.shape}; expected finite numbers [models, pairs], one model or more"
         )
-    return Strength(d.mean(0), d.std(0))
+    return np.asarray(d.mean(0))
 
 
 def relabel(
-    strengths: Strength,
+    strengths: Array,
     variant: Variant = "soft_margin",
     *,
     wrong: float = 0.2,
@@ -77,9 +65,9 @@ def relabel(
             f"wrong is {wrong}, ambiguous {ambiguous}, smooth {smooth}; expected shares that sum to at most 1, "
             "and smooth below 0.5"
         )
-    mu, n = strengths.mean / (strengths.mean.std() or 1.0), len(strengths.mean)
+    mu, n = strengths / (strengths.std() or 1.0), len(strengths)
     rank = np.empty(n, dtype=np.int64)
-    rank[np.argsort(strengths.mean, kind="stable")] = np.arange(n)
+    rank[np.argsort(strengths, kind="stable")] = np.arange(n)
     bottom = (rank < round(wrong * n)) & (mu < 0)
     unsure = (rank >= round(wrong * n)) & (rank < round((wrong + ambiguous) * n))
     p, margin, weight = np.ones(n), np.maximum(mu, 0.0), np.ones(n)
@@ -173,7 +161,7 @@ def self_evolved(p: Any, lo: float = 0.45, hi: float = 0.55, gap: float = 0.3) -
 
 
 def evolve(
-    unlabelled: Sequence[Preference], p: Any, lo: float = 0.45, hi: float = 0.55, gap: float = 0.3
+    unlabelled: Sequence[Preference], p: Any, lo: float, hi: float, gap: float
 ) -> tuple[list[Preference], list[Preference]]:
     """(pairs with the label of `self_evolved`, pairs that stay unlabelled). Old labels are ignored."""
     labelled: list[Preference] = []
@@ -187,14 +175,10 @@ def evolve(
     return labelled, rest
 
 
-def best_round(accuracies: Sequence[float], *, patience: int = 1, min_gain: float = 0.0) -> int | None:
-    """When to stop learning from a model's own labels: the round to keep, or None to continue.
+def stopped_improving(accuracies: Sequence[float]) -> bool:
+    """Whether to stop learning from a model's own labels: the last round is no better than the best one before it.
 
     `accuracies`, the seed model's first, are on one fixed set of human labels that no round learns from, because a
-    model agrees ever more with its own labels. Stops if `patience` rounds did not add more than `min_gain`.
+    model agrees ever more with its own labels.
     """
-    best = 0
-    for i, accuracy in enumerate(accuracies):
-        if accuracy > accuracies[best] + min_gain:
-            best = i
-    return best if len(accuracies) - 1 - best >= patience else None
+    return len(accuracies) > 1 and accuracies[-1] <= max(accuracies[:-1])

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparring.judges.calls import Heard
 from sparring.judges.verdicts import Verdict
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What one call brought: a verdict for each row, or an error. `text` is what is kept of it."""
+class Scored(Heard):
+    """What one call brought: a verdict for each row, or an error."""
 
-    text: str
-    error: str = ""
     verdicts: Sequence[Verdict] = ()
-    prompt_tokens: None = None
-    completion_tokens: None = None
 
 
 def read_scores(body: bytes, count: int) -> list[Verdict] | str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sparring.loop.errors import ConfigError
 from sparring.loop.types import Message, digest
 
@@ -34,6 +36,14 @@ def quoted(messages: Sequence[Message], **answers: str) -> dict[str, Any]:
     conversation = [quote(dict(message)) for message in messages]
     shown = {name: quote(text) for name, text in answers.items()}
     return {"conversation": conversation, "nonce": digest([conversation, shown], 6), **shown}
+
+
+def read_yaml(what: str, path: Path) -> Any:
+    """Raises ConfigError for a file that cannot be read, or holds no YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{what} in {path} cannot be read: {error}; give a YAML file") from error
 
 
 class PromptFile:

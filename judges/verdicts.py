@@ -23,12 +23,10 @@ class Verdict:
     note: str = ""
 
 
-def label_verdict(
-    labels: Sequence[str], logprobs: Mapping[str, float], text: str, min_mass: float = MIN_MASS
-) -> Verdict:
+def label_verdict(labels: Sequence[str], logprobs: Mapping[str, float], text: str) -> Verdict:
     """P(first beats second), from the log-probs of the labels (first, second and, if there is a third, tie).
 
-    p = (P(first) + P(tie) / 2) / P(any label). There is no answer if P(any label) < `min_mass`. A label without a
+    p = (P(first) + P(tie) / 2) / P(any label). There is no answer if P(any label) < MIN_MASS. A label without a
     log-prob was not among the likely tokens and counts as 0. Without any log-probs the text must be exactly one label.
     """
     if not logprobs:
@@ -40,8 +38,8 @@ def label_verdict(
     total = first + second + tie
     if total > 1.01:
         return Verdict(None, f"the labels' probabilities sum to {total:.3g}")
-    if total < min_mass:
-        return Verdict(None, f"the labels hold {total:.2g} of the probability, expected {min_mass:g}: {_short(text)}")
+    if total < MIN_MASS:
+        return Verdict(None, f"the labels hold {total:.2g} of the probability, expected {MIN_MASS:g}: {_short(text)}")
     return Verdict((first + tie / 2) / total)
 
 
@@ -72,12 +70,18 @@ def json_score(scale: tuple[int, int], text: str) -> Verdict:
 
 
 def verdict_schema(labels: Sequence[str]) -> dict[str, Any]:
-    return _strict({"rationale": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}})
+    return strict_schema({"rationale": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}})
 
 
 def score_schema(scale: tuple[int, int]) -> dict[str, Any]:
-    low, high = scale
-    return _strict({"rationale": {"type": "string"}, "score": {"type": "integer", "minimum": low, "maximum": high}})
+    score = {"type": "integer", "minimum": scale[0], "maximum": scale[1]}
+    return strict_schema({"rationale": {"type": "string"}, "score": score})
+
+
+def strict_schema(properties: Schema) -> dict[str, Any]:
+    """A schema for OpenAI's strict mode: every key is required, and no other is allowed."""
+    keys = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **keys}
 
 
 def unreadable(question: Question, text: str, logprobs: Mapping[str, float]) -> str:
@@ -141,16 +145,6 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
-
-
-def _strict(properties: Schema) -> dict[str, Any]:
-    """A schema for OpenAI's strict mode: every key is required, and no other is allowed."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def _share(labels: Sequence[str], label: str) -> float:

@@ -12,7 +12,6 @@ from math import log
 
 import numpy as np
 
-from sparring.judges.baselines import words
 from sparring.judges.measure import Array, sigma
 from sparring.judges.quality import fit_temperature
 from sparring.loop.errors import DataError
@@ -26,6 +25,10 @@ REFUSAL = re.compile(
     r"i'?m (not able|unable) to|i am (not able|unable) to)",
     re.IGNORECASE,
 )
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def more(feature: Callable[[str, str], float], margin: float = 0.0) -> Labeller:

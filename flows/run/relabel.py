@@ -63,7 +63,7 @@ def self_evolved(
 
     Stops when accuracy no longer improves on a `validation` share of the labelled prompts, which no round trains on.
     """
-    from sparring.judges.quality import answer_probabilities, best_round, evolve, fit_temperature
+    from sparring.judges.quality import answer_probabilities, evolve, fit_temperature, stopped_improving
     from sparring.judges.reward.folds import answer_scores
     from sparring.judges.reward.train import create, forget, train
 
@@ -78,7 +78,7 @@ def self_evolved(
         scores = answer_scores(model, check, source.cache)[0]
         history.append((_accuracy(scores, check), list(added)))
         forget(state)
-        if number == rounds or not left or best_round([a for a, _ in history]) is not None:
+        if number == rounds or not left or stopped_improving([a for a, _ in history]):
             break
         temperature = fit_temperature(scores[:, 0] - scores[:, 1], [p.p_a for p in check])
         centre = float(scores[scores == scores].mean())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparring.judges.measure import accuracy, calibration, length_controlled
+from sparring.judges.measure import accuracy, calibration_error, length_controlled
 from sparring.judges.reward.encoding import Encoded
 from sparring.judges.reward.features import Progress, features, row_key, silent
 from sparring.judges.reward.model import RewardModel
@@ -83,8 +83,8 @@ def measured(model: RewardModel, pairs: Pairs, delta: Array) -> dict[str, Metric
     if delta.shape[1] > 1:
         estimates |= {f"accuracy_{i}": accuracy(column, p, prompts).share for i, column in enumerate(delta.T)}
     report: dict[str, Metric] = {name: asdict(estimate) for name, estimate in estimates.items() if estimate is not None}
-    if calibrated := calibration((1 / (1 + np.exp(-delta))).mean(1), p):
-        report["calibration_error"] = _alone(calibrated.error, len(p))
+    if (calibration := calibration_error((1 / (1 + np.exp(-delta))).mean(1), p)) is not None:
+        report["calibration_error"] = _alone(calibration, len(p))
     total = len(p) + sum(pairs.dropped.values())
     for name, count in {"ties": pairs.ties, **pairs.dropped}.items():
         report[name] = _alone(count / total if total else 0.0, total)

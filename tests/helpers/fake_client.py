@@ -45,4 +45,4 @@ class FakeClient:
         error = "no reply: timed out" if text is None else ""
         made = make_id("call", question=question.id)
         call = JudgeCall(made, question.judge, question.id, 1, self.model, text, error, 9, 1, None, 0.0)
-        return Reply(question, text, logprobs, error, (call,), unreached=text is None)
+        return Reply(question, text, logprobs, error, (call,), "unreached" if text is None else "abstained")

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparring.judges.bench import Agreement, agreement, bench, cases_of
+from sparring.judges.bench import Agreement, agreement, bench, cases_of, longer_by
+from sparring.judges.measure import accuracy
 from sparring.loop.errors import StepError
 from sparring.loop.judgements import PATIENCE
 from sparring.loop.labelled_pairs import Preference, read_preferences
@@ -224,3 +225,28 @@ def test_the_judge_of_length_is_the_baseline() -> None:
     assert row.length_controlled is not None and row.length_controlled.value == 0.5
     assert row.difference is not None and (row.difference.low, row.difference.high) == (0.0, 0.0)
     assert row.labelled_ties == 53
+
+
+def test_longer_by_counts_characters() -> None:
+    pairs = [pair("go", "four", "to", 1.0), pair("go", "a", "bcd", 1.0), pair("go", "ab", "cd", 0.0)]
+    assert longer_by(pairs).tolist() == [2, -2, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("alpacaeval_direct", 0.74),
+        ("alpacaeval_derived", 0.77),
+        ("hh_harmless_human", 0.44),
+        ("mtbench_llmeval2_faireval_human", 0.62),
+        ("pandalm_human", 0.64),
+        ("qafeedback_human", 0.50),
+    ],
+)
+def test_longer_wins_is_as_the_data_states(name: str, stated: float) -> None:
+    file = DATA / f"prefs_{name}.parquet"
+    if not file.exists():
+        pytest.skip(f"no labelled pairs at {file}")
+    pairs = read_preferences(str(file))
+    found = accuracy(longer_by(pairs), [p.p_a for p in pairs], [p.prompt for p in pairs]).share
+    assert found is not None and round(found.value, 2) == stated

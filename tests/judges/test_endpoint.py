@@ -164,7 +164,7 @@ def test_what_may_pass_is_asked_again_up_to_the_limit(kind: str) -> None:
     assert reply.text is None and reply.logprobs == {} and reply.error
     assert [call.attempt for call in reply.calls] == [1, 2, 3] and len(server.calls) == 3
     assert all(call.error for call in reply.calls)
-    assert reply.unreached != (kind in REPLIES)
+    assert (reply.status == "unreached") != (kind in REPLIES)
     assert (reply.calls[0].reply is not None) == (kind in REPLIES)
 
 
@@ -181,7 +181,7 @@ def test_a_question_that_is_refused_is_not_asked_again_and_others_are_answered(s
         replies = {reply.question.id: reply for reply in ask(server, 3)}
     assert len(server.calls) == 3
     assert replies["judgement_1"].text is None and replies["judgement_1"].error.startswith(f"HTTP {status}")
-    assert not replies["judgement_1"].unreached
+    assert replies["judgement_1"].status != "unreached"
     assert replies["judgement_0"].text and replies["judgement_2"].text
 
 
@@ -202,7 +202,7 @@ def test_an_endpoint_that_is_not_there_leaves_every_question_open() -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         client = Endpoint("model", **endpoint(url, attempts=2))
         replies = [reply for chunk in client.ask([question(i) for i in range(3)]) for reply in chunk]
-    assert [reply.unreached for reply in replies] == [True] * 3
+    assert [reply.status for reply in replies] == ["unreached"] * 3
     assert [len(reply.calls) for reply in replies] == [2] * 3
 
 

@@ -39,7 +39,8 @@ class Says:
                 found = {label: math.log(p) for label, p in told.items()}
                 yield [Reply(question, max(told, key=lambda label: told[label]), found, "", (call,))]
             else:
-                yield [Reply(question, told, {}, "" if told is not None else "HTTP 500", (call,), told is None)]
+                status, error = ("unreached", "HTTP 500") if told is None else ("answered", "")
+                yield [Reply(question, told, {}, error, (call,), status)]
 
 
 def judged(judge: LLMJudge, of: Sequence[Group]) -> list[Judgement]:

@@ -1,17 +1,14 @@
 """Measures of judges, against hand-worked examples, brute force and simulation."""
 
-from itertools import combinations
-from math import comb, log, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
 
 from sparring.judges.measure import (
     accuracy,
-    best_of_n,
-    calibration,
+    calibration_error,
     cohens_kappa,
-    kl_best_of_n,
     length_controlled,
     outcomes,
     paired_difference,
@@ -140,31 +137,24 @@ def test_paired_difference_uses_what_both_answered() -> None:
 
 def test_calibration_by_hand() -> None:
     # In the bin [.9, 1]: confidences .9 and .95 (of b), right once: |.925 - .5|. In [.6, .7]: .65, right: |.65 - 1|.
-    found = calibration([0.92, 0.05, 0.65, None], [0.0, 0.0, 1.0, 1.0], bins=5)
-    assert found is not None
-    assert [(b.n, b.right) for b in found.bins] == [(1, 1.0), (2, 0.5)]
-    assert [b.confidence for b in found.bins] == pytest.approx([0.65, 0.935])
-    assert found.error == pytest.approx((0.35 + 2 * 0.435) / 3)
+    found = calibration_error([0.92, 0.05, 0.65, None], [0.0, 0.0, 1.0, 1.0], bins=5)
+    assert found == pytest.approx((0.35 + 2 * 0.435) / 3)
 
 
 def test_calibration_does_not_care_which_answer_is_a() -> None:
     p, p_a = [0.9, 0.4, 0.5, 1.0], [1.0, 0.7, 0.0, 0.5]
-    here = calibration(p, p_a)
-    there = calibration([1 - x for x in p], [1 - x for x in p_a])
-    assert here is not None and there is not None
-    assert here.error == pytest.approx(there.error)
-    assert calibration([None], [1.0]) is None
+    mirrored = calibration_error([1 - x for x in p], [1 - x for x in p_a])
+    assert mirrored is not None and calibration_error(p, p_a) == pytest.approx(mirrored)
+    assert calibration_error([None], [1.0]) is None
 
 
 def test_calibration_of_a_judge_that_knows_its_chances() -> None:
     random = np.random.default_rng(5)
     p = random.random(20_000)
     p_a = (random.random(20_000) < p).astype(float)
-    honest, boasting = calibration(p, p_a), calibration((p > 0.5).astype(float), p_a)
-    assert honest is not None and honest.error < 0.015
-    assert boasting is not None and boasting.error == pytest.approx(
-        0.25, abs=0.015
-    )  # right 3/4 of the time, sure of all
+    honest, boasting = calibration_error(p, p_a), calibration_error((p > 0.5).astype(float), p_a)
+    assert honest is not None and honest < 0.015
+    assert boasting == pytest.approx(0.25, abs=0.015)  # right 3/4 of the time, sure of all
 
 
 def test_position_bias_by_hand() -> None:
@@ -188,50 +178,3 @@ def test_kappa_by_hand() -> None:
     assert cohens_kappa([1, 2, 3], [1, 2, 3]) == 1.0
     assert cohens_kappa([1, 1], [1, 1]) is None
     assert cohens_kappa([], []) is None
-
-
-def by_all_subsets(proxy: np.ndarray, gold: np.ndarray, n: int) -> float:
-    """Every choice of n answers; where the best proxy score is shared, each of its holders is taken as often."""
-    means = []
-    for chosen in map(list, combinations(range(len(proxy)), n)):
-        best = [i for i in chosen if proxy[i] == proxy[chosen].max()]
-        means.append(gold[best].mean())
-    assert len(means) == comb(len(proxy), n)
-    return float(np.mean(means))
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_best_of_n_against_all_subsets(tied: bool) -> None:
-    random = np.random.default_rng(6)
-    proxy, gold = random.normal(size=9), random.normal(size=9)
-    if tied:
-        proxy = proxy.round()
-        assert len(set(proxy)) < 6
-    for n in range(1, 10):
-        assert best_of_n(proxy, gold, n) == pytest.approx(by_all_subsets(proxy, gold, n))
-
-
-def test_best_of_n_at_its_ends_and_at_size() -> None:
-    random = np.random.default_rng(7)
-    proxy, gold = random.normal(size=12_500), random.normal(size=12_500)
-    assert best_of_n(proxy, gold, 1) == pytest.approx(gold.mean())
-    assert best_of_n(proxy, gold, 12_500) == gold[proxy.argmax()]
-    for n in (2, 100, 6000):
-        assert best_of_n(proxy, np.ones(12_500), n) == pytest.approx(1)  # the chances add up
-    # Of a uniform score the best of n has mean n / (n + 1).
-    grid = np.arange(1, 12_501) / 12_501
-    assert best_of_n(grid, grid, 99) == pytest.approx(0.99, abs=1e-6)
-
-
-@pytest.mark.parametrize("n", [0, 4])
-def test_best_of_more_than_there_are_is_refused(n: int) -> None:
-    with pytest.raises(ValueError, match=f"best of {n} among 3"):
-        best_of_n(np.ones(3), np.ones(3), n)
-
-
-def test_kl_of_best_of_n_by_hand_and_by_simulation() -> None:
-    assert kl_best_of_n(1) == 0
-    assert kl_best_of_n(2) == pytest.approx(log(2) - 0.5)
-    # The best of n has density n u^(n-1) over the quantile u: KL = E log density.
-    u = np.random.default_rng(8).random(400_000) ** (1 / 16)
-    assert np.log(16 * u**15).mean() == pytest.approx(kl_best_of_n(16), abs=0.01)

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 from sparring.judges.quality import (
-    Strength,
     Variant,
     answer_probabilities,
-    best_round,
     evolve,
     fit_temperature,
     relabel,
     relabel_preferences,
     self_evolved,
+    stopped_improving,
     strength,
 )
 from sparring.loop.errors import ConfigError, DataError
@@ -27,8 +26,7 @@ def pair(name: str, p_a: float, **fields: float) -> Preference:
 
 def test_strength_by_hand() -> None:
     found = strength([[1.0, -2.0], [3.0, -2.0]])
-    assert found.mean.tolist() == [2.0, -2.0]
-    assert found.std.tolist() == [1.0, 0.0]
+    assert found.tolist() == [2.0, -2.0]
 
 
 @pytest.mark.parametrize("bad", [[1.0, 2.0], [[1.0, float("nan")]], np.empty((0, 3))])
@@ -39,7 +37,7 @@ def test_strength_wants_finite_numbers_of_models_and_pairs(bad: object) -> None:
 
 # Ten pairs of mean strength -2, -1, ..., 7: the std of 0..9 is sqrt(8.25). The bottom 20 % are -2 and -1; 0 and 1 are
 # ambiguous; the third pair from below is not negative.
-TEN = Strength(np.arange(-2.0, 8.0), np.zeros(10))
+TEN = np.arange(-2.0, 8.0)
 UNIT = np.arange(-2.0, 8.0) / np.sqrt(8.25)
 SOFT = (1 / (1 + np.exp(-UNIT[:2]))).tolist()
 KEPT = [0.0, *UNIT[3:].tolist()]  # margins of the pairs from the third on
@@ -63,27 +61,25 @@ def test_each_variant_by_hand(variant: Variant, p: list[float], margins: list[fl
 
 def test_bins_go_by_rank_and_not_by_place() -> None:
     order = np.random.default_rng(0).permutation(10)
-    straight, mixed = relabel(TEN), relabel(Strength(TEN.mean[order], TEN.std))
+    straight, mixed = relabel(TEN), relabel(TEN[order])
     np.testing.assert_array_equal(mixed.p, straight.p[order])
     np.testing.assert_array_equal(mixed.margin, straight.margin[order])
 
 
 def test_a_label_that_the_models_uphold_is_never_flipped() -> None:
-    assert (
-        relabel(Strength(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.zeros(5)), "flip", ambiguous=0.0).p.tolist() == [1] * 5
-    )
+    assert relabel(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), "flip", ambiguous=0.0).p.tolist() == [1] * 5
 
 
 def test_the_scale_of_the_models_changes_nothing() -> None:
     for variant in ("flip", "margin", "flip_margin", "soft_margin"):
-        one, other = relabel(TEN, variant), relabel(Strength(TEN.mean * 50, TEN.std), variant)
+        one, other = relabel(TEN, variant), relabel(TEN * 50, variant)
         np.testing.assert_allclose(one.p, other.p)
         np.testing.assert_allclose(one.margin, other.margin)
 
 
 def test_ambiguous_pairs_can_be_dropped() -> None:
     found = relabel(TEN, "flip", drop_ambiguous=True)
-    assert found.keep.tolist() == [True, True, False, False] + [True] * 6
+    assert found.weight.tolist() == [1.0, 1.0, 0.0, 0.0] + [1.0] * 6
 
 
 @pytest.mark.parametrize(
@@ -181,7 +177,7 @@ def test_self_evolved_by_hand() -> None:
 
 def test_evolve_labels_what_is_sure_and_keeps_the_rest() -> None:
     old = [pair("x", 0.5), pair("y", 0.5), pair("z", 0.5)]
-    labelled, left = evolve(old, [(0.9, 0.1), (0.5, 0.5), (0.2, 0.8)])
+    labelled, left = evolve(old, [(0.9, 0.1), (0.5, 0.5), (0.2, 0.8)], 0.45, 0.55, 0.3)
     assert [(p.a, p.p_a) for p in labelled] == [("x a", 1.0), ("z a", 0.0)]
     assert left == [old[1]]
 
@@ -192,18 +188,15 @@ def test_answer_probabilities_are_calibrated_scores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "options", "expected"),
+    ("accuracies", "stop"),
     [
-        ([0.6], {}, None),
-        ([0.6, 0.65], {}, None),
-        ([0.6, 0.65, 0.65], {}, 1),  # no gain is the end
-        ([0.6, 0.58], {}, 0),  # the seed was best
-        ([0.6, 0.58, 0.7], {"patience": 2}, None),
-        ([0.6, 0.58, 0.59], {"patience": 2}, 0),
-        ([0.6, 0.605, 0.61], {"min_gain": 0.02, "patience": 2}, 0),
-        ([0.6, 0.605, 0.625], {"min_gain": 0.02, "patience": 2}, None),  # small steps add up
-        ([], {}, None),
+        ([0.6], False),
+        ([0.6, 0.65], False),
+        ([0.6, 0.65, 0.65], True),  # no gain is the end
+        ([0.6, 0.58], True),  # the seed was best
+        ([0.6, 0.58, 0.7], False),
+        ([], False),
     ],
 )
-def test_the_rule_to_stop(accuracies: list[float], options: dict[str, float], expected: int | None) -> None:
-    assert best_round(accuracies, **options) == expected  # type: ignore[arg-type]
+def test_the_rule_to_stop(accuracies: list[float], stop: bool) -> None:
+    assert stopped_improving(accuracies) == stop

@@ -5,8 +5,8 @@ from math import log
 import numpy as np
 import pytest
 
-from sparring.judges.measure import accuracy, calibration
-from sparring.judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels
+from sparring.judges.measure import accuracy, calibration_error
+from sparring.judges.weak import LABELLERS, LabelModel, fit_label_model, more, weak_labels, words
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 from tests.helpers.paths import DATA
@@ -16,6 +16,10 @@ PAIRS = DATA / "prefs_pandalm_human.parquet"
 
 def pair(a: str, b: str, p_a: float, prompt: str = "go") -> Preference:
     return Preference.make([{"role": "user", "content": prompt}], a, b, p_a)
+
+
+def test_words_are_without_case_and_marks() -> None:
+    assert words("Don't STOP, été!") == ["don", "t", "stop", "été"]
 
 
 @pytest.mark.parametrize(
@@ -131,5 +135,5 @@ def test_weak_labels_on_human_pairs_are_better_than_chance_and_know_it() -> None
     labels = [x.p_a for x in rest]
     found = accuracy(p - 0.5, labels, [x.prompt for x in rest]).share
     assert found is not None and found.low > 0.5
-    sure = calibration(p, labels)
-    assert sure is not None and sure.error < 0.12
+    error = calibration_error(p, labels)
+    assert error is not None and error < 0.12

@@ -1,6 +1,5 @@
-"""Baselines that a judge has to beat: the longer answer, and a bag of words. Pure numpy."""
+"""A baseline that a reward model has to beat: Bradley-Terry on a bag of words. Pure numpy."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.judges.measure import Array, sigma
+from sparring.judges.weak import words
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference, folds
 
@@ -16,11 +16,6 @@ Ints = npt.NDArray[np.int64]
 
 PENALTIES = (300.0, 100.0, 30.0, 10.0, 3.0)  # each fit starts from the one before
 MIN_PAIRS = 2  # a word that is in one pair only can only memorise that pair
-
-
-def longer_by(preferences: Sequence[Preference]) -> Array:
-    """Length of a minus length of b, in characters: the delta of the judge that takes the longer answer. [pairs]"""
-    return np.array([float(len(p.a) - len(p.b)) for p in preferences])
 
 
 @dataclass(frozen=True)
@@ -60,10 +55,6 @@ def _best_penalty(data: "_Data", fold: Ints) -> float:
             w = _newton(inside, l2, w)
             loss[l2] += _loss(outside, 0.0, w)
     return min(loss, key=loss.__getitem__)
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
 
 
 def _vocabulary(preferences: Sequence[Preference]) -> dict[str, int]:

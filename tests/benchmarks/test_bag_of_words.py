@@ -1,4 +1,4 @@
-"""The baselines: against autograd at the optimum, by hand on one word, and on the shared pairs."""
+"""The bag of words: against autograd at the optimum, by hand on one word, and on the shared pairs."""
 
 from collections import Counter
 from math import log
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparring.judges.baselines import BagOfWords, fit_words, longer_by, words
+from benchmarks.bag_of_words import BagOfWords, fit_words
+from sparring.judges.bench import longer_by
 from sparring.judges.measure import accuracy
 from sparring.loop.errors import DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
@@ -30,14 +31,6 @@ def random_pairs(n: int) -> list[Preference]:
         p_a = float(random.choice([1.0, 0.0, 0.6], p=[1 / 3 + more / 6, 1 / 3 - more / 6, 1 / 3]))
         found.append(pair(a, b, p_a, f"prompt {k % 40}", float(random.integers(1, 4))))
     return found
-
-
-def test_longer_by_counts_characters() -> None:
-    assert longer_by([pair("four", "to", 1.0), pair("a", "bcd", 1.0), pair("ab", "cd", 0.0)]).tolist() == [2, -2, 0]
-
-
-def test_words_are_without_case_and_marks() -> None:
-    assert words("Don't STOP, été!") == ["don", "t", "stop", "été"]
 
 
 def test_one_word_by_hand() -> None:
@@ -107,23 +100,3 @@ def test_words_tell_something_of_harm_and_length_does_not() -> None:
     assert found is not None and found.low > 0.5
     by_length = accuracy(longer_by(held_out), labels, prompts).share
     assert by_length is not None and by_length.value < 0.5
-
-
-@pytest.mark.parametrize(
-    ("name", "stated"),
-    [
-        ("alpacaeval_direct", 0.74),
-        ("alpacaeval_derived", 0.77),
-        ("hh_harmless_human", 0.44),
-        ("mtbench_llmeval2_faireval_human", 0.62),
-        ("pandalm_human", 0.64),
-        ("qafeedback_human", 0.50),
-    ],
-)
-def test_longer_wins_is_as_the_data_states(name: str, stated: float) -> None:
-    file = DATA / f"prefs_{name}.parquet"
-    if not file.exists():
-        pytest.skip(f"no labelled pairs at {file}")
-    pairs = read_preferences(str(file))
-    found = accuracy(longer_by(pairs), [p.p_a for p in pairs], [p.prompt for p in pairs]).share
-    assert found is not None and round(found.value, 2) == stated
