@@ -7,7 +7,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
 from sparring.cli.common import AnyFormat, say
-from sparring.cli.tables import as_table, plain
+from sparring.cli.tables import as_table, plain, print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,20 +89,10 @@ def _flat(column: "pa.Array") -> "pa.Array":
 
 
 def _table(batches: "pa.RecordBatchReader", out: IO[str]) -> None:
-    from rich.console import Console
-
     from sparring.store.reader import distinct
 
-    names, rows = distinct(batches.schema.names), iter(_dicts(batches))
-    drawn = list(islice(rows, DRAWN))
-    table, console = as_table(drawn, names), Console(highlight=False, file=out)
-    # A truncated id is useless, so lines in a pipe are as long as they need to be.
-    if not console.is_terminal:
-        Console(highlight=False, file=out, width=10_000).print(table)
-    elif out is sys.stdout and len(drawn) + 4 > console.height:
-        with console.pager():
-            console.print(table)
-    else:
-        console.print(table)
+    rows = iter(_dicts(batches))
+    table = as_table(islice(rows, DRAWN), distinct(batches.schema.names))
+    print_table(table, out, paged=out is sys.stdout)
     if more := sum(1 for _ in rows):
         say(f"these are the first {DRAWN} of {DRAWN + more} rows; for all of them: --format csv, or --to FILE")

@@ -31,11 +31,6 @@ Timeout = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(sql)
-    app.command()(shell)
-
-
 def sql(
     query: Annotated[str | None, typer.Argument(help="One SELECT; - reads it from standard input.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from this file.")] = None,

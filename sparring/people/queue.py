@@ -9,7 +9,7 @@ from sparring.judges.bench import Agreement, agreement
 from sparring.judges.human import Both, Question, questions, read
 from sparring.loop.errors import StoreError
 from sparring.loop.judgements import to_judge
-from sparring.loop.types import Checkpoint, Group, Round, RunInfo, Split
+from sparring.loop.types import Checkpoint, Group, Round, Split
 from sparring.store.db import rows
 from sparring.store.records import to_record
 from sparring.store.store import DuckStore
@@ -43,13 +43,6 @@ SELECT a.judge, w.number, a.score - b.score
 FROM wanted w JOIN scores a ON a.completion_id = w.one JOIN scores b ON b.completion_id = w.other AND b.judge = a.judge
 WHERE w.sign = 1 AND a.score IS NOT NULL AND b.score IS NOT NULL
 """
-
-
-def run_of(store: DuckStore, name: str | None) -> RunInfo:
-    info = store.run(name)
-    if info is None:
-        raise StoreError(f"{store.db.path} has no run {name or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
-    return info
 
 
 def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round: int | None) -> list[Group]:
