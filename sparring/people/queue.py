@@ -54,10 +54,8 @@ def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round:
         rounds = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
     if not rounds:
         which = "no round" if round is None else f"no round {round}"
-        which_answers = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
-        raise StoreError(
-            f"{run} has {which} {which_answers}; see: spar status {run}, or judge another --round or --split"
-        )
+        which += " with answers to train prompts" if split == "train" else " in which a candidate was measured"
+        raise StoreError(f"{run} has {which}; see: spar status {run}, or judge another --round or --split")
     mine, *rival = (store.experience(_round(row, split), judge) for row in rounds)
     return to_judge(mine, rival[0] if rival else None, 1.0)
 
@@ -96,12 +94,8 @@ def _key(question: Question) -> tuple[str, str]:
 def _verdicts(store: DuckStore, judge: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
     """Verdicts of other judges on each question, above 0 where the completion wins, in either order of the answers."""
     both = [(i, sign, ids) for i, q in enumerate(asked) for sign, ids in ((1, _key(q)), (-1, _key(q)[::-1]))]
-    columns = {
-        "number": pa.array([i for i, _, _ in both], pa.int32()),
-        "sign": pa.array([sign for _, sign, _ in both], pa.int32()),
-        "one": pa.array([ids[0] for _, _, ids in both], pa.string()),
-        "other": pa.array([ids[1] for _, _, ids in both], pa.string()),
-    }
+    wanted = [{"number": i, "sign": sign, "one": one, "other": other} for i, sign, (one, other) in both]
+    columns = {"number": pa.int32(), "sign": pa.int32(), "one": pa.string(), "other": pa.string()}
     with store.db.read() as con:
-        con.register("wanted", pa.table(columns))
+        con.register("wanted", pa.Table.from_pylist(wanted, pa.schema(columns)))
         return rows(con, VERDICTS, {"judge": judge})
