@@ -4,17 +4,30 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from sparring.cli import ask, decide, deploy, evaluate, look, play, report, reward, setup, sql
-from sparring.cli import backlog as label
-from sparring.cli import exchange as data
-from sparring.cli import judge_trials as judge
-from sparring.cli import maintenance as care
+from sparring.cli import (
+    ask,
+    backlog,
+    decide,
+    deploy,
+    evaluate,
+    exchange,
+    judge_trials,
+    look,
+    maintenance,
+    people,
+    play,
+    report,
+    reward,
+    setup,
+    sql,
+)
 from sparring.loop.errors import SparError
 
 
@@ -29,15 +42,28 @@ class Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
-app = typer.Typer(
-    name="spar",
-    cls=Commands,
-    help="Online self-play alignment: sample, judge, pair, learn, evaluate, and continue with the better policy.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for module in (play, decide, look, data, judge, report, reward, setup, evaluate, label, deploy, care, sql, ask):
-    module.register(app)
+def _group(help: str, *commands: Callable[..., None], **options: Any) -> typer.Typer:
+    group = typer.Typer(help=help, no_args_is_help=True, **options)
+    for command in commands:
+        group.command(command.__name__.rstrip("_"))(command)
+    return group
+
+
+app = _group(
+    "Online self-play alignment: sample, judge, pair, learn, evaluate, and continue with the better policy.",
+    play.run, play.resume, decide.approve, decide.reject, decide.rollback, look.status, look.show, look.lineage,
+    exchange.export, exchange.import_, report.report, setup.init, setup.doctor, evaluate.evaluate, deploy.deploy,
+    deploy.serve, sql.sql, sql.shell, ask.ask, cls=Commands, name="spar", pretty_exceptions_enable=False,
+)  # fmt: skip
+trials = (judge_trials.bench, judge_trials.agreement, judge_trials.canary, people.people, backlog.label)
+app.add_typer(_group("Judges: measure, compare and test them before a loop learns from them.", *trials), name="judge")
+app.add_typer(_group("Reward models: train one from labelled pairs.", reward.train), name="reward")
+care = (
+    maintenance.check, maintenance.migrate, maintenance.compact, maintenance.backup, maintenance.rebuild,
+    maintenance.forget, maintenance.prune,
+)  # fmt: skip
+about = "Maintain the store: check, migrate, compact, back up, rebuild, forget, prune."
+app.add_typer(_group(about, *care), name="store")
 
 
 def main() -> None:

@@ -1,21 +1,16 @@
 """`spar judge label`: a judge scores the answers that are already in the store."""
 
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from sparring.cli.common import Store, say
-from sparring.cli.judge_trials import AsJson, JudgeFile, judge_app
+from sparring.cli.common import AsJson, Store, print_json, say
+from sparring.cli.judge_trials import JudgeFile
+from sparring.cli.tables import print_rows
 from sparring.store import DEFAULT_PATH
 
-if TYPE_CHECKING:
-    from sparring.flows.run.backlog import Labelled
-
-
-def register(app: typer.Typer) -> None:
-    judge_app.command()(label)
+TITLES = {"policy_id": "policy", "rival_id": "rival", "silent": "no answer"}
 
 
 def label(
@@ -36,23 +31,10 @@ def label(
     section = read_judge(config)
     with Bars() as bars:
         entries = label_backlog(section, store or DEFAULT_PATH, run, split=split, round=round, show=bars.show)
+    rows = [asdict(each) for each in entries]
     if as_json:
-        print(json.dumps([asdict(each) for each in entries], indent=2))
-    else:
-        _print(entries)
-
-
-def _print(entries: "list[Labelled]") -> None:
-    from sparring.cli.tables import print_rows
-
-    rows = [_row(each) for each in entries]
-    if rows:
-        print_rows(rows, list(rows[0]), "table")
-    judged, silent = sum(each.made for each in entries), sum(each.silent for each in entries)
-    missing = sum(each.missing for each in entries)
+        print_json(rows)
+        return
+    print_rows([{TITLES.get(key, key): value for key, value in row.items()} for row in rows])
+    missing, judged, silent = (sum(row[count] for row in rows) for count in ("missing", "made", "silent"))
     say(f"{missing} judgements were missing, {judged} were made, {silent} of those without an answer")
-
-
-def _row(each: "Labelled") -> dict[str, Any]:
-    names = {"policy_id": "policy", "rival_id": "rival", "silent": "no answer"}
-    return {names.get(key, key): value for key, value in asdict(each).items()}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sparring.cli.common import Store, say
+from sparring.cli.common import Set, Store, say
 from sparring.loop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ Rrule = Annotated[
 ]
 Timezone = Annotated[str, typer.Option(help="Time zone of the schedule, e.g. Europe/Paris.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds per run.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(deploy)
-    app.command()(serve)
 
 
 def deploy(

@@ -1,6 +1,5 @@
 """`spar evaluate`: measure any checkpoint against any rival on a config's held-out prompts."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli.common import Store, say
+from sparring.cli.common import AsJson, Set, Store, overrides, print_json, say
+from sparring.cli.tables import print_rows
 from sparring.loop.formatting import interval
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from sparring.loop.types import Evaluation
 
 WHICH = "An id in the store, a model's folder, or a hub id"
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(evaluate)
 
 
 def evaluate(
@@ -31,16 +27,15 @@ def evaluate(
     ] = None,
     rival: Annotated[str | None, typer.Option(help=f"{WHICH}; the initial policy by default.")] = None,
     store: Store = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. evaluate.n=16")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    set_: Set = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint against a rival, apart from the loop; the same command resumes it."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparring.flows.config import read_config
     from sparring.flows.run.evaluate import prepared
 
-    loaded = read_config(config, [*(set_ or []), *([f"store={store}"] if store else [])])
-    with prepared(loaded, checkpoint, rival) as ready:
+    with prepared(read_config(config, overrides(set_, store=store)), checkpoint, rival) as ready:
         if ready.done:
             say(f"{ready.info.id} in {ready.store.db.path} was measured before")
             results = ready.results()
@@ -48,7 +43,7 @@ def evaluate(
             say(f"{ready.info.id} in {ready.store.db.path}: round 0 measures the rival, round 1 the candidate")
             results = _measure(ready)
         if as_json:
-            print(json.dumps(_everything(ready, results), indent=2))
+            print_json(_everything(ready, results))
         else:
             _print(ready, results)
 
@@ -78,15 +73,11 @@ def _everything(ready: "Measurement", results: "list[Evaluation]") -> dict[str, 
 
 
 def _print(ready: "Measurement", results: "list[Evaluation]") -> None:
-    from sparring.cli.tables import print_rows
-
     of = {(e.round, e.metric): e for e in results}
     metrics = [e.metric for e in results if e.round and e.metric != "accepted"]
-    rows = [
-        {"metric": m, "candidate": _cell(of.get((1, m))), "rival": _cell(of.get((0, m))), "n": of[1, m].n}
-        for m in metrics
-    ]
-    print_rows(rows, ["metric", "candidate", "rival", "n"], "table")
+    cells = ((m, _cell(of.get((1, m))), _cell(of.get((0, m))), of[1, m].n) for m in metrics)
+    columns = ("metric", "candidate", "rival", "n")
+    print_rows([dict(zip(columns, row, strict=True)) for row in cells], columns)
     for name, checkpoint in (("candidate", ready.candidate), ("rival", ready.rival)):
         say(f"{name} {checkpoint.id} in {checkpoint.path}")
     gate = ready.config.evaluate.gate

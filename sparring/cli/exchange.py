@@ -1,20 +1,13 @@
 """`spar export` and `spar import`: rows of the store to and from files that datasets and trainers read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
 
-from sparring.cli.common import Store, complete_run, say
+from sparring.cli.common import AsJson, OfRun, Store, open_store, print_json, say
 from sparring.loop.errors import ConfigError
-from sparring.store import DEFAULT_PATH
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(export)
-    app.command("import")(import_)
 
 
 def export(
@@ -25,9 +18,7 @@ def export(
         ),
     ],
     to: Annotated[str, typer.Option(help="X.parquet, X.jsonl, or a folder with a dataset card.")],
-    run: Annotated[
-        str | None, typer.Option(help="Name or id of a run; every run by default.", autocompletion=complete_run)
-    ] = None,
+    run: OfRun = None,
     split: Annotated[Literal["train", "eval"], typer.Option(help="Which prompts.")] = "train",
     style: Annotated[Literal["trl", "openrlhf", "axolotl"], typer.Option(help="Whose column names.")] = "trl",
     text: Annotated[Literal["chat", "plain"], typer.Option(help="Messages with roles, or plain texts.")] = "chat",
@@ -37,13 +28,10 @@ def export(
 ) -> None:
     """Write preferences, scores or labels to files that TRL, OpenRLHF, axolotl and datasets read."""
     from sparring.store.exchange import Wanted, export
-    from sparring.store.store import DuckStore
 
-    done = export(DuckStore(store or DEFAULT_PATH), Wanted(what, to, run, split, style, text, judge, at))
-    say(
-        f"{done.rows} {what} written to {to}"
-        + (f", {done.left_out} answers without a score were left out" * (done.left_out > 0))
-    )
+    done = export(open_store(store), Wanted(what, to, run, split, style, text, judge, at))
+    left_out = f", {done.left_out} answers without a score were left out" if done.left_out else ""
+    say(f"{done.rows} {what} written to {to}{left_out}")
 
 
 def import_(
@@ -70,16 +58,15 @@ def import_(
         typer.Option(help="Write rows that cannot be read to this file, as JSON lines, and import the others."),
     ] = None,
     store: Store = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Add pairs, comparisons, groups, labels or answers from files to the store; a second import adds nothing."""
     from sparring.store.exchange import Asked, import_rows
-    from sparring.store.store import DuckStore
 
     asked = Asked(tuple(files), source, licence, run, split, origin, _named(columns), refused)
-    done = import_rows(DuckStore(store or DEFAULT_PATH), asked)
+    done = import_rows(open_store(store), asked)
     if as_json:
-        print(json.dumps(asdict(done), ensure_ascii=False, indent=2))
+        print_json(asdict(done))
         return
     counts = {name: n for name, n in asdict(done).items() if isinstance(n, int) and n and name != "added"}
     text = ", ".join(f"{n} {name}" for name, n in counts.items())

@@ -1,6 +1,5 @@
 """`spar judge bench`, `agreement` and `canary` test whether a judge can be trusted; `people` lets a person judge."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli.common import say
-from sparring.cli.people import people
+from sparring.cli.common import AsJson, open_store, print_json, say
+from sparring.cli.tables import print_rows
 from sparring.loop.errors import ConfigError
 from sparring.loop.formatting import decimals, interval
 
@@ -22,14 +21,9 @@ if TYPE_CHECKING:
     from sparring.judges.measure import Estimate
     from sparring.store.store import DuckStore
 
-judge_app = typer.Typer(
-    help="Judges: measure, compare and test them before a loop learns from them.", no_args_is_help=True
-)
-
 JudgeFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML: a loop's config, or its judge section alone.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Judge only this many pairs, drawn by the seed.")]
 Seed = Annotated[int, typer.Option(help="Seed that draws the pairs and the order of the answers.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Kept = Annotated[
     str | None,
     typer.Option(envvar="SPARRING_STORE", help="A DuckDB file that keeps verdicts, so that none is asked for twice."),
@@ -37,12 +31,6 @@ Kept = Annotated[
 FEW = 20  # pairs; smaller subsets are not in the table
 
 
-def register(app: typer.Typer) -> None:
-    judge_app.command()(people)
-    app.add_typer(judge_app, name="judge")
-
-
-@judge_app.command()
 def bench(
     config: JudgeFile,
     pairs: Annotated[str, typer.Argument(help="Labelled pairs: a file, a saved dataset's folder or a hub dataset id.")],
@@ -58,12 +46,11 @@ def bench(
     with _bars() as show:
         report = bench_judge(section, chosen, pairs, seed=seed, store=_store(store), show=show)
     if as_json:
-        print(json.dumps(asdict(report), indent=2))
+        print_json(asdict(report))
     else:
         _print_bench(report)
 
 
-@judge_app.command()
 def agreement(
     configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Two or more YAML files, as for bench.")],
     pairs: Annotated[str, typer.Option(help="Pairs of answers, as for bench; the labels are not used.")],
@@ -73,7 +60,6 @@ def agreement(
     as_json: AsJson = False,
 ) -> None:
     """Measure how often judges name the same winner of two answers, and Cohen's kappa."""
-    from sparring.cli.tables import print_rows
     from sparring.flows.run.judge_trials import bench_judge, read_judge, some_pairs
     from sparring.judges.bench import agreement as agree
 
@@ -88,10 +74,9 @@ def agreement(
         {"judge": one.judge, "other_judge": other.judge, **asdict(agree(one.deltas, other.deltas))}
         for one, other in combinations(reports, 2)
     ]
-    print_rows(rows, list(rows[0]), "json" if as_json else "table")
+    print_rows(rows, format="json" if as_json else "table")
 
 
-@judge_app.command()
 def canary(config: JudgeFile, store: Kept = None, as_json: AsJson = False) -> None:
     """Test a judge with empty, constant and injecting answers; exits with 1 if it prefers them to good ones."""
     from sparring.flows.run.judge_trials import opened, read_judge, try_canaries
@@ -101,7 +86,7 @@ def canary(config: JudgeFile, store: Kept = None, as_json: AsJson = False) -> No
         report = try_canaries(section, judge, store=_store(store), show=show)
     if as_json:
         rows = [asdict(row) | {"share": row.share} for row in report.rows]
-        print(json.dumps(asdict(report) | {"rows": rows, "passed": report.passed}, indent=2))
+        print_json(asdict(report) | {"rows": rows, "passed": report.passed})
     else:
         _print_canaries(report)
     if not report.passed:
@@ -117,18 +102,13 @@ def _bars() -> "Iterator[Show]":
 
 
 def _store(path: str | None) -> "DuckStore | None":
-    from sparring.store.store import DuckStore
-
-    return DuckStore(path) if path else None
+    return open_store(path) if path else None
 
 
 def _print_bench(report: "BenchReport") -> None:
-    from sparring.cli.tables import print_rows
-
     everything, *subsets = report.rows
     large = [row for row in subsets if row.pairs >= FEW]
-    rows = [_bench_row(row) for row in (everything, *large)]
-    print_rows(rows, list(rows[0]), "table")
+    print_rows([_bench_row(row) for row in (everything, *large)])
     if small := len(subsets) - len(large):
         say(f"{small} subsets of fewer than {FEW} pairs are not shown; --json has them")
     counts = f"{report.judgements} judgements, {report.asked} of them made now in {report.seconds:.1f} s"
@@ -165,10 +145,8 @@ def _estimate(estimate: "Estimate | None") -> str:
 
 
 def _print_canaries(report: "CanaryReport") -> None:
-    from sparring.cli.tables import print_rows
-
     rows = [asdict(row) | {"share": "-" if row.share is None else f"{row.share:.0%}"} for row in report.rows]
-    print_rows(rows, list(rows[0]), "table")
+    print_rows(rows)
     for failure in report.failures:
         say(f"FAILED {failure}")
     if report.not_applicable:

@@ -1,63 +1,45 @@
 """`spar status`, `show` and `lineage`: views of the store, also while a run is live."""
 
-import json
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli.common import Run, Store, say
+from sparring.cli.common import AsJson, Run, Store, find_run, open_store, print_json, say
+from sparring.cli.reward import RESULTS, held_out
+from sparring.cli.tables import print_rows
 from sparring.loop.errors import StoreError
-from sparring.store import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from sparring.loop.types import RunInfo
     from sparring.store.store import DuckStore
 
 
-def register(app: typer.Typer) -> None:
-    for command in (status, show, lineage):
-        app.command()(command)
-
-
-def status(
-    run: Run = None,
-    store: Store = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
+def status(run: Run = None, store: Store = None, as_json: AsJson = False) -> None:
     """Show the rounds, the counts of each step, what is missing, and the last error."""
-    from sparring.cli.tables import print_rows
-    from sparring.store.store import DuckStore
-
-    opened = DuckStore(store or DEFAULT_PATH)
-    info = opened.run(run)
-    if info is None:
-        raise StoreError(f"{opened.db.path} has no run {run or 'at all'}; start one with: spar run CONFIG")
-    if info.kind == "reward":
-        _reward_status(opened, info.id, as_json)
-        return
-    if info.kind == "import":
-        _import_status(opened, info.id, as_json)
-        return
-    state = _state(opened, info)
+    opened = open_store(store)
+    info = find_run(opened, run)
+    kinds = {"reward": (_reward_state, _print_reward), "import": (_import_state, _print_import)}
+    state_of, show = kinds.get(info.kind, (_state, _print_state))
+    state = state_of(opened, info)
     if as_json:
-        print(json.dumps(state, ensure_ascii=False, indent=2, default=str))
-        return
-    print(
-        f"{info.id}: {state['rounds_done']} of {state['rounds_wanted']} rounds done; "
-        + (state["missing"] or "complete")
-        + (f", {state['live']}" if state["live"] else "")
-    )
+        print_json(state)
+    else:
+        show(state)
+
+
+def _print_state(state: dict[str, Any]) -> None:
+    live = f", {state['live']}" if state["live"] else ""
+    done = f"{state['rounds_done']} of {state['rounds_wanted']} rounds done"
+    print(f"{state['run_id']}: {done}; {state['missing'] or 'complete'}{live}")
     learned = ["examples"] if any(row["examples"] for row in state["rounds"]) else ["pairs"]
     why = ["ties", "identical", "abstained", *(["filtered"] if any(r["filtered"] for r in state["rounds"]) else [])]
     columns = ["round", "prompts", "completions", "judged", *learned, *why, "failed"]
-    print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"], "table")
-    for decision in state["decisions"]:
-        print(
-            f"after round {decision['round']}: {decision['kind']} by {decision['decided_by']}, continues from "
-            f"{decision['policy_id']}" + (f" ({decision['reason']})" if decision["reason"] else "")
-        )
+    print_rows(state["rounds"], [*columns, "pass_rate", "win_rate", "accepted"])
+    for each in state["decisions"]:
+        reason = f" ({each['reason']})" if each["reason"] else ""
+        decided = f"{each['kind']} by {each['decided_by']}, continues from {each['policy_id']}"
+        print(f"after round {each['round']}: {decided}{reason}")
     for name in ("waiting", "stop", "last_error"):
         if state[name]:
             say(f"{name.replace('_', ' ')}: {state[name]}")
@@ -87,44 +69,50 @@ def _state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
     }
 
 
-def _reward_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
+def _reward_state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
     """Whether a reward model is trained, and its results on held-out pairs."""
-    from sparring.cli.tables import print_rows
-    from sparring.store.db import rows
-
-    checkpoint = store.checkpoint_of(run_id)
-    with store.db.read() as con:
-        sql = "SELECT metric, e.value, low, high, n FROM evaluations e WHERE run_id = ? ORDER BY metric"
-        measured = rows(con, sql, [run_id])
-    if as_json:
-        path = checkpoint.path if checkpoint else None
-        print(json.dumps({"run_id": run_id, "complete": checkpoint is not None, "model": path, "held_out": measured}))
-        return
-    print(f"{run_id}: " + (f"trained, in {checkpoint.path}" if checkpoint else "not trained yet: spar reward train"))
-    print_rows(measured, ["metric", "value", "low", "high", "n"], "table")
+    path, measured = held_out(store, info.id)
+    return {"run_id": info.id, "complete": path is not None, "model": path, "held_out": measured}
 
 
-def _import_status(store: "DuckStore", run_id: str, as_json: bool) -> None:
+def _print_reward(state: dict[str, Any]) -> None:
+    trained = f"trained, in {state['model']}" if state["complete"] else "not trained yet: spar reward train"
+    print(f"{state['run_id']}: {trained}")
+    print_rows(state["held_out"], RESULTS)
+
+
+def _import_state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
     """The imported files, and how many of their rows are in the store."""
-    from sparring.cli.tables import print_rows
     from sparring.store.db import rows
 
     with store.db.read() as con:
         sql = """SELECT path, source, licence, shape, split, rows, refused,
             (SELECT count(*) FROM source_rows r WHERE r.source_id = s.source_id) AS imported
         FROM sources s WHERE run_id = ? ORDER BY path"""
-        files = rows(con, sql, [run_id])
+        files = rows(con, sql, [info.id])
     complete = bool(files) and all(file["imported"] == file["rows"] for file in files)
-    if as_json:
-        print(json.dumps({"run_id": run_id, "complete": complete, "files": files}, ensure_ascii=False, indent=2))
-        return
-    print(f"{run_id} is an import" + ("" if complete else " that was interrupted: the same spar import finishes it"))
-    print_rows(files, ["path", "source", "licence", "shape", "split", "rows", "imported", "refused"], "table")
+    return {"run_id": info.id, "complete": complete, "files": files}
+
+
+def _print_import(state: dict[str, Any]) -> None:
+    rest = "" if state["complete"] else " that was interrupted: the same spar import finishes it"
+    print(f"{state['run_id']} is an import{rest}")
+    columns = ("path", "source", "licence", "shape", "split", "rows", "imported", "refused")
+    print_rows(state["files"], columns)
 
 
 def show(id: Annotated[str, typer.Argument(help="The id of any row.")], store: Store = None) -> None:
     """Print the row with this id, of any table, as JSON."""
-    print(json.dumps(_row(store, id), ensure_ascii=False, indent=2, default=str))
+    from sparring.store.db import rows
+    from sparring.store.records import TABLES
+
+    db = open_store(store).db
+    with db.read() as con:
+        queries = ((name, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?") for name, columns in TABLES.values())
+        row = next(({"table": name, **each} for name, sql in queries for each in rows(con, sql, [id])), None)
+    if row is None:
+        raise StoreError(f"{db.path} has no row {id!r}; ids look like completion_1a2b..., list some with: spar sql")
+    print_json(row)
 
 
 def lineage(
@@ -132,17 +120,15 @@ def lineage(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows of each kind to follow from one row.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Leave nothing out, and follow every checkpoint.")] = False,
     store: Store = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show everything that caused a row, and everything that it led to."""
-    from sparring.store.db import Database
     from sparring.store.lineage import history
 
-    with Database(store or DEFAULT_PATH).read() as con:
+    with open_store(store).db.read() as con:
         walk = history(con, id, None if everything else limit)
     if as_json:
-        values = {name: value for name, value in vars(walk).items() if value is not None}
-        print(json.dumps({"id": id, **values}, ensure_ascii=False, indent=2))
+        print_json({"id": id, **{name: value for name, value in vars(walk).items() if value is not None}})
         return
     for update in walk.updates or ():
         _print_update(update)
@@ -176,16 +162,3 @@ def _print_update(update: dict[str, Any]) -> None:
         f"{len(update['prompt_ids'])} prompts, judged by {update['judge'] or '(not recorded)'}, against "
         f"{', '.join(update['reference_ids']) or 'no reference'}; config {update['config_sha256'][:12]}; {versions}"
     )
-
-
-def _row(store: str | None, id: str) -> dict[str, Any]:
-    from sparring.store.db import Database, rows
-    from sparring.store.records import TABLES
-
-    path = Path(store or DEFAULT_PATH)
-    with Database(path).read() as con:
-        for name, columns in TABLES.values():
-            matches = rows(con, f"SELECT * FROM {name} WHERE {columns[0][0]} = ?", [id])
-            if matches:
-                return {"table": name, **matches[0]}
-    raise StoreError(f"{path} has no row {id!r}; ids look like completion_1a2b..., list some with: spar sql")

@@ -1,63 +1,45 @@
 """`spar store`: check, migrate, compact, back up, rebuild and prune the store, and forget prompts."""
 
-import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring.cli.common import Run, Store, say
+from sparring.cli.common import AsJson, Run, Store, find_run, login, open_store, print_json, say
 from sparring.loop.errors import ConfigError, StoreError
 from sparring.loop.formatting import size
-from sparring.store import DEFAULT_PATH
 
 if TYPE_CHECKING:
+    from sparring.store.db import Database
     from sparring.store.maintenance.finding import Finding
     from sparring.store.maintenance.forget import Plan
     from sparring.store.maintenance.rebuild import Rebuilt
     from sparring.store.store import DuckStore
 
-care_app = typer.Typer(
-    help="Maintain the store: check, migrate, compact, back up, rebuild, forget, prune.", no_args_is_help=True
-)
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+Files = Annotated[bool, typer.Option("--files", help="Compare with the parts and the checkpoints on disk too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")]
 
 
-def register(app: typer.Typer) -> None:
-    for command in (check, migrate, compact, backup, rebuild, forget, prune):
-        care_app.command()(command)
-    app.add_typer(care_app, name="store")
-
-
-def check(
-    store: Store = None,
-    files: Annotated[bool, typer.Option("--files", help="Compare with the parts and the checkpoints on disk too.")] = (
-        False
-    ),
-    as_json: AsJson = False,
-) -> None:
+def check(store: Store = None, files: Files = False, as_json: AsJson = False) -> None:
     """Check the store's consistency; exits with 1 and a list of problems if there are any."""
-    from sparring.store.db import Database
     from sparring.store.maintenance.check import check as look
 
-    db = Database(store or DEFAULT_PATH)
+    db = open_store(store).db
     counts, findings = look(db)
     if files and all(f.ok or f.name != "the file can be opened" for f in findings) and counts:
         findings += _files(db)
     bad = [f for f in findings if not f.ok]
     if as_json:
-        print(json.dumps({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in findings]}, indent=2))
+        print_json({"ok": not bad, "tables": counts, "findings": [asdict(f) for f in findings]})
     else:
         _print_findings(counts, findings)
     if bad:
         raise typer.Exit(1)
 
 
-def _files(db: Any) -> list["Finding"]:
+def _files(db: "Database") -> list["Finding"]:
     from sparring.loop.learning.checkpoint import weights_sha256
     from sparring.store.maintenance.checkpoints import check_checkpoints
     from sparring.store.maintenance.parts import check_parts
@@ -77,22 +59,20 @@ def _print_findings(counts: dict[str, int], findings: list["Finding"]) -> None:
 
 def migrate(store: Store = None) -> None:
     """Migrate a store that an older version wrote; any command does so when it first opens the store."""
-    from sparring.store.db import Database
     from sparring.store.maintenance.migrate import migrate_file
 
-    db = Database(store or DEFAULT_PATH)
+    db = open_store(store).db
     before, after = migrate_file(db)
     say(f"{db.path}: schema version {before}" + (f" -> {after}" if after > before else ", which is the newest"))
 
 
 def compact(store: Store = None) -> None:
     """Rewrite the store without the space of deleted rows, and merge its small parts."""
-    from sparring.store.db import Database
     from sparring.store.maintenance.copies import compact as compact_file
     from sparring.store.maintenance.parts import complete_rest, merge
     from sparring.store.parts import parts_folder
 
-    db = Database(store or DEFAULT_PATH)
+    db = open_store(store).db
     with db.at_rest():
         added = complete_rest(db)
         parts_before, parts_after = merge(parts_folder(db.path))
@@ -107,10 +87,9 @@ def backup(
     store: Store = None,
 ) -> None:
     """Copy the store as it is now to another file, and compare the two row by row."""
-    from sparring.store.db import Database
     from sparring.store.maintenance.copies import backup as copy
 
-    db = Database(store or DEFAULT_PATH)
+    db = open_store(store).db
     counts = copy(db, to)
     say(f"{to}: {sum(counts.values()):,} rows of {len(counts)} tables, equal to those of {db.path}")
 
@@ -121,13 +100,12 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Rebuild a damaged or lost store from its parts and what can be read of the old file, which is kept."""
-    from sparring.store.db import Database
     from sparring.store.maintenance.rebuild import rebuild as make
 
-    db = Database(store or DEFAULT_PATH)
+    db = open_store(store).db
     done = make(db, skip_damaged=skip_damaged)
     if as_json:
-        print(json.dumps(asdict(done), indent=2))
+        print_json(asdict(done))
     else:
         _print_rebuilt(done)
     say(f"{db.path} was rebuilt; check it with: spar store check --files --store {db.path}")
@@ -152,25 +130,24 @@ def forget(
         str | None, typer.Option(help="Every prompt that contains this text, or led to a text that does.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Stored in the tombstone; write nothing private here.")] = "",
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove a prompt and everything derived from it from the store, its parts and its runs; a tombstone stays."""
     from sparring.flows.run.forget import files_of, forget_everywhere
     from sparring.store.maintenance.forget import older_copies, plan
-    from sparring.store.store import DuckStore
 
-    opened = DuckStore(store or DEFAULT_PATH)
+    opened = open_store(store)
     removal = plan(opened.db, _asked(opened, prompt_id, text))
     _print_plan(removal, [*files_of(opened, removal.run_ids), *older_copies(opened.db.path)])
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nothing was done; to confirm, give --yes")
         typer.confirm("Do this? It cannot be undone", abort=True, err=True)
-    done = forget_everywhere(opened, removal, reason, os.environ.get("USER", f"uid {os.getuid()}"))
+    done = forget_everywhere(opened, removal, reason, login())
     if as_json:
-        print(json.dumps({**asdict(done.plan), "files": done.files}, indent=2))
+        print_json({**asdict(done.plan), "files": done.files})
     say("done; a process that has the old file or a copy open sees it until it closes it")
 
 
@@ -183,12 +160,9 @@ def _asked(store: "DuckStore", prompt_id: str | None, text: str | None) -> list[
         return [prompt_id]
     if not text:
         raise ConfigError("--text is empty, which every prompt contains; give a text or a PROMPT_ID")
-    ids = holding(store.db, text)
-    if not ids:
-        raise StoreError(
-            f"no prompt of {store.db.path}, or anything derived from one, contains that text; case matters"
-        )
-    return ids
+    if ids := holding(store.db, text):
+        return ids
+    raise StoreError(f"no prompt of {store.db.path}, or anything derived from one, contains that text; case matters")
 
 
 def _print_plan(removal: "Plan", files: list[Path]) -> None:
@@ -217,19 +191,16 @@ def _print_plan(removal: "Plan", files: list[Path]) -> None:
 def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints to keep.")],
     run: Run = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     store: Store = None,
 ) -> None:
     """Remove the files of old checkpoints of a run, as `keep.checkpoints` does; rows and hashes stay."""
     from sparring.flows.run.retention import prune_by_hand, removable, size_of
-    from sparring.store.store import DuckStore
 
-    opened = DuckStore(store or DEFAULT_PATH)
-    info = opened.run(run)
-    if info is None or info.kind != "loop":
-        raise StoreError(f"{opened.db.path} has no loop {run or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
+    opened = open_store(store)
+    info = find_run(opened, run)
+    if info.kind != "loop":
+        raise StoreError(f"{info.id} is no loop, so it has no old checkpoints; see: spar sql 'SELECT run_id FROM runs'")
     sizes = {Path(k.path): size_of(Path(k.path)) for k in removable(opened, info.id, keep)}
     gone = [path for path, n in sizes.items() if n] if dry_run else prune_by_hand(opened, info.id, keep)
     for path in gone:

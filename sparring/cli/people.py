@@ -1,13 +1,14 @@
 """`spar judge people`: a page on which a person chooses the better of two answers."""
 
+import getpass
 import sys
 from contextlib import suppress
 from typing import Annotated, Literal
 
 import typer
 
-from sparring.cli.common import Store, say
-from sparring.store import DEFAULT_PATH
+from sparring.cli.common import Store, find_run, open_store, say
+from sparring.loop.errors import ConfigError
 
 PATIENCE = 5.0  # seconds that the page waits for a busy store before it reports that and tries again
 
@@ -28,13 +29,12 @@ def people(
 ) -> None:
     """Judge pairs of answers yourself, blind, on a page of this machine only. Ctrl-C ends it."""
     from sparring.judges.human import answered, people_judge
-    from sparring.people.queue import agreements, groups_to_judge, questions_of, run_of
+    from sparring.people.queue import agreements, groups_to_judge, questions_of
     from sparring.people.server import listen, people_server
     from sparring.people.session import Session
-    from sparring.store.store import DuckStore
 
-    judge, opened = people_judge(who or _login()), DuckStore(store or DEFAULT_PATH, wait=PATIENCE)
-    run_id = run_of(opened, run).id
+    judge, opened = people_judge(who or _login()), open_store(store, wait=PATIENCE)
+    run_id = find_run(opened, run).id
     groups = groups_to_judge(opened, run_id, judge.id, split, round)
     asked = questions_of(opened, run_id, groups, seed, limit)
     done = answered(j for group in groups for j in group.judged)
@@ -58,10 +58,6 @@ def people(
 
 
 def _login() -> str:
-    import getpass
-
-    from sparring.loop.errors import ConfigError
-
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring.cli.common import Format, Run, Store, say
-from sparring.loop.errors import ConfigError, StoreError
-from sparring.store import DEFAULT_PATH
+from sparring.cli.common import Format, NoPrefect, Run, Set, Store, find_run, open_store, overrides, say
+from sparring.cli.tables import print_rounds
+from sparring.loop.errors import ConfigError
 
 if TYPE_CHECKING:
     from sparring.flows.compose.build import Prepared
     from sparring.flows.config import Config
 
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. learn.beta=0.2")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Play up to this round.")]
-NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(run)
-    app.command()(resume)
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything that needs no model, and change nothing.")]
+Sweep = Annotated[Path | None, typer.Option(help="YAML file of changes to CONFIG: play every one, and compare.")]
+ELSEWHERE = {  # kinds of runs that another command resumes
+    "reward": "is the training of a reward model; resume it with: spar reward train CONFIG",
+    "import": "is an import; finish an interrupted one with the same spar import",
+    "evaluate": "is a measurement; resume it with the command that started it: spar evaluate CONFIG",
+}
 
 
 def run(
@@ -29,27 +29,23 @@ def run(
     store: Store = None,
     set_: Set = None,
     rounds: Rounds = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything that needs no model, and change nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     no_prefect: NoPrefect = False,
-    sweep: Annotated[
-        Path | None, typer.Option(help="YAML file of changes to CONFIG: play every one, and compare.")
-    ] = None,
+    sweep: Sweep = None,
     format: Annotated[Format | None, typer.Option(help="Format of a sweep's comparison.")] = None,
 ) -> None:
     """Play the rounds of CONFIG; the same command resumes a run that stopped."""
     from sparring.flows.config import read_config
 
-    overrides = [*(set_ or []), *([f"store={store}"] if store else []), *([f"rounds={rounds}"] if rounds else [])]
+    changes = overrides(set_, store=store, rounds=rounds)
     if sweep is not None:
         from sparring.cli.sweep import run_sweep
 
-        run_sweep(config, sweep, overrides, dry_run=dry_run, no_prefect=no_prefect, format=format or "table")
+        run_sweep(config, sweep, changes, dry_run=dry_run, no_prefect=no_prefect, format=format or "table")
         return
     if format is not None:
         raise ConfigError("--format applies to the comparison of a sweep; give --sweep FILE too, or leave --format out")
-    loaded = read_config(config, overrides)
+    loaded = read_config(config, changes)
     if dry_run:
         _plan(loaded)
     else:
@@ -57,30 +53,17 @@ def run(
 
 
 def resume(
-    run: Run = None,
-    store: Store = None,
-    set_: Set = None,
-    rounds: Rounds = None,
-    no_prefect: NoPrefect = False,
+    run: Run = None, store: Store = None, set_: Set = None, rounds: Rounds = None, no_prefect: NoPrefect = False
 ) -> None:
     """Resume a run exactly where it stopped."""
     from sparring.flows.config import override, parse_config
-    from sparring.store.store import DuckStore
 
-    path = Path(store or DEFAULT_PATH).resolve()
-    info = DuckStore(path).run(run)
-    if info is None:
-        raise StoreError(f"{path} has no run {run or 'at all'}; start one with: spar run CONFIG")
-    if info.kind == "reward":
-        raise ConfigError(f"{info.id} is the training of a reward model; resume it with: spar reward train CONFIG")
-    if info.kind == "import":
-        raise ConfigError(f"{info.id} is an import; finish an interrupted one with the same spar import")
-    if info.kind == "evaluate":
-        raise ConfigError(
-            f"{info.id} is a measurement; resume it with the command that started it: spar evaluate CONFIG"
-        )
-    values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(path)}
-    for change in [*(set_ or []), *([f"rounds={rounds}"] if rounds else [])]:
+    opened = open_store(store)
+    info = find_run(opened, run)
+    if info.kind in ELSEWHERE:
+        raise ConfigError(f"{info.id} {ELSEWHERE[info.kind]}")
+    values = {k: v for k, v in info.config.items() if k not in ("shape", "folder")} | {"store": str(opened.db.path)}
+    for change in overrides(set_, rounds=rounds):
         override(values, change)
     loaded = parse_config(values, info.id)
     if Path(info.config["folder"]).is_dir():
@@ -104,21 +87,21 @@ def _plan(config: "Config") -> None:
 
 def _play(config: "Config", no_prefect: bool) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the progress display replaces it; read when tqdm is first imported
-    from sparring.cli.tables import print_rounds
     from sparring.flows.compose.build import prepare
     from sparring.flows.run.decisions import awaited
     from sparring.flows.run.rounds import error_file, last_error, rounds_done
+    from sparring.flows.run.standing import summaries
     from sparring.flows.supervise.guard import guarding
 
     ready = prepare(config)
     store, run_id = ready.store, ready.info.id
+    file = error_file(store, run_id)
     waiting = awaited(store, run_id, config)  # before an engine starts in vain
     if waiting is None and store.complete(run_id, config.rounds):
         done = rounds_done(store, run_id)
-        error_file(store, run_id).unlink(missing_ok=True)  # left by a process that was killed when all was done
+        file.unlink(missing_ok=True)  # left by a process that was killed when all was done
         say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
     elif waiting is None:
-        file = error_file(store, run_id)
         try:
             say(f"run {run_id} in {store.db.path}")
             with guarding(file), last_error(file):
@@ -126,7 +109,7 @@ def _play(config: "Config", no_prefect: bool) -> None:
         except KeyboardInterrupt:
             say(f"spar: interrupted; every row that was stored is kept. Resume with: spar resume {run_id}")
             raise typer.Exit(130) from None
-    print_rounds(store, run_id)
+    print_rounds(run_id, summaries(store, run_id))
     if waiting:
         say(waiting)
 

@@ -1,17 +1,11 @@
 """`spar report`: runs as one page, or as numbers."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sparring.cli.common import Store, say
-from sparring.store import DEFAULT_PATH
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(report)
+from sparring.cli.common import Store, open_store, print_json, say
 
 
 def report(
@@ -28,12 +22,11 @@ def report(
 ) -> None:
     """Write a page about a run, or a comparison of several: results with intervals, learning, judges, pairs."""
     from sparring.report import default_path, find_runs, report_data, write_report
-    from sparring.store.store import DuckStore
 
-    opened = DuckStore(store or DEFAULT_PATH)
+    opened = open_store(store)
     ids = find_runs(opened, runs or [])
     if as_json:
-        print(json.dumps(report_data(opened, ids, pairs), ensure_ascii=False, indent=2))
+        print_json(report_data(opened, ids, pairs))
         return
     print(write_report(opened, ids, to or default_path(ids), pairs))
     say("open it in a browser; it needs no network")

@@ -2,66 +2,59 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import pyarrow as pa
+from pyarrow import csv, parquet
 
 from sparring.cli.common import AnyFormat, say
-from sparring.cli.tables import as_table, plain
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sparring.cli.tables import as_table, plain, print_table
+from sparring.store.reader import distinct
 
 DRAWN = 1_000  # rows; a table needs all of them at once to set the widths of its columns
 
 
-def write_text(batches: "pa.RecordBatchReader", format: AnyFormat, out: IO[str]) -> None:
-    """Write rows as text. Columns with the same name are numbered, see store.reader.distinct."""
-    if format == "csv":
-        _csv(batches, out)
-    elif format == "json":
-        _json(_dicts(batches), out)
-    elif format == "jsonl":
-        out.writelines(json.dumps(row, ensure_ascii=False, default=plain) + "\n" for row in _dicts(batches))
-    else:
-        _table(batches, out)
+def write(batches: pa.RecordBatchReader, format: AnyFormat, out: IO[Any]) -> None:
+    """Write rows to a binary stream for Parquet and Arrow, else to a text stream.
+
+    Columns with the same name are numbered, see store.reader.distinct.
+    """
+    writers: dict[str, Callable[[pa.RecordBatchReader, IO[Any]], None]] = {
+        "csv": _csv, "json": _json, "jsonl": _json_lines, "table": _table,
+        "parquet": partial(_binary, parquet.ParquetWriter), "arrow": partial(_binary, pa.ipc.new_stream),
+    }  # fmt: skip
+    writers[format](batches, out)
 
 
-def write_binary(batches: "pa.RecordBatchReader", format: AnyFormat, out: IO[bytes]) -> None:
-    """Write rows as a Parquet file or an Arrow IPC stream, with their own types."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    from sparring.store.reader import distinct
-
+def _binary(make: Callable[..., Any], batches: pa.RecordBatchReader, out: IO[bytes]) -> None:
+    """Columns keep their own types."""
     schema = pa.schema([f.with_name(n) for f, n in zip(batches.schema, distinct(batches.schema.names), strict=True)])
-    make = parquet.ParquetWriter if format == "parquet" else pa.ipc.new_stream
     with make(out, schema) as writer:
         for batch in batches:
             writer.write_batch(batch.rename_columns(schema.names))
 
 
-def _dicts(batches: "pa.RecordBatchReader") -> Iterable[dict[str, Any]]:
-    from sparring.store.reader import distinct
-
+def _dicts(batches: pa.RecordBatchReader) -> Iterable[dict[str, Any]]:
     names = distinct(batches.schema.names)
     return (row for batch in batches for row in batch.rename_columns(names).to_pylist())
 
 
-def _json(rows: Iterable[dict[str, Any]], out: IO[str]) -> None:
+def _json(batches: pa.RecordBatchReader, out: IO[str]) -> None:
     between = "[\n"
-    for row in rows:
+    for row in _dicts(batches):
         out.write(between + json.dumps(row, ensure_ascii=False, default=plain))  # indenting takes three times as long
         between = ",\n"
     out.write("[]\n" if between == "[\n" else "\n]\n")
 
 
-def _csv(batches: "pa.RecordBatchReader", out: IO[str]) -> None:
-    import pyarrow as pa
-    from pyarrow import csv
+def _json_lines(batches: pa.RecordBatchReader, out: IO[str]) -> None:
+    out.writelines(json.dumps(row, ensure_ascii=False, default=plain) + "\n" for row in _dicts(batches))
 
-    from sparring.store.reader import distinct
 
+def _csv(batches: pa.RecordBatchReader, out: IO[str]) -> None:
     names, options = distinct(batches.schema.names), csv.WriteOptions(include_header=False, quoting_style="needed")
     out.write(",".join(map(_quoted, names)) + "\n")
     for batch in batches:
@@ -74,10 +67,8 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if set(name) & set('",\r\n') else name
 
 
-def _flat(column: "pa.Array") -> "pa.Array":
+def _flat(column: pa.Array) -> pa.Array:
     """A column that CSV can hold: lists and structs as JSON."""
-    import pyarrow as pa
-
     if pa.types.is_dictionary(column.type):
         return column.dictionary_decode()
     if pa.types.is_nested(column.type):
@@ -88,21 +79,9 @@ def _flat(column: "pa.Array") -> "pa.Array":
     return column
 
 
-def _table(batches: "pa.RecordBatchReader", out: IO[str]) -> None:
-    from rich.console import Console
-
-    from sparring.store.reader import distinct
-
-    names, rows = distinct(batches.schema.names), iter(_dicts(batches))
-    drawn = list(islice(rows, DRAWN))
-    table, console = as_table(drawn, names), Console(highlight=False, file=out)
-    # A truncated id is useless, so lines in a pipe are as long as they need to be.
-    if not console.is_terminal:
-        Console(highlight=False, file=out, width=10_000).print(table)
-    elif out is sys.stdout and len(drawn) + 4 > console.height:
-        with console.pager():
-            console.print(table)
-    else:
-        console.print(table)
+def _table(batches: pa.RecordBatchReader, out: IO[str]) -> None:
+    rows = iter(_dicts(batches))
+    table = as_table(islice(rows, DRAWN), distinct(batches.schema.names))
+    print_table(table, out, paged=out is sys.stdout)
     if more := sum(1 for _ in rows):
         say(f"these are the first {DRAWN} of {DRAWN + more} rows; for all of them: --format csv, or --to FILE")

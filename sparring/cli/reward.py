@@ -1,35 +1,26 @@
 """`spar reward train`: train a reward model."""
 
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli.common import Store, say
+from sparring.cli.common import NoPrefect, Store, overrides, print_json, say
+from sparring.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from sparring.flows.run.reward import PreparedReward
+    from sparring.store.store import DuckStore
 
-reward_app = typer.Typer(help="Reward models: train one from labelled pairs.", no_args_is_help=True)
-
-
-def register(app: typer.Typer) -> None:
-    app.add_typer(reward_app, name="reward")
+RESULTS = ("metric", "value", "low", "high", "n")
 
 
-@reward_app.callback()
-def _group() -> None:
-    """Keeps `train` a subcommand: Typer replaces a group by its only command."""
-
-
-@reward_app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML config; see docs/judges.md.")],
     store: Store = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. train.epochs=2")] = None,
-    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Train without Prefect.")] = False,
+    no_prefect: NoPrefect = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the held-out results as JSON.")] = False,
 ) -> None:
     """Train a reward model, measure it on held-out pairs, and store it; the same command resumes it."""
@@ -37,11 +28,15 @@ def train(
     from sparring.flows.config.reward import read_reward_config
     from sparring.flows.run.reward import prepare_reward
 
-    overrides = [*(set_ or []), *([f"store={store}"] if store else [])]
-    ready = prepare_reward(read_reward_config(config, overrides))
+    ready = prepare_reward(read_reward_config(config, overrides(set_, store=store)))
     say(f"{ready.info.id}: {len(ready.train)} training pairs, {len(ready.held_out)} held out, in {ready.store.db.path}")
     _train(ready, no_prefect)
-    _report(ready, as_json)
+    path, measured = held_out(ready.store, ready.info.id)
+    if as_json:
+        print_json({"run_id": ready.info.id, "model": path, "held_out": measured})
+        return
+    print_rows(measured, RESULTS)
+    say(f"the model is in {path}; use it as a judge: judge: {{kind: reward_model, model: {path}}}")
 
 
 def _train(ready: "PreparedReward", no_prefect: bool) -> None:
@@ -59,20 +54,11 @@ def _train(ready: "PreparedReward", no_prefect: bool) -> None:
             reward_flow(lambda _: ready, bars.show)(ready.config)
 
 
-def _report(ready: "PreparedReward", as_json: bool) -> None:
-    from sparring.cli.tables import print_rows
+def held_out(store: "DuckStore", run_id: str) -> tuple[str | None, list[dict[str, Any]]]:
+    """The folder of a trained reward model, None before the end of the training, and its results on held-out pairs."""
     from sparring.store.db import rows
 
-    with ready.store.db.read() as con:
-        results = rows(
-            con,
-            """SELECT metric, e.value, low, high, n FROM evaluations e WHERE run_id = ? ORDER BY metric""",
-            [ready.info.id],
-        )
-    checkpoint = ready.store.checkpoint_of(ready.info.id)
-    path = checkpoint.path if checkpoint else ""
-    if as_json:
-        print(json.dumps({"run_id": ready.info.id, "model": path, "held_out": results}, indent=2))
-        return
-    print_rows(results, ["metric", "value", "low", "high", "n"], "table")
-    say(f"the model is in {path}; use it as a judge: judge: {{kind: reward_model, model: {path}}}")
+    checkpoint = store.checkpoint_of(run_id)
+    with store.db.read() as con:
+        sql = "SELECT metric, e.value, low, high, n FROM evaluations e WHERE run_id = ? ORDER BY metric"
+        return checkpoint.path if checkpoint else None, rows(con, sql, [run_id])

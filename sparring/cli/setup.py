@@ -1,12 +1,11 @@
 """`spar init` and `spar doctor`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sparring.cli.common import Store, say
+from sparring.cli.common import AsJson, Store, print_json, say
 from sparring.loop.errors import EnvironmentProblem
 from sparring.store import DEFAULT_PATH
 
@@ -15,11 +14,6 @@ def complete_template(incomplete: str) -> list[str]:
     from sparring.templates import TEMPLATES
 
     return [name for name in TEMPLATES if name.startswith(incomplete)]
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(init)
-    app.command()(doctor)
 
 
 def init(
@@ -51,14 +45,14 @@ def doctor(
     kill_orphans: Annotated[
         bool, typer.Option("--kill-orphans", help="End processes that outlived the run that started them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check versions, hardware, vLLM, disk, locks, Prefect and orphans, with a remedy for each problem."""
     from sparring.doctor import examine
 
     findings = examine(Path(store or DEFAULT_PATH), probe=probe, kill_orphans=kill_orphans)
     if as_json:
-        print(json.dumps([vars(f) for f in findings], indent=2))
+        print_json([vars(f) for f in findings])
     else:
         for f in findings:
             print(f"{'ok  ' if f.ok else 'FAIL'} {f.name}: {f.found}" + ("" if f.ok else f"\n     -> {f.remedy}"))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sparring.cli.common import Format, say
-from sparring.cli.results import write_text
+from sparring.cli.results import write
 from sparring.loop.errors import ConfigError, SparError
 from sparring.store.reader import COLUMNS, TABLES, VIEWS, answer
 from sparring.store.sealed import statements
@@ -71,7 +71,7 @@ class Shell:
 
     def _ask(self, sql: str, **parameters: Any) -> None:
         with answer(self._db, sql, parameters, seconds=self._seconds) as batches:
-            write_text(batches, self._format, sys.stdout)
+            write(batches, self._format, sys.stdout)
 
     def _names(self) -> list[str]:
         """What Tab completes: the names in the store, and SQL keywords."""

@@ -31,11 +31,6 @@ Timeout = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(sql)
-    app.command()(shell)
-
-
 def sql(
     query: Annotated[str | None, typer.Argument(help="One SELECT; - reads it from standard input.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from this file.")] = None,
@@ -48,13 +43,14 @@ def sql(
     store: Store = None,
 ) -> None:
     """Query the store in SQL, read-only: a query cannot write, attach, or read other files."""
+    from sparring.cli.results import write
     from sparring.store.reader import answer
 
     text, values, shape = _text(query, file), _values(params), _shape(format, to)
     db, seconds = source(store, copy, timeout)
     with _piped(), _bounded(), answer(db, text, values, seconds=seconds, limit=limit) as batches:
         if to is None:
-            _write(batches, shape)
+            write(batches, shape, sys.stdout.buffer if shape in BINARY else sys.stdout)
         else:
             _write_file(batches, shape, to, db)
 
@@ -105,49 +101,32 @@ def _values(params: str | None) -> dict[str, Any]:
     try:
         values = json.loads(params or "{}")
     except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"""--params {params!r} is not JSON ({error}); write for instance: '{{"run": "tiny"}}'"""
-        ) from (error)
+        raise ConfigError(f"""--params {params!r} is not JSON ({error}); write: '{{"run": "tiny"}}'""") from error
     if not isinstance(values, dict):
         raise ConfigError(f"""--params is {params}; expected an object of names and values: '{{"run": "tiny"}}'""")
     return values
 
 
 def _shape(format: AnyFormat | None, to: Path | None) -> AnyFormat:
-    ending = to.suffix[1:] if to is not None else "table"
-    if format is None and ending not in get_args(AnyFormat):
-        raise ConfigError(
-            f"--to {to} has no extension that names a format; give --format {'|'.join(get_args(AnyFormat))}"
-        )
+    ending, formats = to.suffix[1:] if to is not None else "table", get_args(AnyFormat)
+    if format is None and ending not in formats:
+        raise ConfigError(f"--to {to} has no extension that names a format; give --format {'|'.join(formats)}")
     shape: AnyFormat = format or ending  # type: ignore[assignment]
     if to is None and shape in BINARY and sys.stdout.isatty():
         raise ConfigError(f"--format {shape} cannot be shown on a terminal; give --to FILE.{shape}, or pipe the output")
     return shape
 
 
-def _write(batches: "pa.RecordBatchReader", shape: AnyFormat) -> None:
-    from sparring.cli.results import write_binary, write_text
-
-    if shape in BINARY:
-        write_binary(batches, shape, sys.stdout.buffer)
-    else:
-        write_text(batches, shape, sys.stdout)
-
-
 def _write_file(batches: "pa.RecordBatchReader", shape: AnyFormat, to: Path, db: "Database") -> None:
     """Write a whole file or none: the file gets its name when it is complete."""
-    from sparring.cli.results import write_binary, write_text
+    from sparring.cli.results import write
 
     if to.resolve().name.startswith(db.path.name) and to.resolve().parent == db.path.parent:
         raise ConfigError(f"--to {to} is a file of the store; choose another name")
     partial = to.with_name(f"{to.name}.partial")
     try:
-        if shape in BINARY:
-            with partial.open("wb") as binary:
-                write_binary(batches, shape, binary)
-        else:
-            with partial.open("w", encoding="utf-8") as text:
-                write_text(batches, shape, text)
+        with partial.open("wb") if shape in BINARY else partial.open("w", encoding="utf-8") as out:
+            write(batches, shape, out)
         partial.replace(to)
     except OSError as error:
         raise ConfigError(f"--to {to} cannot be written: {error}") from error

@@ -5,13 +5,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sparring.cli.common import Format
-from sparring.flows.run.standing import summaries
 from sparring.loop import formatting
 from sparring.loop.formatting import decimals
-from sparring.store.store import DuckStore
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,32 +30,22 @@ def round_line(row: dict[str, Any]) -> str:
     gate = "accepted" if row["accepted"] else f"REJECTED, kept as {row['candidate_id']}"
     return (
         f"round {row['round']}: {row['prompts']} prompts = {row['paired']} paired + {why}; "
-        f"loss {decimals(row['loss'])}; {measured}; "
-        f"win rate {interval(row, 'win_rate')}; {gate}"
+        f"loss {decimals(row['loss'])}; {measured}; win rate {interval(row, 'win_rate')}; {gate}"
     )
 
 
-def _learned_from(row: dict[str, Any]) -> str:
-    """The number of pairs, or of single answers where the loss learns from those."""
-    if row["examples"]:
-        return f"{row['examples']} answers"
-    return "-" if row["pairs"] is None else str(row["pairs"])
-
-
-def print_rounds(store: DuckStore, run: str) -> None:
-    """Print the table at the end of a run on stdout."""
+def print_rounds(run: str, rounds: Iterable[dict[str, Any]]) -> None:
+    """Print rows of round_summary as the table at the end of a run, on stdout."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{run}: held-out results by round (95 % intervals)", title_justify="left")
     for name in ("round", "pairs", "loss", "accuracy", "pass rate", "win rate", "KL", "tokens", "gate"):
-        table.add_column(
-            name, justify="right" if name in ("round", "pairs", "loss", "accuracy", "KL", "tokens") else "left"
-        )
-    for row in summaries(store, run):
+        table.add_column(name, justify="left" if name in ("pass rate", "win rate", "gate") else "right")
+    for row in rounds:
         table.add_row(
             str(row["round"]),
-            _learned_from(row),
+            f"{row['examples']} answers" if row["examples"] else "-" if row["pairs"] is None else str(row["pairs"]),
             decimals(row["loss"]),
             decimals(row["accuracy"], 2),
             interval(row, "pass_rate"),
@@ -71,7 +59,9 @@ def print_rounds(store: DuckStore, run: str) -> None:
     console.print(table)
 
 
-def print_rows(rows: list[dict[str, Any]], columns: list[str], format: Format) -> None:
+def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str] = (), format: Format = "table") -> None:
+    """Print rows on stdout; all columns of the first row by default, and nothing when there is no column."""
+    columns = columns or list(rows[0] if rows else ())
     if format == "json":
         print(json.dumps(rows, ensure_ascii=False, indent=2, default=plain))
     elif format == "jsonl":
@@ -81,8 +71,8 @@ def print_rows(rows: list[dict[str, Any]], columns: list[str], format: Format) -
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: _nested(value) for name, value in row.items()} for row in rows)
-    else:
-        _print_table(rows, columns)
+    elif columns:
+        print_table(as_table(rows, columns))
 
 
 def plain(value: Any) -> Any:
@@ -96,11 +86,19 @@ def _nested(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=plain) if isinstance(value, list | dict) else value
 
 
-def _print_table(rows: list[dict[str, Any]], columns: list[str]) -> None:
+def print_table(table: "Table", out: IO[str] | None = None, *, paged: bool = False) -> None:
+    """Print a table on stdout or `out`; `paged`: in the pager, at a terminal with fewer lines than the table."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    Console(highlight=False, width=None if console.is_terminal else 10_000).print(as_table(rows, columns))
+    console = Console(highlight=False, file=out)
+    # A truncated id is useless, so lines in a pipe are as long as they need to be.
+    if not console.is_terminal:
+        Console(highlight=False, file=out, width=10_000).print(table)
+    elif paged and table.row_count + 4 > console.height:
+        with console.pager():
+            console.print(table)
+    else:
+        console.print(table)
 
 
 def as_table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> "Table":

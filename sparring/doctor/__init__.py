@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sparring.doctor import machine, places, running
-from sparring.doctor.finding import Finding
+from sparring.store.maintenance.finding import Finding
 
 
 def examine(store: Path, *, probe: bool = False, kill_orphans: bool = False) -> list[Finding]:

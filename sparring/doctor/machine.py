@@ -7,7 +7,7 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 
-from sparring.doctor.finding import Finding
+from sparring.store.maintenance.finding import Finding
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "duckdb", "prefect", "pyarrow", "pydantic", "psutil")
 IMPORTING, PROBING = 120.0, 600.0  # seconds; an idle machine takes 15 and 40

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import psutil
 
-from sparring.doctor.finding import Finding
 from sparring.flows.supervise.device_lock import locks_folder
 from sparring.flows.supervise.processes import describe, is_stopped, openers
 from sparring.loop.errors import SparError
 from sparring.loop.formatting import size
 from sparring.store.db import Database, rows
+from sparring.store.maintenance.finding import Finding
 
 SPARE = 5 * 2**30  # bytes
 STATES = 7  # checkpoint sizes: the new weights, and two saved states of weights and two moments each
@@ -35,9 +35,8 @@ def _store(store: Path) -> tuple[Finding, int]:
             counted = rows(con, "SELECT count(*) AS n FROM runs")[0]["n"]
             paths = [Path(row["path"]) for row in rows(con, "SELECT path FROM checkpoints")]
     except SparError as error:
-        return Finding(
-            "store", False, str(error), "if it is busy, wait for the process that holds it (see locks), then try again"
-        ), 0
+        remedy = "if it is busy, wait for the process that holds it (see locks), then try again"
+        return Finding("store", False, str(error), remedy), 0
     sizes = (sum(file.stat().st_size for file in path.glob("*.safetensors")) for path in paths)
     return Finding("store", True, f"{store}: {counted} runs, {size(store.stat().st_size)}"), max(sizes, default=0)
 

@@ -36,10 +36,8 @@ def main(folder: Path) -> None:
     engine.load(Checkpoint("checkpoint_probe", "probe", str(folder), None, "probe"))
     started = time.monotonic()
     answers = engine.generate([Request([1, 2, 3], 1, 0, 1.0, 1.0, 2)])
-    print(
-        f"starts in {started - began:.0f} s, samples {len(answers[0][0].token_ids)} tokens in {engine.dtype}",
-        flush=True,
-    )
+    tokens = len(answers[0][0].token_ids)
+    print(f"starts in {started - began:.0f} s, samples {tokens} tokens in {engine.dtype}", flush=True)
     engine.close()
 
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from sparring.doctor.finding import Finding
 from sparring.flows.supervise.crash_report import ask
 from sparring.flows.supervise.processes import describe, end, guarded_by, is_living, orphans
+from sparring.store.maintenance.finding import Finding
 
 FLOWS = ("self-play", "reward-model", "evaluate", "label")
 ENV = "PREFECT__FLOW_RUN_ID"  # in the environment of processes that a Prefect worker starts
@@ -84,8 +84,6 @@ def left_over(processes: list[psutil.Process], kill: bool) -> Finding:
         return Finding("orphans", False, f"{len(processes)} outlived their run: {listed}", "spar doctor --kill-orphans")
     left = end(lambda: filter(is_living, processes))
     if left:
-        listed = ", ".join(map(describe, left))
-        return Finding(
-            "orphans", False, f"{len(left)} cannot be ended: {listed}", "they wait for a driver; restart the machine"
-        )
+        text = f"{len(left)} cannot be ended: {', '.join(map(describe, left))}"
+        return Finding("orphans", False, text, "they wait for a driver; restart the machine")
     return Finding("orphans", True, f"{len(processes)} outlived their run and were ended: {listed}")

@@ -9,7 +9,7 @@ from sparring.judges.bench import Agreement, agreement
 from sparring.judges.human import Both, Question, questions, read
 from sparring.loop.errors import StoreError
 from sparring.loop.judgements import to_judge
-from sparring.loop.types import Checkpoint, Group, Round, RunInfo, Split
+from sparring.loop.types import Checkpoint, Group, Round, Split
 from sparring.store.db import rows
 from sparring.store.records import to_record
 from sparring.store.store import DuckStore
@@ -45,13 +45,6 @@ WHERE w.sign = 1 AND a.score IS NOT NULL AND b.score IS NOT NULL
 """
 
 
-def run_of(store: DuckStore, name: str | None) -> RunInfo:
-    info = store.run(name)
-    if info is None:
-        raise StoreError(f"{store.db.path} has no run {name or 'at all'}; see: spar sql 'SELECT run_id FROM runs'")
-    return info
-
-
 def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round: int | None) -> list[Group]:
     """The answers of a round with what this person said of them; by default the last round with answers.
 
@@ -61,10 +54,8 @@ def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round:
         rounds = rows(con, TRAIN if split == "train" else EVAL, {"run": run, "round": round})
     if not rounds:
         which = "no round" if round is None else f"no round {round}"
-        which_answers = "with answers to train prompts" if split == "train" else "in which a candidate was measured"
-        raise StoreError(
-            f"{run} has {which} {which_answers}; see: spar status {run}, or judge another --round or --split"
-        )
+        which += " with answers to train prompts" if split == "train" else " in which a candidate was measured"
+        raise StoreError(f"{run} has {which}; see: spar status {run}, or judge another --round or --split")
     mine, *rival = (store.experience(_round(row, split), judge) for row in rounds)
     return to_judge(mine, rival[0] if rival else None, 1.0)
 
@@ -103,12 +94,8 @@ def _key(question: Question) -> tuple[str, str]:
 def _verdicts(store: DuckStore, judge: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
     """Verdicts of other judges on each question, above 0 where the completion wins, in either order of the answers."""
     both = [(i, sign, ids) for i, q in enumerate(asked) for sign, ids in ((1, _key(q)), (-1, _key(q)[::-1]))]
-    columns = {
-        "number": pa.array([i for i, _, _ in both], pa.int32()),
-        "sign": pa.array([sign for _, sign, _ in both], pa.int32()),
-        "one": pa.array([ids[0] for _, _, ids in both], pa.string()),
-        "other": pa.array([ids[1] for _, _, ids in both], pa.string()),
-    }
+    wanted = [{"number": i, "sign": sign, "one": one, "other": other} for i, sign, (one, other) in both]
+    columns = {"number": pa.int32(), "sign": pa.int32(), "one": pa.string(), "other": pa.string()}
     with store.db.read() as con:
-        con.register("wanted", pa.table(columns))
+        con.register("wanted", pa.Table.from_pylist(wanted, pa.schema(columns)))
         return rows(con, VERDICTS, {"judge": judge})

@@ -72,7 +72,7 @@ def people_app(session: Session, token: str, cookie: str = "sparring") -> Starle
         Route("/", page),
         Route("/page.js", _file("page.js", "text/javascript")),
         Route("/page.css", _file("page.css", "text/css")),
-        Route("/favicon.ico", _nothing),
+        Route("/favicon.ico", lambda request: Response(status_code=204)),
         Route("/state", state),
         Route("/answer", answer, methods=["POST"]),
     ]
@@ -116,14 +116,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Response]:
-    def response(request: Request) -> Response:
-        return Response((FOLDER / name).read_bytes(), media_type=kind)
-
-    return response
-
-
-def _nothing(request: Request) -> Response:
-    return Response(status_code=204)
+    return lambda request: Response((FOLDER / name).read_bytes(), media_type=kind)
 
 
 def listen(port: int) -> socket.socket:
@@ -135,9 +128,8 @@ def listen(port: int) -> socket.socket:
         sock.listen()
     except OSError as error:
         sock.close()
-        raise EnvironmentProblem(
-            f"port {port} cannot be used ({error.strerror}); choose another --port, or leave it out"
-        ) from error
+        message = f"port {port} cannot be used ({error.strerror}); choose another --port, or leave it out"
+        raise EnvironmentProblem(message) from error
     return sock
 
 

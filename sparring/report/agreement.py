@@ -1,7 +1,8 @@
 """Figures on the judges: how often two agree, and how often the order of the answers decides."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
 
 from sparring.loop.formatting import cut, percent
 from sparring.report.drawing import as_percent, labels
@@ -9,7 +10,7 @@ from sparring.report.numbers import Row
 from sparring.report.svg import COLOURS, SIZE, Look, Plot, panels, svg
 from sparring.report.text import counted, visible
 
-SAME, OTHER = Look(COLOURS[0], "o"), Look(COLOURS[1], "s")
+LOOKS = ((-0.12, Look(COLOURS[0], "o")), (0.12, Look(COLOURS[1], "s")))  # of the two dots of a line, and their shifts
 
 
 def agreement(report: Row) -> Plot:
@@ -18,16 +19,11 @@ def agreement(report: Row) -> Plot:
     if not rows:
         return Plot(id, title, "No two judges have judged the same two answers.")
     names = [_named(report, index, f"{_short(row['judge'])} / {_short(row['other_judge'])}") for index, row in rows]
-    figure, axis = _panel(names)
-    for place, (_, row) in enumerate(rows):
-        _dot(axis, place - 0.12, row["agreed"], SAME, None if place else "same winner")
-        _dot(axis, place + 0.12, row["opposed"], OTHER, None if place else "opposite winners")
-    _finish(figure, axis, "share of duels")
+    figure = _dots(names, [row for _, row in rows], {"agreed": "same winner", "opposed": "opposite winners"})
     n = counted([row["duels"] for _, row in rows], "duels")
     says = "How often two judges name the same winner (or both a tie), and how often opposite ones"
-    caption = f"{says}, with 95 % intervals; {n}."
     shares = "; ".join(f"{name}: {percent(row['agreed']['value'])}" for name, (_, row) in zip(names, rows, strict=True))
-    return Plot(id, title, caption, svg(figure, id, f"{title}. {shares}"))
+    return Plot(id, title, f"{says}, with 95 % intervals; {n}.", svg(figure, id, f"{title}. {shares}"))
 
 
 def position(report: Row) -> Plot:
@@ -36,11 +32,8 @@ def position(report: Row) -> Plot:
     if not rows:
         return Plot(id, title, "No judge has seen two answers in both orders.")
     names = [_named(report, index, _short(row["judge"])) for index, row in rows]
-    figure, axis = _panel(names)
-    for place, (_, row) in enumerate(rows):
-        _dot(axis, place - 0.12, row["both_first"], SAME, None if place else "first one wins both times")
-        _dot(axis, place + 0.12, row["both_second"], OTHER, None if place else "second one wins both times")
-    _finish(figure, axis, "share of duels")
+    wins = {"both_first": "first one wins both times", "both_second": "second one wins both times"}
+    figure = _dots(names, [row for _, row in rows], wins)
     n = counted([row["duels"] for _, row in rows], "duels in both orders")
     caption = f"How often a judge names another winner when two answers swap places, with 95 % intervals; {n}."
     shares = "; ".join(
@@ -50,25 +43,22 @@ def position(report: Row) -> Plot:
     return Plot(id, title, caption, svg(figure, id, f"{title}. {shares}"))
 
 
-def _panel(names: Sequence[str]) -> tuple[Any, Any]:
-    """A figure with one line per name, from top to bottom."""
+def _dots(names: Sequence[str], rows: Sequence[Row], labels: Mapping[str, str]) -> Figure:
+    """One line per name from top to bottom, with a dot for each of the two labelled shares of its row."""
     figure, (axis,) = panels(height=max(SIZE[1], 0.9 + 0.3 * len(names)))
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-    return figure, axis
-
-
-def _dot(axis: Any, y: float, share: Row, look: Look, label: str | None) -> None:
-    reach = [[share["value"] - share["low"]], [share["high"] - share["value"]]]
-    axis.errorbar(share["value"], y, xerr=reach, fmt=look.marker, color=look.colour, elinewidth=0.8, label=label)
-
-
-def _finish(figure: Any, axis: Any, x: str) -> None:
+    for place, row in enumerate(rows):
+        for (shift, look), (key, label) in zip(LOOKS, labels.items(), strict=True):
+            share, style = row[key], {"fmt": look.marker, "color": look.colour, "elinewidth": 0.8}
+            reach = [[share["value"] - share["low"]], [share["high"] - share["value"]]]
+            axis.errorbar(share["value"], place + shift, xerr=reach, label=None if place else label, **style)
     axis.set_xlim(-0.03, 1.03)
     axis.xaxis.set_major_formatter(as_percent)
-    axis.set_xlabel(x)
+    axis.set_xlabel("share of duels")
     figure.legend(loc="outside upper left", ncols=1)
+    return figure
 
 
 def _named(report: Row, index: int, name: str) -> str:

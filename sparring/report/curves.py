@@ -1,6 +1,6 @@
 """Figures on learning, over the optimizer steps of all rounds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparring.report.drawing import grow, labels, share_axis, step_axis
@@ -12,27 +12,23 @@ LINES: tuple[Any, ...] = ("-", "--", ":")
 
 
 def loss(report: Row) -> Plot:
-    return _curves(
-        report, "loss", "Loss", {"loss": "loss"}, "loss", "Loss of each optimizer step, averaged over its batch"
-    )
+    says = "Loss of each optimizer step, averaged over its batch"
+    return _curves(report, "loss", "Loss", {"loss": "loss"}, "loss", says)
 
 
 def accuracy(report: Row) -> Plot:
     names = {"accuracy": "implicit reward", "ranking_accuracy": "log P"}
-    if _scores(report):
-        says = "Share of pairs whose chosen answer has the higher score"
-        return _curves(report, "accuracy", "Accuracy on training pairs", names, "pairs ranked right", says, True)
-    says = "Share of pairs whose chosen answer has the higher implicit reward (beta log policy / reference)"
     ranks = ", and the higher log-probability" if has(report, "ranking_accuracy") else ""
-    return _curves(report, "accuracy", "Accuracy on training pairs", names, "pairs ranked right", says + ranks, True)
+    higher = "score" if _scores(report) else f"implicit reward (beta log policy / reference){ranks}"
+    says = f"Share of pairs whose chosen answer has the higher {higher}"
+    return _curves(report, "accuracy", "Accuracy on training pairs", names, "pairs ranked right", says, True)
 
 
 def rewards(report: Row) -> Plot:
-    names = {"reward_margin": "margin", "chosen_reward": "chosen", "rejected_reward": "rejected"}
     if _scores(report):
-        return _curves(
-            report, "rewards", "Score margin", {"margin": "margin"}, "margin", "Score of chosen less rejected"
-        )
+        says, names = "Score of chosen less rejected", {"margin": "margin"}
+        return _curves(report, "rewards", "Score margin", names, "margin", says)
+    names = {"reward_margin": "margin", "chosen_reward": "chosen", "rejected_reward": "rejected"}
     says = "Implicit rewards, beta log(policy / reference), of chosen and rejected answers, and their difference"
     return _curves(report, "rewards", "Implicit rewards", names, "reward (nats)", says)
 
@@ -67,7 +63,7 @@ def gradient(report: Row) -> Plot:
     step_axis(below, "optimizer step", "learning rate")
     below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     _borders(report, (above, below))
-    _legend(figure, report, {})
+    _legend(figure, report, [])
     caption = f"Norm of the gradient before clipping, and the learning rate. {_how(report, 'grad_norm', one)}"
     return Plot(id, title, caption, svg(figure, id, _label(title, report, "grad_norm")))
 
@@ -87,12 +83,9 @@ def _curves(report: Row, id: str, title: str, names: Mapping[str, str], y: str, 
         share_axis(axis)
     step_axis(axis, "optimizer step", y)
     _borders(report, (axis,))
-    _legend(
-        figure, report, {names[metric]: number for number, metric in enumerate(metrics)} if len(metrics) > 1 else {}
-    )
-    return Plot(
-        id, title, f"{says}. {_how(report, metrics[0], alone)}", svg(figure, id, _label(title, report, metrics[0]))
-    )
+    _legend(figure, report, [names[metric] for metric in metrics] if len(metrics) > 1 else [])
+    caption = f"{says}. {_how(report, metrics[0], alone)}"
+    return Plot(id, title, caption, svg(figure, id, _label(title, report, metrics[0])))
 
 
 def _draw(axis: Any, points: list[Row], look: Look, *, each: bool) -> None:
@@ -137,13 +130,13 @@ def _borders(report: Row, axes: tuple[Any, ...]) -> None:
         start += row["steps"]
 
 
-def _legend(figure: Any, report: Row, series: Mapping[str, int]) -> None:
+def _legend(figure: Any, report: Row, series: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     one = len(report["runs"]) == 1
     handles = [
         Line2D([], [], color=COLOURS[number] if one else GREY, linestyle=LINES[number], label=name)
-        for name, number in series.items()
+        for number, name in enumerate(series)
     ]
     if not one:
         names = enumerate(labels(report))

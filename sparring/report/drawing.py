@@ -62,28 +62,16 @@ def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label
 
 def mark(axis: Any, points: Mapping[int, Point], look: Look, label: str, rejected: Set[int] = frozenset()) -> None:
     """Draw points with their intervals."""
-    all_points = list(points.values())
-    axis.errorbar(
-        [p.x for p in all_points],
-        [p.y for p in all_points],
-        yerr=list(zip(*(p.y_sides for p in all_points), strict=True)) or None,
-        xerr=list(zip(*(p.x_sides for p in all_points), strict=True)) or None,
-        fmt="none",
-        ecolor=look.colour,
-        elinewidth=0.8,
-        capthick=0.8,
+    at = points.values()
+    x_error, y_error = (
+        list(zip(*sides, strict=True)) or None for sides in ([p.x_sides for p in at], [p.y_sides for p in at])
     )
+    style: dict[str, Any] = {"fmt": "none", "ecolor": look.colour, "elinewidth": 0.8, "capthick": 0.8}
+    axis.errorbar([p.x for p in at], [p.y for p in at], y_error, x_error, **style)
     for open_, fill in ((False, look.colour), (True, "white")):
         some = [point for round, point in points.items() if (round in rejected) == open_]
-        axis.plot(
-            [p.x for p in some],
-            [p.y for p in some],
-            look.marker,
-            color=look.colour,
-            markerfacecolor=fill,
-            zorder=3,
-            label=None if open_ else label,
-        )
+        style = {"color": look.colour, "markerfacecolor": fill, "zorder": 3, "label": None if open_ else label}
+        axis.plot([p.x for p in some], [p.y for p in some], look.marker, **style)
 
 
 def labels(report: Row) -> list[str]:
@@ -147,14 +135,14 @@ def bounds(report: Row, section: str, key: str) -> list[float]:
 
 def limit(axis: Any, *, label: str, x: float | None = None, y: float | None = None, line: str = "--") -> None:
     """Draw a line with a label at its end."""
+    look = {"color": GREY, "linewidth": 0.9, "linestyle": line, "zorder": 1}
+    text = {"textcoords": "offset points", "color": GREY, "fontsize": 7.5}
     if y is not None:
-        axis.axhline(y, color=GREY, linewidth=0.9, linestyle=line, zorder=1)
-        axis.annotate(label, (1, y), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      ha="right", color=GREY, fontsize=7.5)  # fmt: skip
+        axis.axhline(y, **look)
+        axis.annotate(label, (1, y), (0, 2), xycoords=("axes fraction", "data"), ha="right", **text)
     if x is not None:
-        axis.axvline(x, color=GREY, linewidth=0.9, linestyle=line, zorder=1)
-        axis.annotate(label, (x, 1), (2, -7), xycoords=("data", "axes fraction"), textcoords="offset points",
-                      color=GREY, fontsize=7.5)  # fmt: skip
+        axis.axvline(x, **look)
+        axis.annotate(label, (x, 1), (2, -7), xycoords=("data", "axes fraction"), **text)
 
 
 def say_values(title: str, report: Row, by_run: Sequence[Sequence[Row]], unit: str) -> str:

@@ -1,18 +1,7 @@
 """Figures on held-out prompts: pass rate, win rate, reward against KL, length."""
 
-from sparring.report.drawing import (
-    Point,
-    beside,
-    bounds,
-    counts,
-    labels,
-    legend,
-    limit,
-    optimize,
-    round_axis,
-    say_values,
-    share_axis,
-)
+from sparring.report import drawing
+from sparring.report.drawing import Point
 from sparring.report.numbers import Row, measured
 from sparring.report.svg import Plot, look, panels, svg
 from sparring.report.text import counted
@@ -33,21 +22,21 @@ def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str,
         return Plot(id, title, _why_no(metric, report) or f"No round has a {title.lower()} yet.")
     figure, (axis,) = panels()
     for index, (run, rows) in enumerate(zip(report["runs"], by_run, strict=True)):
-        points = beside(rows, index, len(by_run))
-        optimize(axis, run, points, look(index), labels(report)[index])
+        points = drawing.beside(rows, index, len(by_run))
+        drawing.optimize(axis, run, points, look(index), drawing.labels(report)[index])
     gate = ""
     if metric == "win_rate":
-        for value in bounds(report, "evaluate", "gate"):
-            limit(axis, y=value, label="gate")
+        for value in drawing.bounds(report, "evaluate", "gate"):
+            drawing.limit(axis, y=value, label="gate")
             gate = " Dashed: the gate."
-        for value in bounds(report, "stop", "win_rate"):
-            limit(axis, y=value, label="stop", line=":")
+        for value in drawing.bounds(report, "stop", "win_rate"):
+            drawing.limit(axis, y=value, label="stop", line=":")
             gate += " Dotted: the run stops when the whole interval is below."
-    share_axis(axis)
-    round_axis(axis, by_run, title.lower())
-    legend(figure, axis, report)
-    caption = f"{says}, by round, with 95 % intervals; {counted(counts(by_run), of)} per round.{gate}"
-    return Plot(id, title, caption, svg(figure, id, say_values(title, report, by_run, "percent")))
+    drawing.share_axis(axis)
+    drawing.round_axis(axis, by_run, title.lower())
+    drawing.legend(figure, axis, report)
+    caption = f"{says}, by round, with 95 % intervals; {counted(drawing.counts(by_run), of)} per round.{gate}"
+    return Plot(id, title, caption, svg(figure, id, drawing.say_values(title, report, by_run, "percent")))
 
 
 def reward_against_kl(report: Row) -> Plot:
@@ -60,25 +49,25 @@ def reward_against_kl(report: Row) -> Plot:
         return Plot(id, title, "No round after the first has both a reward and a KL from the initial policy yet.")
     figure, (axis,) = panels()
     for index, (run, each) in enumerate(zip(report["runs"], points, strict=True)):
-        optimize(axis, run, each, look(index), labels(report)[index])
+        drawing.optimize(axis, run, each, look(index), drawing.labels(report)[index])
         every = max(1, len(each) // 8)
         for round, point in each.items():
             if round % every == 0 or round == max(each):
                 style = {"textcoords": "offset points", "ha": "right", "color": look(index).colour}
                 axis.annotate(str(round), (point.x, point.y), (-3, 3.5), **style)
-    for value in bounds(report, "stop", "kl"):
-        limit(axis, x=value, label="stop", line=":")
+    for value in drawing.bounds(report, "stop", "kl"):
+        drawing.limit(axis, x=value, label="stop", line=":")
     if metric == "win_rate":
-        share_axis(axis)
+        drawing.share_axis(axis)
     axis.set(xlabel="KL from the initial policy (nats per answer)", ylabel=f"held-out {name}")
-    legend(figure, axis, report)
-    n = counted(counts([measured(run, "kl") for run in report["runs"]]), "answers")
+    drawing.legend(figure, axis, report)
+    n = counted(drawing.counts([measured(run, "kl") for run in report["runs"]]), "answers")
     caption = (
         f"Held-out {name} of each round's candidate against its KL divergence from the initial policy (0 for itself), "
         f"with 95 % intervals; KL from {n} of its own. Numbers are rounds."
     )
     values = [measured(run, metric) for run in report["runs"]]
-    return Plot(id, title, caption, svg(figure, id, say_values(f"{title}, {name}", report, values, "number")))
+    return Plot(id, title, caption, svg(figure, id, drawing.say_values(f"{title}, {name}", report, values, "number")))
 
 
 def _reward_points(run: Row, metric: str) -> dict[int, Point]:
@@ -100,17 +89,17 @@ def length(report: Row) -> Plot:
     figure, (above, below) = panels((3, 2))
     for index, run in enumerate(report["runs"]):
         for axis, rows in ((above, tokens[index]), (below, cut[index])):
-            points = beside(rows, index, len(report["runs"]))
-            optimize(axis, run, points, look(index), labels(report)[index])
+            points = drawing.beside(rows, index, len(report["runs"]))
+            drawing.optimize(axis, run, points, look(index), drawing.labels(report)[index])
     above.set_ylabel("tokens")
-    share_axis(below)
-    round_axis(below, tokens, "cut off")
-    legend(figure, above, report)
+    drawing.share_axis(below)
+    drawing.round_axis(below, tokens, "cut off")
+    drawing.legend(figure, above, report)
     caption = (
         "Mean length of held-out answers, and the share cut off at the longest allowed, by round, with 95 % intervals; "
-        f"{counted(counts(tokens), 'answers')} per round."
+        f"{counted(drawing.counts(tokens), 'answers')} per round."
     )
-    return Plot(id, title, caption, svg(figure, id, say_values("Mean tokens", report, tokens, "number")))
+    return Plot(id, title, caption, svg(figure, id, drawing.say_values("Mean tokens", report, tokens, "number")))
 
 
 def _why_no(metric: str, report: Row) -> str:

@@ -38,18 +38,12 @@ def report_data(store: DuckStore, run_ids: Sequence[str], pairs: int = 12) -> Ro
     parameters = {"runs": runs}
     with store.db.read() as con:
         heads = {row["run_id"]: row for row in rows(con, queries.RUNS, parameters)}
-        parts = {
-            "rounds": rows(con, queries.ROUNDS, parameters),
-            "metrics": rows(con, queries.METRICS, parameters),
-            "updates": rows(con, queries.UPDATES, parameters),
-            "steps": rows(con, queries.STEPS, parameters | {"points": POINTS}),
-            "decisions": rows(con, queries.DECISIONS, parameters),
-            "stops": rows(con, queries.STOPS, parameters),
-            "judges": rows(con, queries.JUDGES, parameters),
-            "position": [_position(row) for row in rows(con, queries.POSITION, parameters)],
-        }
+        own = {"steps": {"points": POINTS}}
+        parts = {name: rows(con, sql, parameters | own.get(name, {})) for name, sql in queries.PARTS.items()}
+        parts["position"] = _shares(rows(con, queries.POSITION, parameters), "both_first", "both_second")
         compared = len({row["judge"] for row in parts["judges"]}) > 1
-        parts["agreement"] = [_agreement(row) for row in rows(con, queries.AGREEMENT, parameters)] if compared else []
+        verdicts = rows(con, queries.AGREEMENT, parameters) if compared else []
+        parts["agreement"] = _shares(verdicts, "agreed", "opposed")
         sampled = rows(con, queries.PAIRS, parameters | {"pairs": pairs, "characters": CHARACTERS})
     data = [_run(heads[run], {name: _of(run, part) for name, part in parts.items()}) for run in runs]
     report: Row = _finite({"runs": data, "pairs": [_pair(row) for row in sampled]})
@@ -71,12 +65,8 @@ def _run(head: Row, parts: dict[str, list[Row]]) -> Row:
     return run | {"status": status(run), "policy": policy_now(run)}
 
 
-def _position(row: Row) -> Row:
-    return row | {name: _share(row[name], row["duels"]) for name in ("both_first", "both_second")}
-
-
-def _agreement(row: Row) -> Row:
-    return row | {name: _share(row[name], row["duels"]) for name in ("agreed", "opposed")}
+def _shares(duels: Sequence[Row], *names: str) -> list[Row]:
+    return [row | {name: _share(row[name], row["duels"]) for name in names} for row in duels]
 
 
 def _share(count: int, n: int) -> Row:
@@ -85,12 +75,8 @@ def _share(count: int, n: int) -> Row:
 
 
 def _pair(row: Row) -> Row:
-    messages = json.loads(row.pop("messages"))
-    return row | {
-        "prompt": [
-            {"role": m["role"], "text": m["content"][:CHARACTERS], "length": len(m["content"])} for m in messages
-        ]
-    }
+    texts = [(m["role"], m["content"]) for m in json.loads(row.pop("messages"))]
+    return row | {"prompt": [{"role": role, "text": t[:CHARACTERS], "length": len(t)} for role, t in texts]}
 
 
 def _finite(value: Any) -> Any:

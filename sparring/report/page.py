@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import yaml
@@ -56,27 +55,16 @@ def render(report: Row) -> str:
     from sparring.report.plots import sections  # loads matplotlib
     from sparring.report.svg import look
 
-    page: str = (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            runs=report["runs"],
-            pairs=report["pairs"],
-            sections=sections(report),
-            looks=[look(index) for index in range(len(report["runs"]))],
-            table={metric: name for metric, name in TABLE.items() if any(measured(r, metric) for r in report["runs"])},
-        )
-    )
-    return page
+    table = {metric: name for metric, name in TABLE.items() if any(measured(run, metric) for run in report["runs"])}
+    looks = [look(index) for index in range(len(report["runs"]))]
+    page = _environment().get_template("page.html.jinja")
+    return page.render(**report, sections=sections(report), looks=looks, table=table)
 
 
 def _environment() -> jinja2.Environment:
+    loader, strict = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "visible": text.visible,
@@ -104,12 +92,8 @@ def _shown(row: Row | None, metric: str) -> str:
 
 def _yaml(config: Row) -> str:
     """The config as YAML, without the keys that `runs` stores beside it."""
-    written: Any = yaml.safe_dump(
-        {key: value for key, value in config.items() if key not in ("shape", "folder")},
-        sort_keys=False,
-        allow_unicode=True,
-    )
-    return str(written)
+    values = {key: value for key, value in config.items() if key not in ("shape", "folder")}
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _beginning(body: str) -> str | None:

@@ -5,18 +5,7 @@ from typing import Any
 
 from sparring.loop.evaluator import wilson
 from sparring.report import agreement as judging
-from sparring.report import curves, heldout
-from sparring.report.drawing import (
-    bar_axis,
-    beside,
-    labels,
-    legend,
-    mark,
-    round_axis,
-    say_values,
-    share_axis,
-    step_axis,
-)
+from sparring.report import curves, drawing, heldout
 from sparring.report.numbers import Row
 from sparring.report.svg import COLOURS, Plot, look, panels, styled, svg, ticks
 from sparring.report.text import counted
@@ -29,6 +18,7 @@ OUTCOMES = {
     "filtered": COLOURS[2],
     "failed": COLOURS[1],
 }
+BARS: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.5}
 
 
 def sections(report: Row) -> dict[str, list[Plot]]:
@@ -39,9 +29,8 @@ def sections(report: Row) -> dict[str, list[Plot]]:
         "Learning": _learning(report),
         "Judges": [judging.agreement, judging.position],
     }
-    if all(
-        run["kind"] != "self-play" for run in report["runs"]
-    ):  # measured once, with other metrics, which a table shows
+    # What is no loop was measured once, with other metrics, which a table shows.
+    if all(run["kind"] != "self-play" for run in report["runs"]):
         drawn = {"Held-out results": []}
         if any(run["updates"] for run in report["runs"]):
             drawn["Learning"] = [curves.loss, curves.accuracy, curves.rewards, curves.gradient, learning_time]
@@ -52,12 +41,9 @@ def sections(report: Row) -> dict[str, list[Plot]]:
 def _learning(report: Row) -> list[Callable[[Row], Plot]]:
     """The figures on learning: pairs have chosen and rejected answers, a policy gradient has ratios."""
     of_pairs = [curves.accuracy, curves.rewards, curves.logps]
-    of_policy = [curves.clipping]
-    drawn = [
-        *(of_pairs if curves.has(report, "accuracy") else []),
-        *(of_policy if curves.has(report, "ratio") else []),
-    ]
-    return [curves.loss, *(drawn or of_pairs), curves.kl, curves.gradient]
+    drawn = of_pairs if curves.has(report, "accuracy") else []
+    drawn = [*drawn, curves.clipping] if curves.has(report, "ratio") else drawn or of_pairs
+    return [curves.loss, *drawn, curves.kl, curves.gradient]
 
 
 def outcomes(report: Row) -> Plot:
@@ -74,14 +60,15 @@ def outcomes(report: Row) -> Plot:
         caption = f"Every prompt of a round has one of six outcomes; {prompts} per round."
     else:
         for index, rows in enumerate(shares):
-            points = beside(rows, index, len(report["runs"]))
+            points = drawing.beside(rows, index, len(report["runs"]))
             axis.plot([p.x for p in points.values()], [p.y for p in points.values()], color=look(index).colour)
-            mark(axis, points, look(index), labels(report)[index])
-        share_axis(axis)
-        round_axis(axis, shares, "prompts with pairs")
-        legend(figure, axis, report)
+            drawing.mark(axis, points, look(index), drawing.labels(report)[index])
+        drawing.share_axis(axis)
+        drawing.round_axis(axis, shares, "prompts with pairs")
+        drawing.legend(figure, axis, report)
         caption = f"Share of a round's prompts that gave pairs, with 95 % intervals; {prompts} per round."
-    return Plot(id, title, caption, svg(figure, id, say_values("Prompts that gave pairs", report, shares, "percent")))
+    label = drawing.say_values("Prompts that gave pairs", report, shares, "percent")
+    return Plot(id, title, caption, svg(figure, id, label))
 
 
 def _paired(row: Row) -> Row:
@@ -94,11 +81,11 @@ def _stack(figure: Any, axis: Any, rows: Sequence[Row]) -> None:
     rounds, below = [row["round"] for row in rows], [0] * len(rows)
     for name, colour in OUTCOMES.items():
         heights = [row[name] for row in rows]
-        axis.bar(rounds, heights, 0.72, below, color=colour, label=name, edgecolor="white", linewidth=0.5)
+        axis.bar(rounds, heights, 0.72, below, color=colour, label=name, **BARS)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axis.yaxis.set_major_locator(ticks(5, integer=True))
-    bar_axis(axis, rounds)
-    step_axis(axis, "round", "prompts")
+    drawing.bar_axis(axis, rounds)
+    drawing.step_axis(axis, "round", "prompts")
     figure.legend(loc="outside upper left", ncols=3, handlelength=1)
 
 
@@ -113,18 +100,16 @@ def learning_time(report: Row) -> Plot:
     width = 0.72 / len(by_run)
     for index, rows in enumerate(by_run):
         shift = width * (index - (len(by_run) - 1) / 2)
-        heights = [row["seconds"] / scale for row in rows]
-        axis.bar(
-            [row["round"] + shift for row in rows],
-            heights, width, color=look(index).colour, label=labels(report)[index], edgecolor="white", linewidth=0.5,
-        )  # fmt: skip
-    bar_axis(axis, [row["round"] for rows in by_run for row in rows])
-    step_axis(axis, "round", unit)
-    legend(figure, axis, report)
+        x, heights = [row["round"] + shift for row in rows], [row["seconds"] / scale for row in rows]
+        style = {"color": look(index).colour, "label": drawing.labels(report)[index]} | BARS
+        axis.bar(x, heights, width, **style)
+    drawing.bar_axis(axis, [row["round"] for rows in by_run for row in rows])
+    drawing.step_axis(axis, "round", unit)
+    drawing.legend(figure, axis, report)
     pairs = counted([row["n_examples"] for rows in by_run for row in rows], "examples")
     steps = counted([row["steps"] for rows in by_run for row in rows], "optimizer steps").removeprefix("n = ")
-    values = [
-        [{"round": r["round"], "value": r["seconds"], "low": None, "high": None} for r in rows] for rows in by_run
-    ]
+    bounds = {"low": None, "high": None}
+    values = [[{"round": row["round"], "value": row["seconds"]} | bounds for row in rows] for rows in by_run]
     caption = f"Wall-clock time of each update; {pairs} and {steps} per update."
-    return Plot(id, title, caption, svg(figure, id, say_values("Seconds of learning", report, values, "number")))
+    label = drawing.say_values("Seconds of learning", report, values, "number")
+    return Plot(id, title, caption, svg(figure, id, label))

@@ -188,3 +188,9 @@ LEFT JOIN scored cs ON cs.completion_id = x.chosen_id
 LEFT JOIN scored rs ON rs.completion_id = x.rejected_id
 ORDER BY x.run_id, x.round, md5(x.pair_id)
 """
+
+# The parts of a run as they are; STEPS also needs $points.
+PARTS = {
+    "rounds": ROUNDS, "metrics": METRICS, "updates": UPDATES, "steps": STEPS, "decisions": DECISIONS, "stops": STOPS,
+    "judges": JUDGES,
+}  # fmt: skip

@@ -59,7 +59,8 @@ def plan_sweep(config: Path, file: Path, overrides: Sequence[str] = ()) -> Plan:
         except (ConfigError, DataError) as error:
             problems[str(error)].append(name)
     if problems:
-        raise ConfigError(f"{file} cannot be played:\n" + "\n".join(map(_problem, problems.items())))
+        lines = (f"{', '.join(names)}: {message}" for message, names in problems.items())
+        raise ConfigError(f"{file} cannot be played:\n" + "\n".join(lines))
     store = DuckStore(base.store)
     compared = [point for point, draft in zip(points, drafts, strict=True) if not draft.first]
     _refuse_same_names(points)
@@ -73,9 +74,7 @@ def _point(draft: Draft, name: str, values: Mapping[str, Any], store: str, file:
     changed = changed_by(start, draft.changes, file) | {"name": name, "store": store}
     config = parse_config(changed, f"{file}, a run of it,")
     if len(name) > LONGEST:
-        raise ConfigError(
-            f"a name of {len(name)} characters is too long, expected {LONGEST} at most; give shorter labels"
-        )
+        raise ConfigError(f"a name of {len(name)} characters is too long, expected {LONGEST} at most; shorten labels")
     if config.approve:
         raise ConfigError("approve is true, but a sweep cannot wait for a decision; set approve: false")
     return Point(config, prepare(config).info.id, draft.labels)
@@ -87,11 +86,6 @@ def changed_by(values: Mapping[str, Any], changes: Changes, file: Path) -> dict[
     for key in sorted(changes, key=lambda key: key.count(".")):
         put(changed, key, deepcopy(changes[key]), f"{file}: {key}")
     return changed
-
-
-def _problem(problem: tuple[str, list[str]]) -> str:
-    message, names = problem
-    return f"{', '.join(names)}: {message}"
 
 
 def _refuse_same_names(points: Sequence[Point]) -> None:
@@ -106,9 +100,8 @@ def _refuse_unknown_runs(points: Sequence[Point], store: DuckStore) -> None:
     for at, point in enumerate(points):
         for name in sorted(point.needs - set(names[:at])):
             if name in names:
-                raise ConfigError(
-                    f"{point.name} needs run:{name}, which is not played before it; put {name} under first"
-                )
+                needs = f"{point.name} needs run:{name}, which is not played before it"
+                raise ConfigError(f"{needs}; put {name} under first")
             policy_folder(f"run:{name}", store)
 
 

@@ -42,9 +42,8 @@ TEMPLATES = {
 def write_template(name: str, folder: Path) -> list[str]:
     """Copy the files of a template to `folder`; returns their names. Raises ConfigError if a file exists."""
     if name not in TEMPLATES:
-        raise ConfigError(
-            f"there is no template {name!r}{nearest(name, TEMPLATES)}; choose one of {', '.join(TEMPLATES)}"
-        )
+        known = ", ".join(TEMPLATES)
+        raise ConfigError(f"there is no template {name!r}{nearest(name, TEMPLATES)}; choose one of {known}")
     files = sorted(FOLDER.joinpath(name).iterdir(), key=lambda file: (file.suffix != ".yaml", file.name))
     for file in files:
         if (folder / file.name).exists():

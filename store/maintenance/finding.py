@@ -1,4 +1,4 @@
-"""The result of one check of `spar store check`."""
+"""The result of one check of `spar store check` or `spar doctor`."""
 
 from dataclasses import dataclass
 

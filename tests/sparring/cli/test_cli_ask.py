@@ -83,7 +83,7 @@ def test_rows_that_are_not_shown_are_named(session: Session) -> None:
 def test_what_there_is_not_is_refused(session: Session) -> None:
     for name, words in (
         ("no such question", "no question 'pair_yeild' (did you mean 'pair_yield'?)"),
-        ("no such run", "no run 'other'; see them with: spar sql"),
+        ("no such run", "has no run other"),
     ):
         said = session.said[name]
         assert (said.code, said.out) == (2, "")

@@ -8,12 +8,13 @@ import pytest
 from filelock import FileLock
 from starlette.testclient import TestClient
 
+from sparring.cli.common import find_run
 from sparring.judges.bench import Agreement
 from sparring.judges.human import Choice, Question, people_judge
 from sparring.loop.errors import EnvironmentProblem, StoreError
 from sparring.loop.judgements import duel_id
 from sparring.loop.types import Judgement, Record
-from sparring.people.queue import agreements, groups_to_judge, questions_of, run_of
+from sparring.people.queue import agreements, groups_to_judge, questions_of
 from sparring.people.server import listen, people_app
 from sparring.store.db import rows
 from sparring.store.store import DuckStore
@@ -96,7 +97,7 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no round 0 in which a candidate was measured"):
         asked(store, "eval", round=0)
     with pytest.raises(StoreError, match="has no run nobody"):
-        run_of(store, "nobody")
+        find_run(store, "nobody")
 
 
 def choose(client: TestClient, state: dict[str, Any], choice: Choice) -> dict[str, Any]:
