@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sparring.loop.judgements import Scores
 from sparring.loop.types import (
+    Answers,
     Checkpoint,
     Completion,
     Evaluation,
@@ -121,7 +122,7 @@ class Store(Protocol):
         ...
 
     def unsampled(self, rnd: Round) -> list[Prompt]: ...
-    def experience(self, rnd: Round, judge: str) -> Experience:
+    def experience(self, rnd: Round | Answers, judge: str) -> Experience:
         """The completions that a round has of its prompts, and all that the judge has said of them. Of held-out
         prompts: those of `rnd.policy`."""
         ...

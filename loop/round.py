@@ -10,7 +10,7 @@ from typing import Any
 from sparring.loop.errors import StepError
 from sparring.loop.judgements import refuse_silence, to_judge
 from sparring.loop.parts import Judge, OnChunk, Parts, Run, Store, call, passthrough
-from sparring.loop.types import Checkpoint, Round
+from sparring.loop.types import Answers, Checkpoint, Round
 
 
 def sample(rnd: Round, parts: Parts) -> int:
@@ -33,7 +33,12 @@ def _ask(judge: Judge, rnd: Round, rival: Round | None, parts: Parts) -> int:
 
 
 def ask(
-    judge: Judge, rnd: Round, rival: Round | None, store: Store, max_abstain: float, on_chunk: OnChunk = passthrough
+    judge: Judge,
+    rnd: Round | Answers,
+    rival: Round | Answers | None,
+    store: Store,
+    max_abstain: float,
+    on_chunk: OnChunk = passthrough,
 ) -> int:
     """Have a judge make the missing judgements. A judge that compares answers sees those of the rival, too."""
     experience = store.experience(rnd, judge.name)

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from sparring.loop.types import (
+    Answers,
     Checkpoint,
     Completion,
     Evaluation,
@@ -67,7 +68,7 @@ class DuckStore:
             ORDER BY w.position"""
         return [to_prompt(row) for row in self._rows(rnd, sql)]
 
-    def experience(self, rnd: Round, judge: str) -> Experience:
+    def experience(self, rnd: Round | Answers, judge: str) -> Experience:
         judged = self._rows(
             rnd,
             f"""SELECT j.* FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
@@ -165,7 +166,7 @@ class DuckStore:
         prompt_ids, judge = tuple(record["prompt_ids"]), record["judge"]
         return Round(run, record["round"], policy, opponent, reference, initial, prompt_ids, judge=judge)
 
-    def _groups(self, rnd: Round) -> list[Group]:
+    def _groups(self, rnd: Round | Answers) -> list[Group]:
         records = self._rows(
             rnd,
             f"""SELECT c.*, p.messages, p.split, p.source, p.meta FROM wanted w JOIN prompts p USING (prompt_id)
@@ -175,15 +176,15 @@ class DuckStore:
         groups = (list(g) for _, g in groupby(records, key=lambda row: row["prompt_id"]))
         return [Group(to_prompt(g[0]), tuple(to_record(Completion, row) for row in g)) for g in groups]
 
-    def _rows(self, rnd: Round, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    def _rows(self, rnd: Round | Answers, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         return list(self._table(rnd, sql, **parameters).to_pylist())
 
-    def _table(self, rnd: Round, sql: str, **parameters: Any) -> pa.Table:
+    def _table(self, rnd: Round | Answers, sql: str, **parameters: Any) -> pa.Table:
         """The rows of a query about the prompts of a round. In it, `wanted` has the prompts' ids in order."""
         ids = pa.array(rnd.prompt_ids, pa.string())
         with self.db.read() as con:
             con.register("wanted", pa.table({"prompt_id": ids, "position": pa.array(range(len(ids)), pa.int32())}))
-            values = {"run": rnd.run, "policy": rnd.policy.id, "round": rnd.index, "origin": rnd.origin, **parameters}
+            values = {"run": rnd.run, "policy": rnd.policy_id, "round": rnd.index, "origin": rnd.origin, **parameters}
             return table(con, sql, named(sql, values))
 
 

@@ -12,7 +12,7 @@ from sparring.flows.run.judge_trials import Show, opened, refuse_failing, unshow
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.parts import Judge
 from sparring.loop.round import ask
-from sparring.loop.types import Checkpoint, Judgement, Record, Round, Split
+from sparring.loop.types import Answers, Judgement, Record, Split
 from sparring.store.backlog import Unit, duel_units, prompts_of, units
 from sparring.store.store import DuckStore
 
@@ -77,17 +77,18 @@ def _label(
 ) -> Labelled:
     count = _Count(f"{unit.run} round {unit.round} {unit.split}", check, show)
     prompts = prompts_of(store.db, unit)
-    rival = _round(unit, unit.rival_id, prompts) if unit.rival_id is not None else None
-    ask(judge, _round(unit, unit.policy_id, prompts), rival, store, max_abstain, count.on_chunk)
+    rival = None if unit.rival_id is None else Answers(unit.run, unit.round, unit.rival_id, prompts, unit.split)
+    ask(
+        judge,
+        Answers(unit.run, unit.round, unit.policy_id, prompts, unit.split),
+        rival,
+        store,
+        max_abstain,
+        count.on_chunk,
+    )
     return Labelled(
         unit.run, unit.round, unit.split, unit.policy_id, unit.rival_id, count.missing, count.made, count.silent
     )
-
-
-def _round(unit: Unit, policy_id: str, prompts: tuple[str, ...]) -> Round:
-    """A round that selects the answers of a policy in the store. No weights are needed."""
-    policy = Checkpoint(policy_id, unit.run, "", None, "")
-    return Round(unit.run, unit.round, policy, policy, policy, policy, prompts, unit.split)
 
 
 class _Count:

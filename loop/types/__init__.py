@@ -29,7 +29,7 @@ from sparring.loop.types.records import (
     UpdateStep,
 )
 from sparring.loop.types.runs import Decision, Facts, QueryInfo, Removal, RunInfo, RunKind, Stop
-from sparring.loop.types.views import Experience, Group, Round
+from sparring.loop.types.views import Answers, Experience, Group, Round
 
 Asked = Prompt | Completion | Judgement | JudgeInfo | JudgeCall | PromptOutcome
 Learned = Pair | Example | LogProb | Update | UpdateStep | UpdatePair | Checkpoint | Evaluation

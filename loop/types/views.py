@@ -25,6 +25,22 @@ class Round:
     def id(self) -> str:
         return make_id("round", run=self.run, round=self.index)
 
+    @property
+    def policy_id(self) -> str:
+        return self.policy.id
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Which completions are asked for, where no round is played: those of a policy to the prompts of one round."""
+
+    run: str
+    index: int
+    policy_id: str
+    prompt_ids: tuple[str, ...]
+    split: Split
+    origin: Origin = "policy"
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

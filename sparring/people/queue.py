@@ -1,7 +1,7 @@
 """The questions for a person, from the store, and the agreement of their answers with other judges."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,9 +9,8 @@ from sparring.judges.bench import Agreement, agreement
 from sparring.judges.human import Both, Question, questions, read
 from sparring.loop.errors import StoreError
 from sparring.loop.judgements import to_judge
-from sparring.loop.types import Checkpoint, Group, Round, Split
+from sparring.loop.types import Answers, Group, Split
 from sparring.store.db import rows
-from sparring.store.records import to_record
 from sparring.store.store import DuckStore
 
 # The round $round, or the last round that has answers.
@@ -56,13 +55,12 @@ def groups_to_judge(store: DuckStore, run: str, judge: str, split: Split, round:
         which = "no round" if round is None else f"no round {round}"
         which += " with answers to train prompts" if split == "train" else " in which a candidate was measured"
         raise StoreError(f"{run} has {which}; see: spar status {run}, or judge another --round or --split")
-    mine, *rival = (store.experience(_round(row, split), judge) for row in rounds)
+    mine, *rival = (store.experience(_answers(row, split), judge) for row in rounds)
     return to_judge(mine, rival[0] if rival else None, 1.0)
 
 
-def _round(row: Mapping[str, Any], split: Literal["train", "eval"]) -> Round:
-    policy = to_record(Checkpoint, dict(row))  # in every role, because only its answers are read
-    return Round(row["run_id"], row["round"], policy, policy, policy, policy, tuple(row["prompt_ids"]), split)
+def _answers(row: Mapping[str, Any], split: Split) -> Answers:
+    return Answers(row["run_id"], row["round"], row["checkpoint_id"], tuple(row["prompt_ids"]), split)
 
 
 def questions_of(store: DuckStore, run: str, groups: Sequence[Group], seed: int, limit: int | None) -> list[Question]:
