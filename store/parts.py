@@ -32,12 +32,8 @@ def write_parts(folder: Path, added: Mapping[str, pa.Table]) -> None:
     """Write rows by table, durably: on return the files are on disk under their final names."""
     for name, rows in added.items():
         if rows.num_rows:
-            _write(folder / name, rows)
-
-
-def _write(place: Path, rows: pa.Table) -> None:
-    with replaced(new_part(place)) as partial:
-        parquet.write_table(rows, partial, compression="zstd", compression_level=1)
+            with replaced(new_part(folder / name)) as partial:
+                parquet.write_table(rows, partial, compression="zstd", compression_level=1)
 
 
 def new_part(place: Path, stamp: int | None = None) -> Path:

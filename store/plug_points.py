@@ -6,6 +6,7 @@ round, and $judge, the judge by whose answers that round is paired. It may leave
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import duckdb
@@ -71,12 +72,9 @@ def ask_query(db: Database, sql: str, plug: Plug, **parameters: Any) -> list[dic
             records = rows(con, sql, _named(sql, parameters))
         except duckdb.Error as error:
             raise StepError(f"{plug.key} failed: {error}") from error
-    for row in records:
-        for name in plug.needed:
-            if row[name] is None:
-                raise StepError(
-                    f"{plug.key} returns a row whose {name} is NULL ({row}); leave out such rows with WHERE"
-                )
+    for row, name in product(records, plug.needed):
+        if row[name] is None:
+            raise StepError(f"{plug.key} returns a row whose {name} is NULL ({row}); leave out such rows with WHERE")
     return [dict.fromkeys(plug.optional) | row for row in records]
 
 
@@ -84,9 +82,8 @@ def _named(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that the query names. DuckDB accepts no others."""
     (statement,) = duckdb.extract_statements(sql)
     if unknown := sorted(statement.named_parameters - set(PARAMETERS)):
-        raise ConfigError(
-            f"${unknown[0]} is not a parameter; expected one of {', '.join('$' + name for name in PARAMETERS)}"
-        )
+        known = ", ".join(f"${name}" for name in PARAMETERS)
+        raise ConfigError(f"${unknown[0]} is not a parameter; expected one of {known}")
     return {name: parameters[name] for name in statement.named_parameters}
 
 
