@@ -9,14 +9,11 @@ import typer
 from sparring.cli.common import AsJson, OfRun, Store, open_store, print_json, say
 from sparring.loop.errors import ConfigError
 
+KINDS = "pairs: chosen, rejected. groups: answers, scores. labels: answer, label. comparisons: pairs and ties."
+
 
 def export(
-    what: Annotated[
-        Literal["pairs", "groups", "labels", "comparisons"],
-        typer.Argument(
-            help="pairs: chosen, rejected. groups: answers, scores. labels: answer, label. comparisons: pairs and ties."
-        ),
-    ],
+    what: Annotated[Literal["pairs", "groups", "labels", "comparisons"], typer.Argument(help=KINDS)],
     to: Annotated[str, typer.Option(help="X.parquet, X.jsonl, or a folder with a dataset card.")],
     run: OfRun = None,
     split: Annotated[Literal["train", "eval"], typer.Option(help="Which prompts.")] = "train",

@@ -70,10 +70,8 @@ def agreement(
         reports = [bench_judge(s, chosen, pairs, seed=seed, store=_store(store), show=show) for s in sections]
     if len({report.judge for report in reports}) < len(reports):
         raise ConfigError(f"the judges are {', '.join(report.judge for report in reports)}; expected different ones")
-    rows = [
-        {"judge": one.judge, "other_judge": other.judge, **asdict(agree(one.deltas, other.deltas))}
-        for one, other in combinations(reports, 2)
-    ]
+    pairs_of = combinations(reports, 2)
+    rows = [{"judge": a.judge, "other_judge": b.judge, **asdict(agree(a.deltas, b.deltas))} for a, b in pairs_of]
     print_rows(rows, format="json" if as_json else "table")
 
 

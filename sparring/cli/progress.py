@@ -105,11 +105,9 @@ class Bars:
         return ""
 
     def _bar(self, work: Work) -> RenderableType:
+        bar = ProgressBar(total=max(work.total, 1), completed=work.done, width=min(40, self.console.width // 4))
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_row(
-            ProgressBar(total=max(work.total, 1), completed=work.done, width=min(40, self.console.width // 4)),
-            Text("  ".join(work.facts(self.now())), no_wrap=True, overflow="ellipsis"),
-        )
+        grid.add_row(bar, Text("  ".join(work.facts(self.now())), no_wrap=True, overflow="ellipsis"))
         return grid
 
 
@@ -189,10 +187,9 @@ class Display(Bars):
         return [f"round {self._round.index}{of}" + (f", {left}" if left else ""), self._doing(work)]
 
     def line(self, work: Work) -> str:
+        line = f"{self.headings(None)[0].partition(',')[0]}, {super().line(work)}"
         left = self._run_left()
-        return f"{self.headings(None)[0].partition(',')[0]}, {super().line(work)}" + (
-            f"; the run: {left}" if left else ""
-        )
+        return f"{line}; the run: {left}" if left else line
 
     def idle(self) -> str:
         return clock(self.now() - self._step[1]) if self._shown_step() and self._step else ""

@@ -78,11 +78,10 @@ def source(store: str | None, copy: bool, timeout: float | None) -> "tuple[Datab
     path = Path(store or DEFAULT_PATH)
     if not copy:
         return Database(path), SECONDS if timeout is None else timeout
-    if not read_copy(path).is_file():
-        raise ConfigError(
-            f"there is no read copy {read_copy(path)}; a run with keep.read_copy writes it, or query without --copy"
-        )
-    return Database(read_copy(path)), timeout
+    file = read_copy(path)
+    if not file.is_file():
+        raise ConfigError(f"there is no read copy {file}; a run with keep.read_copy writes it, or query without --copy")
+    return Database(file), timeout
 
 
 def _text(query: str | None, file: Path | None) -> str:

@@ -49,23 +49,18 @@ def optimize(axis: Any, run: Row, points: Mapping[int, Point], look: Look, label
     if not points:
         return
     rounds = [row for row in run["rounds"] if row["round"] in points]
-    x: list[float] = []
-    y: list[float] = []
-    for row in rounds:
-        if row["round"] and row["from_round"] in points:
-            start, end = points[row["from_round"]], points[row["round"]]
-            x, y = [*x, start.x, end.x, nan], [*y, start.y, end.y, nan]
+    moves = [(points[r["from_round"]], points[r["round"]]) for r in rounds if r["round"] and r["from_round"] in points]
+    x = [value for start, end in moves for value in (start.x, end.x, nan)]
+    y = [value for start, end in moves for value in (start.y, end.y, nan)]
     axis.plot(x, y, look.line, color=look.colour)
-    rejected = {row["round"] for row in rounds if row["accepted"] is False}
-    mark(axis, points, look, label, rejected)
+    mark(axis, points, look, label, {row["round"] for row in rounds if row["accepted"] is False})
 
 
 def mark(axis: Any, points: Mapping[int, Point], look: Look, label: str, rejected: Set[int] = frozenset()) -> None:
     """Draw points with their intervals."""
     at = points.values()
-    x_error, y_error = (
-        list(zip(*sides, strict=True)) or None for sides in ([p.x_sides for p in at], [p.y_sides for p in at])
-    )
+    x_error = list(zip(*(p.x_sides for p in at), strict=True)) or None
+    y_error = list(zip(*(p.y_sides for p in at), strict=True)) or None
     style: dict[str, Any] = {"fmt": "none", "ecolor": look.colour, "elinewidth": 0.8, "capthick": 0.8}
     axis.errorbar([p.x for p in at], [p.y for p in at], y_error, x_error, **style)
     for open_, fill in ((False, look.colour), (True, "white")):

@@ -19,7 +19,9 @@ def win_rate(report: Row) -> Plot:
 def _by_round(report: Row, id: str, metric: str, title: str, of: str, says: str, first: int = 0) -> Plot:
     by_run = [[row for row in measured(run, metric) if row["round"] >= first] for run in report["runs"]]
     if not any(by_run):
-        return Plot(id, title, _why_no(metric, report) or f"No round has a {title.lower()} yet.")
+        compares = metric == "pass_rate" and any(measured(run, "win_rate") for run in report["runs"])
+        no_score = "A judge that compares answers gives no score to pass with."
+        return Plot(id, title, no_score if compares else f"No round has a {title.lower()} yet.")
     figure, (axis,) = panels()
     for index, (run, rows) in enumerate(zip(report["runs"], by_run, strict=True)):
         points = drawing.beside(rows, index, len(by_run))
@@ -100,9 +102,3 @@ def length(report: Row) -> Plot:
         f"{counted(drawing.counts(tokens), 'answers')} per round."
     )
     return Plot(id, title, caption, svg(figure, id, drawing.say_values("Mean tokens", report, tokens, "number")))
-
-
-def _why_no(metric: str, report: Row) -> str:
-    if metric == "pass_rate" and any(measured(run, "win_rate") for run in report["runs"]):
-        return "A judge that compares answers gives no score to pass with."
-    return ""

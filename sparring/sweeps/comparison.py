@@ -37,6 +37,8 @@ SELECT now.run_id, now.rounds, measured.* EXCLUDE (run_id, policy_id), pairs, ex
 FROM now LEFT JOIN measured USING (run_id, policy_id) LEFT JOIN paired USING (run_id)
 LEFT JOIN grouped USING (run_id) LEFT JOIN learned USING (run_id)
 """
+PICKED = """max(value) FILTER (metric = '{metric}') AS {metric},
+    max(low) FILTER (metric = '{metric}') AS {short}_low, max(high) FILTER (metric = '{metric}') AS {short}_high"""
 METRICS = {"pass": "pass_rate", "win": "win_rate", "kl": "kl", "tokens": "mean_tokens", "score": "mean_score"}
 
 
@@ -44,11 +46,7 @@ def results(store: DuckStore, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By run id, a dict of COLUMNS without `point` and `wanted`; only runs that were measured."""
     if not store.db.path.exists():
         return {}
-    picked = [
-        f"max({column}) FILTER (metric = '{metric}') AS {name}"
-        for short, metric in METRICS.items()
-        for column, name in (("value", metric), ("low", f"{short}_low"), ("high", f"{short}_high"))
-    ]
+    metrics = ", ".join(PICKED.format(metric=metric, short=short) for short, metric in METRICS.items())
     with store.db.read() as con:
-        by_run = rows(con, RESULTS.format(metrics=",\n           ".join(picked)), {"runs": list(runs)})
+        by_run = rows(con, RESULTS.format(metrics=metrics), {"runs": list(runs)})
     return {row["run_id"]: row for row in by_run}

@@ -97,9 +97,8 @@ def _axis(name: str, places: Any) -> list[_Value]:
 def _of_key(key: str, value: Any) -> _Value:
     if isinstance(value, list | Mapping):
         form = f"{{{key}: {{LABEL: {{{key}: ...}}}}}}"
-        raise ConfigError(
-            f"grid.{key} has the value {value!r}, which cannot be a name; give each value a label: {form}"
-        )
+        cannot = f"grid.{key} has the value {value!r}, which cannot be a name"
+        raise ConfigError(f"{cannot}; give each value a label: {form}")
     label = value if isinstance(value, str) else json.dumps(value)
     return _Value(label, _plain(f"{key.rpartition('.')[2]}-{label}"), {key: value})
 
