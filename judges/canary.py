@@ -156,8 +156,8 @@ def _failures(judge: Judge, rows: Sequence[CanaryRow], heard: Heard) -> tuple[li
         return [], f"it has no answer to any of these prompts: {why}"
     if not any(row.won + row.lost for row in bad):
         return [_undecided(bad, heard)], ""
-    failures = [_won(row) for row in bad if row.share is not None and row.share >= 0.5]
-    return failures + [_unlike(row) for row in rows if row.strategy == "identical" and _is_unlike(row)], ""
+    in_order = sorted(rows, key=lambda row: row.strategy == "identical")
+    return [failure for row in in_order if (failure := _failure(row))], ""
 
 
 def _undecided(bad: Sequence[CanaryRow], heard: Heard) -> str:
@@ -172,20 +172,13 @@ def _undecided(bad: Sequence[CanaryRow], heard: Heard) -> str:
     )
 
 
-def _name(row: CanaryRow) -> str:
-    return f"{row.strategy} ({row.form})" if row.form else row.strategy
-
-
-def _won(row: CanaryRow) -> str:
-    return (
-        f"{_name(row)}: wins {row.share:.0%} against good answers ({row.won} won, {row.tied} tied, {row.lost} lost); "
-        "expected less than half"
-    )
-
-
-def _is_unlike(row: CanaryRow) -> bool:
-    return row.won + row.lost > 0 and row.won + row.lost >= row.tied
-
-
-def _unlike(row: CanaryRow) -> str:
-    return f"{_name(row)}: {row.won + row.lost} of {row.asked} comparisons of an answer with itself are not ties"
+def _failure(row: CanaryRow) -> str:
+    """What is wrong with the verdicts on one kind of answer; "" if nothing is."""
+    name, decided = f"{row.strategy} ({row.form})" if row.form else row.strategy, row.won + row.lost
+    if row.strategy == "identical":
+        unlike = f"{name}: {decided} of {row.asked} comparisons of an answer with itself are not ties"
+        return unlike if decided and decided >= row.tied else ""
+    if row.share is None or row.share < 0.5:
+        return ""
+    counts = f"({row.won} won, {row.tied} tied, {row.lost} lost)"
+    return f"{name}: wins {row.share:.0%} against good answers {counts}; expected less than half"

@@ -56,8 +56,9 @@ def _registry() -> Mapping[str, Any]:
 def _refuse_chance(keys: list[str], arguments: Mapping[str, Any]) -> None:
     """Raise ValueError for an argument missing or out of range, which the package would replace by a random one."""
     for key in keys:
-        if key not in arguments or not _in_range(key, arguments[key]):
-            raise ValueError(f"{key} is {arguments.get(key)!r}; expected {_expected(key)}")
+        in_range, expected = _range(key)
+        if key not in arguments or not in_range(arguments[key]):
+            raise ValueError(f"{key} is {arguments.get(key)!r}; expected {expected}")
     if arguments.get("nth_paragraph", 0) > arguments.get("num_paragraphs", 0):
         raise ValueError(f"nth_paragraph is {arguments['nth_paragraph']}; expected at most num_paragraphs")
 
@@ -69,35 +70,22 @@ def _compile_patterns(arguments: Mapping[str, Any]) -> None:
             re.compile(pattern)
 
 
-def _in_range(key: str, value: Any) -> bool:
-    match _kind(key):
-        case "count":
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= (key == "nth_paragraph")
-        case "relation":
-            return value in _RELATIONS
-        case "words":
-            return isinstance(value, list | tuple) and bool(value) and all(isinstance(w, str) and w for w in value)
-        case "letter":
-            return isinstance(value, str) and len(value) == 1
-        case _:
-            return isinstance(value, str) and bool(value.strip())
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(w, str) and w for w in value)
 
 
-def _kind(key: str) -> str:
+def _range(key: str) -> tuple[Callable[[Any], bool], str]:
+    """(whether a value is in the range of an argument, the range in words)."""
     if key.startswith(("num_", "nth_")) or key.endswith("frequency"):
-        return "count"
+        least, number = int(key == "nth_paragraph"), "a number of at least 0 (nth_paragraph: 1)"
+        return lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and v >= least, number
     if key in ("keywords", "forbidden_words"):
-        return "words"
-    return "relation" if key.endswith("relation") else key
-
-
-def _expected(key: str) -> str:
-    return {
-        "count": "a number of at least 0 (nth_paragraph: 1)",
-        "relation": f"one of {_RELATIONS}",
-        "words": "a list of words",
-        "letter": "a single character",
-    }.get(_kind(key), "a text")
+        return _is_words, "a list of words"
+    if key.endswith("relation"):
+        return lambda v: v in _RELATIONS, f"one of {_RELATIONS}"
+    if key == "letter":
+        return lambda v: isinstance(v, str) and len(v) == 1, "a single character"
+    return lambda v: isinstance(v, str) and bool(v.strip()), "a text"
 
 
 def _compare(count: int, relation: str, threshold: float) -> bool:

@@ -51,28 +51,22 @@ class LocalClient(ABC):
 
     @property
     @abstractmethod
-    def _engine(self) -> Serves: ...
+    def _host(self) -> Warms:
+        """What keeps the engine, and loads the checkpoint into it."""
 
     @property
-    @abstractmethod
-    def _context(self) -> int: ...
-
-    @abstractmethod
-    def _begin(self) -> None:
-        """Load the checkpoint's weights into the engine."""
-
-    @abstractmethod
-    def _end(self) -> None: ...
+    def weights(self) -> Sequence[str]:
+        return (self._checkpoint.weights_sha256,)
 
     def ask(self, questions: Sequence[Question]) -> Iterator[list[Reply]]:
         if not questions:
             return
-        self._begin()
+        self._host.warm(self._checkpoint)
         try:
             for start in range(0, len(questions), CHUNK):
                 yield self._replies(questions[start : start + CHUNK])
         finally:
-            self._end()
+            self._host.sleep()
 
     @cached_property
     def _template(self) -> Any:
@@ -80,11 +74,17 @@ class LocalClient(ABC):
 
         return Template.of(self._checkpoint.path)
 
+    @property
+    def _context(self) -> int:
+        from sparring.loop.sampling.vllm_engine import positions
+
+        return min(self._host.engine.context, positions(self._checkpoint.path))
+
     def _replies(self, questions: Sequence[Question]) -> list[Reply]:
         requests = [(question, self._inquiry(question)) for question in questions]
         fits = [(question, request) for question, request in requests if self._lacks(request) <= 0]
         began = time.monotonic()
-        answers = self._engine.ask([request for _, request in fits])
+        answers = self._host.engine.ask([request for _, request in fits])
         seconds = (time.monotonic() - began) / max(1, len(fits))
         replies = {
             question.id: self._reply(question, request, answer, seconds)
@@ -148,12 +148,18 @@ class EngineClient(LocalClient):
         """The model's name with its weights' hash, because a folder's weights may change."""
         return f"{self._source}@{self._checkpoint.weights_sha256[:12]}"
 
-    @property
-    def weights(self) -> Sequence[str]:
-        return (self._checkpoint.weights_sha256,)
-
     def close(self) -> None:
-        self._engine.close()
+        self.engine.close()
+
+    def warm(self, policy: Checkpoint) -> None:
+        self.engine.load(policy)
+
+    def sleep(self) -> None:
+        self.engine.sleep()
+
+    @property
+    def _host(self) -> Warms:
+        return self
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
@@ -164,29 +170,17 @@ class EngineClient(LocalClient):
         return Checkpoint("", "", str(folder), None, weights_sha256(folder))
 
     @cached_property
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
         from sparring.loop.hardware import device
-        from sparring.loop.sampling.vllm_engine import Engine
+        from sparring.loop.sampling.vllm_engine import Engine, positions
 
         return Engine(
-            context=self._context,
+            context=min(self._most, positions(self._checkpoint.path)),
             dtype=self._dtype,
             max_seqs=CHUNK,
             gpu_memory=self._gpu_memory,
             own_process=device().type == "cuda",
         )
-
-    @cached_property
-    def _context(self) -> int:
-        from sparring.loop.sampling.vllm_engine import positions
-
-        return min(self._most, positions(self._checkpoint.path))
-
-    def _begin(self) -> None:
-        self._engine.load(self._checkpoint)
-
-    def _end(self) -> None:
-        self._engine.sleep()
 
 
 class PolicyClient(LocalClient):
@@ -199,10 +193,6 @@ class PolicyClient(LocalClient):
     def model(self) -> str:
         return self._policy.id
 
-    @property
-    def weights(self) -> Sequence[str]:
-        return (self._policy.weights_sha256,)
-
     def close(self) -> None:
         """Do nothing: the engine is the sampler's."""
 
@@ -211,17 +201,5 @@ class PolicyClient(LocalClient):
         return self._policy
 
     @property
-    def _engine(self) -> Serves:
-        return self._sampler.engine
-
-    @property
-    def _context(self) -> int:
-        from sparring.loop.sampling.vllm_engine import positions
-
-        return min(self._engine.context, positions(self._policy.path))
-
-    def _begin(self) -> None:
-        self._sampler.warm(self._policy)
-
-    def _end(self) -> None:
-        self._sampler.sleep()
+    def _host(self) -> Warms:
+        return self._sampler

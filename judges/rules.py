@@ -48,17 +48,11 @@ class RulesJudge(Pointwise):
     ) -> None:
         plain = {"regex": regex, "min_words": min_words, "max_words": max_words, "choice": choice}
         options = {key: value for key, value in plain.items() if value is not None}
-        self._name = _name(options, truncated)
-        self._truncated = truncated
+        self.name, self._truncated = _name(options, truncated), truncated
         try:
             self._rules = _plain_rules(options)
         except ValueError as error:
             raise ConfigError(f"judge rules: {error}; change that option of the judge") from error
-
-    @property
-    def name(self) -> str:
-        """ "rules", or "rules-" and a digest of the options: other options make another judge."""
-        return self._name
 
     def judge(self, groups: Sequence[Group]) -> Iterator[Sequence[Judgement]]:
         judgements = self._judgements(groups)
@@ -69,7 +63,9 @@ class RulesJudge(Pointwise):
         for group in groups:
             rules = [*rules_of(group.prompt), *self._rules]
             for completion in unjudged(group):
-                yield _judgement(self._name, completion, *self._verdict(rules, completion))
+                row_id = make_id("judgement", judge=self.name, completion=completion.id)
+                verdict = self._verdict(rules, completion)
+                yield Judgement(row_id, self.name, completion.id, None, "", "", 0, *verdict)
 
     def _verdict(self, rules: Sequence[Rule], completion: Completion) -> tuple[float | None, str]:
         if not rules:
@@ -91,12 +87,8 @@ def rules_of(prompt: Prompt) -> list[Rule]:
         raise DataError(f"prompt {prompt.id}: {error}; correct the row in the prompt file") from error
 
 
-def _judgement(judge: str, completion: Completion, value: float | None, rationale: str) -> Judgement:
-    record_id = make_id("judgement", judge=judge, completion=completion.id)
-    return Judgement(record_id, judge, completion.id, None, "", "", 0, value, rationale)
-
-
 def _name(plain: Mapping[str, Any], truncated: Truncated) -> str:
+    """ "rules", or "rules-" and a digest of the options: other options make another judge."""
     if truncated not in get_args(Truncated):
         raise ConfigError(f"judge rules: truncated is {truncated!r}; expected one of {', '.join(get_args(Truncated))}")
     options = {**plain, **({"truncated": truncated} if truncated != "judge" else {})}
