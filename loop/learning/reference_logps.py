@@ -10,7 +10,7 @@ from torch import Tensor
 from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.logprobs import token_logprobs
-from sparring.loop.learning.references import Reference, average, mix, row_sums, sums
+from sparring.loop.learning.references import Reference, average, mix, row_sums
 from sparring.loop.learning.training_rows import PairRows, TrainingRows
 
 
@@ -53,7 +53,7 @@ class StoredReference(ReferenceLogps):
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
         assert tokens is not None
-        return sums(tokens * weights, batch.completion, len(batch.lengths))
+        return batch.sums(tokens * weights)
 
 
 class MixtureReference(ReferenceLogps):

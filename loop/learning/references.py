@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparring.loop.errors import ConfigError
+from sparring.loop.ranges import Count, NotNegative, Share, check_fields
 from sparring.loop.types import Checkpoint, Round
 
 Kind = Literal["none", "initial", "previous", "ema", "sync", "mixture"]
@@ -27,19 +28,15 @@ class Reference:
     """
 
     kind: Kind = "previous"
-    decay: float = 0.9
-    alpha: float = 0.6
-    every: int = 512
+    decay: Share = 0.9
+    alpha: Share = 0.6
+    every: Count = 512
     of: Sequence[str] = ONE_OF_A_MIXTURE
     weights: Sequence[float] | None = None
-    clip: float | None = None
+    clip: NotNegative | None = None
 
     def __post_init__(self) -> None:
-        for name in ("decay", "alpha"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"learn.reference.{name} is {getattr(self, name)}; expected a number from 0 to 1")
-        if self.every < 1:
-            raise ConfigError(f"learn.reference.every is {self.every}; expected a number of steps, 1 or more")
+        check_fields(self, "learn.reference.")
         if unknown := [name for name in self.of if name not in ONE_OF_A_MIXTURE]:
             raise ConfigError(f"learn.reference.of has {unknown[0]!r}; choose among {', '.join(ONE_OF_A_MIXTURE)}")
         if self.kind == "mixture" and len(set(self.of)) < 2:
@@ -48,8 +45,6 @@ class Reference:
             raise ConfigError(
                 f"learn.reference.weights is {list(self.weights)}; expected {len(self.of)} weights with the sum 1"
             )
-        if self.clip is not None and self.clip < 0:
-            raise ConfigError(f"learn.reference.clip is {self.clip}; expected a share of a log-prob, 0 or more")
 
     def of_round(self, rnd: Round) -> list[Checkpoint]:
         """The checkpoints whose log-probs the update needs."""
@@ -93,11 +88,6 @@ def average(before: Any, policy: Any, decay: float) -> None:
     with torch.no_grad():
         for old, new in zip(before.parameters(), policy.parameters(), strict=True):
             new.lerp_(old, decay)
-
-
-def sums(tokens: Tensor, completion: Tensor, n: int) -> Tensor:
-    """(S,) sums of the (N,) token log-probs over each of the `n` completions."""
-    return torch.zeros(n, device=tokens.device, dtype=tokens.dtype).index_add(0, completion, tokens)
 
 
 def row_sums(tokens: Sequence[np.ndarray[Any, Any]], lengths: Sequence[Sequence[int]]) -> Tensor:

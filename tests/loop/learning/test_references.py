@@ -151,7 +151,7 @@ def test_no_reference_is_a_log_prob_of_0(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "ema", "decay": 1.5}, "learn.reference.decay is 1.5; expected a number from 0 to 1"),
+        ({"kind": "ema", "decay": 1.5}, "learn.reference.decay is 1.5; it must be a number from 0 to 1"),
         ({"kind": "sync", "every": 0}, "learn.reference.every is 0"),
         ({"kind": "mixture", "of": ["initial", "sft"]}, "learn.reference.of has 'sft'"),
         ({"kind": "mixture", "of": ["initial"]}, "a mixture needs two different policies"),
