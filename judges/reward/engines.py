@@ -12,8 +12,7 @@ from sparring.judges.reward.encoding import Encoded, is_encoder
 from sparring.judges.reward.facts import read_facts
 from sparring.judges.reward.model import HEAD, RewardModel
 from sparring.loop.errors import EnvironmentProblem
-from sparring.loop.hardware import default_token_budget, device, vllm_environment
-from sparring.loop.learning.batches import micro_batches
+from sparring.loop.hardware import device, vllm_environment
 
 
 class Engine(Protocol):
@@ -31,15 +30,14 @@ class TransformersEngine:
 
     def __init__(self, folder: Path, dtype: str, token_budget: int | None) -> None:
         self._model = RewardModel.load(folder, getattr(torch, dtype))
-        self._token_budget = token_budget or default_token_budget()
+        self._token_budget = token_budget
 
     def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
         self._model.to(device())
         scores: list[list[float]] = [[]] * len(rows)
         with torch.inference_mode():
-            for micro in micro_batches(range(len(rows)), list(map(len, rows)), self._token_budget):
-                values = self._model(**self._model.collate([rows[i] for i in micro])).tolist()
-                for i, value in zip(micro, values, strict=True):
+            for micro, batch in self._model.batches(rows, self._token_budget):
+                for i, value in zip(micro, self._model(**batch).tolist(), strict=True):
                     scores[i] = value
         return scores
 

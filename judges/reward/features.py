@@ -17,8 +17,7 @@ from torch import Tensor
 
 from sparring.judges.reward.encoding import Encoded
 from sparring.judges.reward.model import RewardModel
-from sparring.loop.hardware import autocast, default_token_budget, fast_dtype
-from sparring.loop.learning.batches import micro_batches
+from sparring.loop.hardware import autocast, fast_dtype
 from sparring.loop.types import digest
 
 CHUNK = 64  # rows per file: a kill loses at most these
@@ -103,10 +102,10 @@ _KNOWN: dict[tuple[int, ...], tuple[list["weakref.ref[Tensor]"], list[int], str]
 def _compute(
     model: RewardModel, rows: Mapping[bytes, Encoded], dtype: str, token_budget: int | None
 ) -> Iterator[dict[bytes, np.ndarray]]:
-    names, values = list(rows), list(rows.values())
-    for micro in micro_batches(range(len(values)), [len(v) for v in values], token_budget or default_token_budget()):
+    names = list(rows)
+    for micro, batch in model.batches(list(rows.values()), token_budget):
         with torch.inference_mode(), autocast(dtype):
-            pooled = model.features(**model.collate([values[i] for i in micro]))
+            pooled = model.features(**batch)
         yield dict(zip([names[i] for i in micro], pooled.float().cpu().numpy(), strict=True))
 
 

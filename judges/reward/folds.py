@@ -35,9 +35,8 @@ def out_of_fold(
     deltas = np.full((options.members, len(preferences)), np.nan)
     for i in range(k):
         model, state = create(base, options), work / f"fold-{i}.safetensors"
-        train(
-            model, [p for p, f in zip(preferences, fold, strict=True) if f != i], options, state, progress, cache=cache
-        )
+        others = [p for p, f in zip(preferences, fold, strict=True) if f != i]
+        train(model, others, options, state, progress, cache=cache)
         held_out = [n for n, f in enumerate(fold) if f == i]
         deltas[:, held_out] = differences(model, [preferences[n] for n in held_out], cache)
         forget(state)

@@ -1,6 +1,6 @@
 """A reward model: a transformers backbone, a pooling of its hidden states, and a head that scores them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from sparring.judges.reward.facts import Facts, Pooling, read_facts
 from sparring.judges.reward.heads import LinearHead, OwnHead, make_head
 from sparring.judges.reward.tensors import Batch, answer_logprobs, collate, pool
 from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.hardware import default_token_budget
+from sparring.loop.learning.batches import micro_batches
 from sparring.loop.learning.checkpoint import save_model
 
 FOREIGN = "foreign"  # the head of a third party's model
@@ -168,6 +170,12 @@ class RewardModel(nn.Module):
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """A batch on the model's device. Any id may pad, because the mask marks the real tokens."""
         return collate(rows, getattr(self.backbone.config, "pad_token_id", None) or 0, self.device)
+
+    def batches(self, rows: Sequence[Encoded], token_budget: int | None) -> Iterator[tuple[list[int], Batch]]:
+        """Micro-batches of all rows, each with its rows' numbers."""
+        budget = token_budget or default_token_budget()
+        for micro in micro_batches(range(len(rows)), list(map(len, rows)), budget):
+            yield micro, self.collate([rows[i] for i in micro])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Raw scores (B, M) in float32. With adapters, member i scores under adapter i."""

@@ -15,9 +15,8 @@ from sparring.judges.reward.features import Progress, features, row_key, silent
 from sparring.judges.reward.model import RewardModel
 from sparring.judges.reward.rows import Pairs, pairs_of
 from sparring.loop.errors import DataError
-from sparring.loop.hardware import autocast, default_token_budget, fast_dtype
+from sparring.loop.hardware import autocast, fast_dtype
 from sparring.loop.labelled_pairs import Preference
-from sparring.loop.learning.batches import micro_batches
 
 Array = npt.NDArray[np.float64]
 Metric = dict[str, Any]
@@ -105,7 +104,7 @@ def scale(
     mean, std = values.mean(0), values.std(0)
     if not (std > 0).all():
         raise DataError(
-            f"the scores of {len(answers)} answers have standard deviations {std.tolist()}; expected above 0"
+            f"the scores of {len(answers)} answers have standard deviations {std.tolist()}, expected above 0"
         )
     return mean.tolist(), std.tolist()
 
@@ -127,9 +126,9 @@ def _adapted(
 ) -> torch.Tensor:
     values = torch.zeros(len(rows), model.members)
     done = 0
-    for micro in micro_batches(range(len(rows)), [len(row) for row in rows], token_budget or default_token_budget()):
+    for micro, batch in model.batches(rows, token_budget):
         with autocast(dtype):
-            values[micro] = model(**model.collate([rows[i] for i in micro])).cpu()
+            values[micro] = model(**batch).cpu()
         done += len(micro)
         progress("scores", done, len(rows), None)
     return values

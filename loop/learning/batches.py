@@ -50,6 +50,10 @@ class Batch:
     completion: Tensor  # (N,) the number of the completion it belongs to
     lengths: Tensor  # (S,) tokens per completion
 
+    def sums(self, tokens: Tensor) -> Tensor:
+        """(S,) sums of (N,) token values over each completion."""
+        return tokens.new_zeros(len(self.lengths)).index_add(0, self.completion, tokens)
+
     def to(self, device: torch.device) -> "Batch":
         moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in vars(self).items()}
         return Batch(**moved)
@@ -106,12 +110,8 @@ def plan(lengths: Sequence[int], *, batch_size: int, token_budget: int, seed: in
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(lengths))
         window = 16 * batch_size
-        order = np.concatenate(
-            [
-                part[np.argsort([lengths[i] for i in part], kind="stable")]
-                for part in np.split(order, range(window, len(order), window))
-            ]
-        )
+        windows = np.split(order, range(window, len(order), window))
+        order = np.concatenate([part[np.argsort([lengths[i] for i in part], kind="stable")] for part in windows])
         cuts = np.split(order, range(batch_size, len(order), batch_size))
         batches += [micro_batches(cuts[i].tolist(), lengths, token_budget) for i in random.permutation(len(cuts))]
     return batches

@@ -108,10 +108,8 @@ def _score(folder: Path, size: int) -> dict[str, Tensor]:
     score: dict[str, Tensor] = {}
     for path in weight_files(folder):
         with safe_open(path, "pt") as file:
-            names = set(file.keys())
-            for name in ("weight", "bias"):
-                if f"score.{name}" in names:
-                    score[name] = file.get_tensor(f"score.{name}")
+            present = {"score.weight", "score.bias"} & set(file.keys())
+            score |= {name.removeprefix("score."): file.get_tensor(name) for name in present}
     return score if score and score["weight"].shape == (1, size) else {}
 
 

@@ -187,13 +187,8 @@ class TorchLearner:
 
 
 def _plan(data: TrainingRows, opt: Optimization, seed: int, epochs: int) -> Plan:
-    return plan(
-        [row.length for row in data.rows],
-        batch_size=opt.batch_size,
-        token_budget=opt.token_budget or default_token_budget(),
-        seed=seed,
-        epochs=epochs,
-    )
+    lengths, budget = [row.length for row in data.rows], opt.token_budget or default_token_budget()
+    return plan(lengths, batch_size=opt.batch_size, token_budget=budget, seed=seed, epochs=epochs)
 
 
 def _means(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -201,8 +196,6 @@ def _means(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _logprob(checkpoint: Checkpoint, completion_id: str, tokens: torch.Tensor) -> LogProb:
-    weights = checkpoint.weights_sha256
+    weights, total = checkpoint.weights_sha256, float(tokens.double().sum())
     cause = make_id("logprob", weights=weights, completion=completion_id)
-    return LogProb(
-        cause, completion_id, weights, float(tokens.double().sum()), len(tokens), array("f", tokens.tolist())
-    )
+    return LogProb(cause, completion_id, weights, total, len(tokens), array("f", tokens.tolist()))

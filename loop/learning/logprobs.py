@@ -11,8 +11,7 @@ from sparring.loop.learning.batches import Batch
 
 def completion_logprobs(model: Any, batch: Batch) -> Tensor:
     """The sum of the token log-probs of each completion, shape (S,), float32, in nats."""
-    tokens = token_logprobs(model, batch)
-    return torch.zeros(len(batch.lengths), device=tokens.device).index_add(0, batch.completion, tokens)
+    return batch.sums(token_logprobs(model, batch))
 
 
 def token_logprobs(model: Any, batch: Batch) -> Tensor:

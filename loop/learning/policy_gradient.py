@@ -62,13 +62,6 @@ def normalised(
     raise ConfigError(f"there is no normalisation {normalisation!r}; choose one of token, sequence, constant, sum")
 
 
-def log_ratio(policy: Tensor, old: Tensor, completion: Tensor, level: Level) -> Tensor:
-    """log policy - log old of each token (N,), or of each whole answer (S,) with level "sequence"."""
-    if level == "token":
-        return policy - old
-    return _sums(policy - old, completion)
-
-
 def surrogate(log_ratio: Tensor, advantages: Tensor, clipping: Clipping) -> Tensor:
     """PPO's clipped surrogate (arXiv:1707.06347, Eq. 7), negated: max(-A r, -A clip(r, 1 - low, 1 + high)).
 
@@ -162,10 +155,11 @@ def mismatch(old: Tensor, sampler: Tensor, *, cap: float = 2.0) -> dict[str, flo
 def _at_level(
     policy: Tensor, old: Tensor, advantages: Tensor, completion: Tensor, level: Level
 ) -> tuple[Tensor, Tensor]:
-    """log_ratio and advantages of tokens, or of answers, where an answer has the advantage of its first token."""
+    """log(policy / old) and advantages of tokens, or of answers: an answer has the advantage of its first token."""
+    if level == "token":
+        return policy - old, advantages
     counts = torch.bincount(completion)
-    first = counts.cumsum(0) - counts
-    return log_ratio(policy, old, completion, level), advantages if level == "token" else advantages[first]
+    return _sums(policy - old, completion), advantages[counts.cumsum(0) - counts]
 
 
 def _exp(log_ratio: Tensor) -> Tensor:

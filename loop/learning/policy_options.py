@@ -7,50 +7,34 @@ from sparring.loop.errors import ConfigError
 from sparring.loop.learning.advantages import KlEstimator
 from sparring.loop.learning.policy_gradient import Clipping, Level, Normalisation, TisMode
 from sparring.loop.options import check_options, nearest
+from sparring.loop.ranges import AboveOne, Count, Inside, NotNegative, OneOrMore, Positive, Share, check_fields
 
 Estimator = Literal["gae", "rloo", "group_norm", "group_mean", "moving_average", "none"]
-CHOICES = {
-    "kl_estimator": ("k1", "k2", "k3"),
-    "kl_in": ("reward", "loss"),
-    "level": ("token", "sequence"),
-    "normalisation": ("token", "sequence", "constant", "sum"),
-    "tis_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
-    "baseline": ("moving_average", "group_mean", "none"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient:
     """The options of every algorithm. Raises ConfigError for wrong options and wrong combinations."""
 
-    kl_coef: float = 0.05  # of the KL to the reference; 0 needs no reference
+    kl_coef: NotNegative = 0.05  # of the KL to the reference; 0 needs no reference
     kl_estimator: KlEstimator = "k1"
     kl_in: Literal["reward", "loss"] = "reward"
-    clip: float | None = 0.2  # lower bound of policy / old, as 1 - clip; None switches clipping off
-    clip_high: float | None = None  # upper bound, as 1 + clip_high; None means the value of clip
-    dual_clip: float | None = None  # bounds the loss where the advantage is negative
+    clip: Inside | None = 0.2  # lower bound of policy / old, as 1 - clip; None switches clipping off
+    clip_high: Positive | None = None  # upper bound, as 1 + clip_high; None means the value of clip
+    dual_clip: AboveOne | None = None  # bounds the loss where the advantage is negative
     level: Level = "token"  # ratios of tokens, or of whole answers
     normalisation: Normalisation = "token"
-    max_tokens: int | None = None  # for normalisation "constant": the longest possible answer
+    max_tokens: Count | None = None  # for normalisation "constant": the longest possible answer
     whiten: bool = False  # advantages, over the rollout
     missing_eos: float | None = None  # score of an answer that did not stop by itself
     missing_eos_penalty: float | None = None  # or the amount subtracted from its score
-    tis_cap: float | None = 2.0  # of old / sampler; None trusts the sampler's log-probs
+    tis_cap: OneOrMore | None = 2.0  # of old / sampler; None trusts the sampler's log-probs
     tis_mode: TisMode = "token_truncate"
 
     estimator: ClassVar[Estimator]
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            choice = getattr(self, name, choices[0])
-            if choice not in choices:
-                raise ConfigError(f"{name} is {choice!r}; choose one of {', '.join(choices)}")
-        _within(self, "kl_coef", 0)
-        _within(self, "clip", 0, 1, open=True)
-        _within(self, "clip_high", 0, open=True)
-        _within(self, "dual_clip", 1, open=True)
-        _within(self, "tis_cap", 1)
-        _within(self, "max_tokens", 1)
+        check_fields(self)
         if self.clip is None and self.clip_high is not None:
             raise ConfigError(f"clip_high is {self.clip_high} and clip is none; set clip, the lower bound, as well")
         if self.missing_eos is not None and self.missing_eos_penalty is not None:
@@ -77,10 +61,10 @@ class PPO(PolicyGradient):
     recipe: str = "unpacking"
     whiten: bool = True
     missing_eos: float | None = -10.0
-    gamma: float = 1.0
-    lam: float = 0.95
-    value_clip: float | None = 0.2
-    value_coef: float = 0.1
+    gamma: Share = 1.0
+    lam: Share = 0.95
+    value_clip: Positive | None = 0.2
+    value_coef: NotNegative = 0.1
     critic: str = "policy"
 
     estimator: ClassVar[Estimator] = "gae"
@@ -89,10 +73,6 @@ class PPO(PolicyGradient):
         super().__post_init__()
         if RECIPES.get(self.recipe) is not type(self):
             raise ConfigError(f"recipe is {self.recipe!r}; choose one of {', '.join(RECIPES)} by `algorithm`")
-        _within(self, "gamma", 0, 1)
-        _within(self, "lam", 0, 1)
-        _within(self, "value_clip", 0, open=True)
-        _within(self, "value_coef", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +108,7 @@ class REINFORCE(PolicyGradient):
     """
 
     baseline: Literal["moving_average", "group_mean", "none"] = "moving_average"
-    clip: float | None = None
+    clip: Inside | None = None
     level: Level = "sequence"
     normalisation: Normalisation = "sum"
     tis_mode: TisMode = "sequence_truncate"
@@ -146,7 +126,7 @@ class GRPO(PolicyGradient):
     with kl_coef 0.04. clip 0.2 is TRL's default.
     """
 
-    kl_coef: float = 0.04
+    kl_coef: NotNegative = 0.04
     kl_estimator: KlEstimator = "k3"
     kl_in: Literal["reward", "loss"] = "loss"
     normalisation: Normalisation = "sequence"
@@ -160,7 +140,7 @@ class DrGRPO(PolicyGradient):
     `max_tokens` is the longest possible answer. There is no KL to a reference, as in the paper's runs.
     """
 
-    kl_coef: float = 0.0
+    kl_coef: NotNegative = 0.0
     kl_estimator: KlEstimator = "k3"
     kl_in: Literal["reward", "loss"] = "loss"
     normalisation: Normalisation = "constant"
@@ -191,13 +171,3 @@ def algorithm(name: str, **options: Any) -> PolicyGradient:
     if kind is PPO:
         kind = RECIPES.get(options.get("recipe", "unpacking"), PPO)  # PPO raises for a recipe that does not exist
     return kind(**options)
-
-
-def _within(options: PolicyGradient, name: str, low: float, high: float = float("inf"), *, open: bool = False) -> None:
-    value = getattr(options, name)
-    if value is None or (low < value < high if open else low <= value <= high):
-        return
-    limits = f"{'more than' if open else 'at least'} {low:g}"
-    if high != float("inf"):
-        limits += f" and {'less than' if open else 'at most'} {high:g}"
-    raise ConfigError(f"{name} is {value}; expected {limits}")

@@ -16,7 +16,6 @@ from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
 from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, Modifier, mean_loss, metrics
 from sparring.loop.learning.objectives import History, Plain
 from sparring.loop.learning.reference_logps import ReferenceLogps
-from sparring.loop.learning.references import sums
 from sparring.loop.learning.training_rows import GroupRows, PairRows, TrainingRows
 
 
@@ -56,12 +55,12 @@ class _Preference(Plain):
             policy = token_logprobs(model, batch)
         reference = self.reference_logps.tokens(batch, rows)
         weights = _token_weights(batch, self.data, rows, ld_alpha)
-        return _Answers(
-            batch,
-            sums(policy * weights, batch.completion, len(batch.lengths)),
-            self.reference_logps.sums(reference, weights, batch, rows),
-            _kl(policy.detach(), reference, batch) if reference is not None else {},
-        )
+        against = self.reference_logps.sums(reference, weights, batch, rows)
+        answers = _Answers(batch, batch.sums(policy * weights), against, {})
+        if reference is None:
+            return answers
+        z = policy.detach()
+        return replace(answers, kl={kind: batch.sums(kl_estimate(z, reference, kind)) for kind in KINDS})
 
 
 @dataclass(frozen=True)
@@ -172,9 +171,9 @@ class GroupObjective(_Preference):
     def _metrics(self, groups: Groups, values: Tensor, answers: _Answers) -> dict[str, Tensor]:
         """The sum over groups of each group's mean."""
         ratio = (groups.policy - groups.reference).detach()
-        size = torch.bincount(groups.group).to(ratio)
+        size = groups.sizes.to(ratio)
         share = 1 / size[groups.group]
-        better = groups.reward > sums(groups.reward * share, groups.group, len(size))[groups.group]
+        better = groups.reward > groups.sum(groups.reward * share)[groups.group]
         return {
             "loss": values.detach().sum(),
             "reward": (groups.reward * share).sum(),
@@ -197,11 +196,6 @@ def _token_weights(batch: Batch, data: TrainingRows, rows: Sequence[int], ld_alp
     starts = batch.lengths.cumsum(0) - batch.lengths
     place = torch.arange(len(batch.target), device=batch.target.device) - starts[batch.completion]
     return torch.where(place < limit[batch.completion], 1.0, ld_alpha)
-
-
-def _kl(policy: Tensor, reference: Tensor, batch: Batch) -> dict[str, Tensor]:
-    n = len(batch.lengths)
-    return {kind: sums(kl_estimate(policy, reference, kind), batch.completion, n) for kind in KINDS}
 
 
 def _pair_kl(answers: _Answers, chosen: Tensor) -> dict[str, Tensor]:

@@ -21,6 +21,13 @@ Why is it the better one?"""
 LONGEST = 256  # tokens of a rationale that are learned
 
 
+def asking(template: Template, messages: str, about: str, **parts: str) -> list[int]:
+    """The prompt with its last message, the `question`, set into the text `about` together with the parts."""
+    *before, last = json.loads(messages)
+    question = about.format(question=last["content"], **parts)
+    return template.prompt_ids([*before, {"role": "user", "content": question}])
+
+
 def rationale_rows(data: PairRows, folder: str) -> list[Row | None]:
     """For each pair, the question why its chosen answer is better, with the judge's rationale as the completion.
 
@@ -29,19 +36,13 @@ def rationale_rows(data: PairRows, folder: str) -> list[Row | None]:
     template = Template.of(folder)
     tokenizer = template.tokenizer
     rows: list[Row | None] = []
-    for messages, answers, rationale in zip(
-        data.table["messages"].to_pylist(),
-        data.table["token_ids"].to_pylist(),
-        data.table["rationale"].to_pylist(),
-        strict=True,
-    ):
+    columns = (data.table[name].to_pylist() for name in ("messages", "token_ids", "rationale"))
+    for messages, answers, rationale in zip(*columns, strict=True):
         if not rationale:
             rows.append(None)
             continue
-        *before, last = json.loads(messages)
         chosen, rejected = (tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers[:2])
-        question = QUESTION.format(question=last["content"], chosen=chosen, rejected=rejected)
-        prompt = template.prompt_ids([*before, {"role": "user", "content": question}])
+        prompt = asking(template, messages, QUESTION, chosen=chosen, rejected=rejected)
         tokens = [*tokenizer.encode(rationale, add_special_tokens=False), tokenizer.eos_token_id]
         rows.append(Row(prompt, (tokens[:LONGEST],)))
     if not any(rows):

@@ -11,7 +11,7 @@ from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.options import Reference
-from sparring.loop.learning.references import average, mix, row_sums, sums
+from sparring.loop.learning.references import average, mix, row_sums
 from sparring.loop.learning.training_rows import PairRows, TrainingRows
 
 
@@ -54,7 +54,7 @@ class StoredReference(ReferenceLogps):
 
     def sums(self, tokens: Tensor | None, weights: Tensor, batch: Batch, rows: Sequence[int]) -> Tensor:
         assert tokens is not None
-        return sums(tokens * weights, batch.completion, len(batch.lengths))
+        return batch.sums(tokens * weights)
 
 
 class MixtureReference(ReferenceLogps):

@@ -39,11 +39,6 @@ def average(before: Any, policy: Any, decay: float) -> None:
             new.lerp_(old, decay)
 
 
-def sums(tokens: Tensor, completion: Tensor, n: int) -> Tensor:
-    """(S,) sums of the (N,) token log-probs over each of the `n` completions."""
-    return torch.zeros(n, device=tokens.device, dtype=tokens.dtype).index_add(0, completion, tokens)
-
-
 def row_sums(tokens: Sequence[np.ndarray[Any, Any]], lengths: Sequence[Sequence[int]]) -> Tensor:
     """(B, C) sums over each of the C completions per row, from each row's tokens, one completion after the other."""
     totals = [

@@ -6,12 +6,12 @@ content is the words with the highest tf-idf among the round's chosen answers. T
 prompt asks for the degree, and the completion is one digit. So there is no head to keep beside the weights.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from math import log
 
 from sparring.loop.learning.batches import Row
+from sparring.loop.learning.rationales import asking
 from sparring.loop.learning.training_rows import PairRows
 from sparring.loop.tokens import Template
 
@@ -31,15 +31,12 @@ def degree_rows(data: PairRows, folder: str) -> list[Row | None]:
     """
     template = Template.of(folder)
     tokenizer = template.tokenizer
-    answers = [
-        tokenizer.decode(tokens[0], skip_special_tokens=True).split() for tokens in data.table["token_ids"].to_pylist()
-    ]
+    chosen = (tokens[0] for tokens in data.table["token_ids"].to_pylist())
+    answers = [tokenizer.decode(tokens, skip_special_tokens=True).split() for tokens in chosen]
     rows: list[Row | None] = []
     for i, (messages, weights) in enumerate(zip(data.table["messages"].to_pylist(), tf_idf(answers), strict=True)):
-        *before, last = json.loads(messages)
         left = without_key_content(answers[i], weights, i % DEGREES)
-        question = QUESTION.format(question=last["content"], answer=" ".join(left))
-        prompt = template.prompt_ids([*before, {"role": "user", "content": question}])
+        prompt = asking(template, messages, QUESTION, answer=" ".join(left))
         rows.append(Row(prompt, (tokenizer.encode(str(i % DEGREES), add_special_tokens=False),)))
     return rows
 

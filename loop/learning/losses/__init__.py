@@ -26,6 +26,5 @@ from sparring.loop.learning.losses.registry import (
     bind_group,
     bind_modifiers,
     bind_regularisers,
-    loss_names,
     loss_parts,
 )

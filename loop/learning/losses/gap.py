@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.loop.learning.losses.logps import Logps
-from sparring.loop.learning.losses.ranges import Noise, NotNegative, Positive, Smoothing, UpToOne
 from sparring.loop.learning.losses.scores import (
     bernoulli_kl,
     difference,
@@ -22,6 +21,7 @@ from sparring.loop.learning.losses.scores import (
     smoothed,
     sums,
 )
+from sparring.loop.ranges import Noise, NotNegative, Positive, Smoothing, UpToOne
 from sparring.loop.traits import loss
 
 

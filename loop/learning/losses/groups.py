@@ -11,8 +11,8 @@ from torch import Tensor
 from sparring.loop.errors import DataError
 from sparring.loop.learning.losses.logps import Groups
 from sparring.loop.learning.losses.pointwise import kto_term, nca_term
-from sparring.loop.learning.losses.ranges import NotNegative, Positive
 from sparring.loop.learning.losses.scores import logistic
+from sparring.loop.ranges import NotNegative, Positive
 from sparring.loop.traits import loss
 
 

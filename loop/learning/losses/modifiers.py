@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.loop.learning.losses.logps import Logps
-from sparring.loop.learning.losses.ranges import Inside, NotNegative, Positive
+from sparring.loop.ranges import Inside, NotNegative, Positive
 from sparring.loop.traits import modifier
 
 STEEPEST = 30.0  # e^30 squared, and times a log-ratio, is still a float32

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.loop.learning.losses.logps import Logps
-from sparring.loop.learning.losses.ranges import NotNegative, Positive
 from sparring.loop.learning.losses.scores import each, expected, logistic, ratios
+from sparring.loop.ranges import NotNegative, Positive
 from sparring.loop.traits import loss
 
 

@@ -7,8 +7,8 @@ asft stays with the answer that is called chosen.
 from torch import Tensor
 
 from sparring.loop.learning.losses.logps import Logps
-from sparring.loop.learning.losses.ranges import NotNegative, Positive, Smoothing
 from sparring.loop.learning.losses.scores import difference, each, log_odds, logistic, means, nll_chosen, smoothed, sums
+from sparring.loop.ranges import NotNegative, Positive, Smoothing
 from sparring.loop.traits import loss
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.learning.losses.logps import Groups, Logps
-from sparring.loop.learning.losses.ranges import NotNegative, check_value, check_values
 from sparring.loop.options import check_options
+from sparring.loop.ranges import NotNegative, check_value, check_values
 from sparring.loop.registry import Part, Registry, marked
 from sparring.loop.traits import LossTraits, ModifierTraits, RegulariserTraits
 
@@ -88,11 +88,6 @@ def loss_parts(loss: Spec) -> tuple[Part[LossTraits], ...]:
     if isinstance(loss, str):
         return (ANY_LOSS[loss],)
     return tuple(_loss_of("pairs", _kind("loss", entry)[0]) for entry in loss)
-
-
-def loss_names(loss: Spec) -> tuple[str, ...]:
-    """Their names. Raises ConfigError for an entry without a kind."""
-    return (loss,) if isinstance(loss, str) else tuple(_kind("loss", entry)[0] for entry in loss)
 
 
 def _loss_of(what: str, name: str) -> Part[LossTraits]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sparring.loop.errors import DataError
 from sparring.loop.learning.losses.logps import Logps
-from sparring.loop.learning.losses.ranges import NotNegative
 from sparring.loop.learning.losses.scores import nll_chosen as mean_nll
+from sparring.loop.ranges import NotNegative
 from sparring.loop.traits import regulariser
 
 
@@ -29,13 +29,8 @@ def nll_rationale(logps: Logps, *, weight: NotNegative) -> Tensor:
 
     A mean over tokens: our reading, since the paper does not say. Raises DataError where there is no rationale.
     """
-    found, tokens = logps.policy_rationale, logps.rationale_tokens
-    if found is None or tokens is None:
-        raise DataError(
-            "regulariser 'nll_rationale' needs the log-prob of each pair's rationale, and there is none; choose a "
-            "judge that gives its reasons"
-        )
-    return -weight * found / tokens
+    missing = "each pair's rationale, and there is none; choose a judge that gives its reasons"
+    return _nll("nll_rationale", weight, logps.policy_rationale, logps.rationale_tokens, missing)
 
 
 @regulariser(aside="degree")
@@ -45,13 +40,8 @@ def degree_ce(logps: Logps, *, weight: NotNegative) -> Tensor:
     Cross-entropy over the vocabulary, of the one digit that is right: our reading, see loop.learning.spo. Raises
     DataError where nothing was removed from any answer.
     """
-    found, tokens = logps.policy_degree, logps.degree_tokens
-    if found is None or tokens is None:
-        raise DataError(
-            "regulariser 'degree_ce' needs the log-prob of the degree to which each answer was cut, and there is none; "
-            "learn from pairs of a round, which are cut on the way"
-        )
-    return -weight * found / tokens
+    missing = "the degree of each answer, and there is none; learn from pairs of a round, which are cut on the way"
+    return _nll("degree_ce", weight, logps.policy_degree, logps.degree_tokens, missing)
 
 
 @regulariser(needs_sample=True)
@@ -67,3 +57,10 @@ def optimism(logps: Logps, *, weight: NotNegative) -> Tensor:
             "none; choose a pair builder that gives a reference sample"
         )
     return weight * (logps.policy_sample - logps.reference_sample)
+
+
+def _nll(name: str, weight: float, logp: Tensor | None, tokens: Tensor | None, missing: str) -> Tensor:
+    """-weight log P of what is learned beside a pair, a mean over its tokens."""
+    if logp is None or tokens is None:
+        raise DataError(f"regulariser {name!r} needs the log-prob of {missing}")
+    return -weight * logp / tokens

@@ -473,7 +473,7 @@ def test_nothing_learned_is_refused(tiny: Path, tmp_path: Path) -> None:
     [
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"lr": 0.0}, "learning_rate is 0.0"),
+        ({"lr": 0.0}, "lr is 0.0"),
         ({"freeze": "head"}, "freeze is 'head'"),
         ({"freeze": "backbone", "sft": 0.1}, "sft acts on the backbone"),
         ({"freeze": "backbone", "contrastive": 0.1, "dropout": 0.1}, "contrastive acts on the backbone"),

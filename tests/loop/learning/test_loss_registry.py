@@ -19,9 +19,9 @@ from sparring.loop.learning.losses import (
     bind_group,
     bind_modifiers,
     bind_regularisers,
-    loss_names,
+    loss_parts,
 )
-from sparring.loop.learning.losses.ranges import check_values
+from sparring.loop.ranges import check_values
 from tests.helpers.logps import BASELINES, BATCH_DEPENDENT, OF_DIFFERENCE, REFERENCE_FREE, columns, logps
 from tests.helpers.logps import GROUP_LOSSES as GROUP
 
@@ -148,8 +148,8 @@ def test_a_list_of_losses_is_their_weighted_sum() -> None:
     parts = 0.8 * bind("sigmoid", beta=0.3)(found) + 2 * bind("bco")(found) + bind("ipo")(found)
     np.testing.assert_allclose(bind(mixed)(found).numpy(), parts.numpy(), 1e-12)
     assert mixed[0] == {"kind": "sigmoid", "weight": 0.8, "beta": 0.3}  # a config is read, not used up
-    assert loss_names(mixed) == ("sigmoid", "bco", "ipo")
-    assert loss_names("kto") == ("kto",)
+    assert [part.name for part in loss_parts(mixed)] == ["sigmoid", "bco", "ipo"]
+    assert [part.name for part in loss_parts("kto")] == ["kto"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from sparring.loop.learning.policy_gradient import (
     TisMode,
     Totals,
     importance_weights,
-    log_ratio,
     mismatch,
     normalised,
     policy_losses,
@@ -173,12 +172,6 @@ def test_metrics_of_answers() -> None:
     found = policy_metrics(*tensors(policy, old, a[COMPLETION]), INDEX, ALL, Clipping("sequence", 0.1))
     assert float(found["clip_share"]) == pytest.approx(clipped.mean())
     assert float(found["ratio"]) == pytest.approx(ratio.mean())
-
-
-def test_log_ratio() -> None:
-    policy, old, _ = drift()
-    close(log_ratio(*tensors(policy, old), INDEX, "token"), policy - old)
-    close(log_ratio(*tensors(policy, old), INDEX, "sequence"), [part.sum() for part in parts(policy - old)])
 
 
 # Normalisation

@@ -166,7 +166,7 @@ def test_twenty_judgements_by_keys_through_a_kill(browser: "Browser", tmp_path: 
         one.page.bring_to_front()
         assert one.shown() == before
         one.press({"ArrowLeft": "ArrowRight", "ArrowRight": "ArrowLeft"}[one.better()])
-        one.page.locator("#told", has_text="judged before").wait_for()
+        one.page.locator("#told", has_text="judged elsewhere").wait_for()
         one.counts(8)
 
         assert one.problems == two.problems == []
