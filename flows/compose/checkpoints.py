@@ -73,9 +73,9 @@ def refuse_unusable(store: DuckStore, checkpoint: Checkpoint) -> None:
         )
     from sparring.loop.learning.checkpoint import weights_sha256
 
-    found = weights_sha256(Path(checkpoint.path))
-    if found != checkpoint.weights_sha256:
+    on_disk = weights_sha256(Path(checkpoint.path))
+    if on_disk != checkpoint.weights_sha256:
         raise DataError(
-            f"{checkpoint.path} holds other weights than {checkpoint.id}: sha256 {found[:12]}, wanted "
+            f"{checkpoint.path} holds other weights than {checkpoint.id}: sha256 {on_disk[:12]}, expected "
             f"{checkpoint.weights_sha256[:12]}; restore them, or measure what is there now by its folder"
         )

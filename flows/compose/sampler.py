@@ -55,7 +55,7 @@ def _check_tree(config: Config, tree: Tree, train: list[Prompt]) -> None:
     if judge.kind != "rules":
         raise ConfigError(
             f"sample.tree.value is judge {judge.kind!r}; a search values answers while the engine has the accelerator: "
-            "wanted rules, which needs no model. Verdicts to learn from are those of `judge`, whatever that is"
+            "expected rules, which needs no model. Verdicts to learn from are those of `judge`, whatever that is"
         )
     check_judge(judge)
     if tree.step_tokens is not None and tree.step != Tree().step:

@@ -30,7 +30,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds a {type(values).__name__}; wanted keys such as name, policy, prompts")
+        raise ConfigError(f"{file} holds a {type(values).__name__}; expected keys such as name, policy, prompts")
     for change in overrides:
         override(values, change)
     return beside(values, file.parent)  # type: ignore[no-any-return]

@@ -80,7 +80,7 @@ def _labels(groups: Groups) -> Tensor:
     wrong = groups.reward[(groups.reward < 0) | (groups.reward > 1)]
     if len(wrong):
         raise DataError(
-            f"a label is {wrong[0].item():g}; wanted 1 (desirable) or 0 (not), or a probability between them. Choose "
+            f"a label is {wrong[0].item():g}; expected 1 (desirable) or 0 (not), or a probability between them. Choose "
             f"a builder that labels answers, such as threshold"
         )
     return groups.reward
