@@ -17,11 +17,11 @@ from sparring.store import DEFAULT_PATH
 
 class Evaluate(Section):
     rival: Literal["initial", "previous"] = "initial"
-    n: int = Field(4, ge=1, description="completions a held-out prompt")
+    n: int = Field(4, ge=1, description="completions per held-out prompt")
     gate: float | None = Field(
-        0.5, ge=0, le=1, description="win rate over the rival from which a candidate is accepted"
+        0.5, ge=0, le=1, description="least win rate over the rival at which a candidate is accepted"
     )
-    pass_at: float = Field(1.0, description="score from which a completion passes")
+    pass_at: float = Field(1.0, description="least score at which a completion passes")
     judge: JudgeConfig | None = Field(None, description="who judges held-out answers; the judge of training by default")
 
 

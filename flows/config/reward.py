@@ -21,8 +21,8 @@ class RewardPairs(Section):
     run: str | None = Field(None, description="or the pairs of this run in the store")
     eval: str | None = Field(None, description="held-out pairs, as train; when not given, a share of the prompts")
     held_out: float = Field(0.1, ge=0, lt=1, description="share of the prompts held out when eval is not given")
-    unlabelled: str | None = Field(None, description="pairs whose labels are ignored; labels: gives them some")
-    flip: float = Field(0.0, ge=0, lt=1, description="share of the training labels turned round, to study noise")
+    unlabelled: str | None = Field(None, description="pairs whose labels are ignored; see labels")
+    flip: float = Field(0.0, ge=0, lt=1, description="share of the training labels that are flipped, to study noise")
 
 
 class RewardConfig(Section):
@@ -33,7 +33,7 @@ class RewardConfig(Section):
     seed: int = Field(0, ge=0)
     model: str = Field(description="the backbone: a folder, a hub id, or bundled/smollm2-135m-instruct")
     pairs: RewardPairs
-    labels: LabelConfig | None = Field(None, description="how labels are mended or made before training")
+    labels: LabelConfig | None = Field(None, description="how labels are corrected or made before training")
     train: dict[str, Any] = Field(
         default_factory=dict, description="options of RewardTraining, see docs/reward-models.md"
     )

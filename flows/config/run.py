@@ -9,16 +9,18 @@ from sparring.loop.section import Section
 class Stop(Section):
     """After which round a run stops, and says why; a rule without a number is off. See loop/stopping.py."""
 
-    win_rate: float | None = Field(None, ge=0, le=1, description="stop when the whole win-rate interval lies below")
-    kl: float | None = Field(None, gt=0, description="stop when KL from the initial policy, in nats, is above")
+    win_rate: float | None = Field(None, ge=0, le=1, description="stop when the whole win-rate interval is below this")
+    kl: float | None = Field(None, gt=0, description="stop when the KL from the initial policy, in nats, is above this")
     length_growth: float | None = Field(
-        None, gt=0, description="stop when held-out answers are more than so many times as long as the initial ones"
+        None, gt=0, description="stop when held-out answers are more than this many times as long as the initial ones"
     )
     abstained: float | None = Field(
-        None, ge=0, le=1, description="stop when the judge left a larger share of the prompts without an answer"
+        None, ge=0, le=1, description="stop when the judge gave no answer on a larger share of the prompts"
     )
     chosen_fall: float | None = Field(
-        None, gt=0, description="stop when an update lowered log P(chosen) by more nats, a mean over its last quarter"
+        None,
+        gt=0,
+        description="stop when an update lowered log P(chosen) by more nats, on average over its last quarter",
     )
     query: str | None = Field(
         None, description="SQL, or a .sql file: a row with found, bound and message stops the run, see docs/queries.md"
@@ -30,13 +32,15 @@ class Stop(Section):
 
 
 class Step(Section):
-    timeout: float | None = Field(None, gt=0, description="seconds after which the step is ended, with its children")
-    retries: int = Field(2, ge=0, description="times that a step which failed is called again (under Prefect)")
+    timeout: float | None = Field(
+        None, gt=0, description="seconds after which the step and its child processes are ended"
+    )
+    retries: int = Field(2, ge=0, description="how often a failed step is retried (under Prefect)")
 
 
 class Steps(Section):
     stall: float | None = Field(3600, gt=0, description="seconds without any progress after which a step is ended")
-    backoff: float = Field(2, gt=0, description="seconds before the first retry; each further one waits twice as long")
+    backoff: float = Field(2, gt=0, description="seconds before the first retry; doubled for each further one")
     sample: Step = Field(default_factory=Step)
     judge: Step = Field(default_factory=lambda: Step(retries=3))
     pair: Step = Field(default_factory=lambda: Step(retries=0))
@@ -47,6 +51,8 @@ class Steps(Section):
 
 class Keep(Section):
     checkpoints: int | None = Field(
-        None, ge=1, description="newest checkpoints whose files are kept, beside those a run still needs; null: all"
+        None,
+        ge=1,
+        description="how many of the newest checkpoints keep their files, besides those a run still needs; null: all",
     )
     read_copy: bool = Field(True, description="after every step, bring the store's read copy up to date")

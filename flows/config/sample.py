@@ -23,10 +23,10 @@ class Prompts(Section):
     train: str | Rows = Field(
         description="JSONL, Parquet or CSV file, a saved dataset's folder, a hub dataset id[:split], or rows"
     )
-    eval: str | Rows = Field(description="held-out prompts, as train; none of them may be among the train prompts")
-    per_round: int | None = Field(None, ge=1, description="train prompts a round plays; all of them when not given")
+    eval: str | Rows = Field(description="held-out prompts, in the forms of train; none may be among the train prompts")
+    per_round: int | None = Field(None, ge=1, description="train prompts per round; all by default")
     query: str | None = Field(
-        None, description="SQL, or a .sql file: the prompt_id of those that a round plays first, see docs/queries.md"
+        None, description="SQL, or a .sql file: the prompt_id of those that a round takes first, see docs/queries.md"
     )
 
 
@@ -34,26 +34,29 @@ class Tree(Search, frozen=True):
     """Search a tree of partial answers to each train prompt (MCTS-DPO), see docs/methods.md."""
 
     step: str = Field("\n\n", min_length=1, description="the text that ends a step")
-    step_tokens: int | None = Field(None, ge=1, description="steps of so many tokens, in place of step")
+    step_tokens: int | None = Field(None, ge=1, description="length of a step in tokens, in place of step")
     value: Named = Field(
-        default_factory=lambda: Named(kind="rules"), description="who values answers in the search: rules, its options"
+        default_factory=lambda: Named(kind="rules"),
+        description="the judge that values answers in the search: rules, with its options",
     )
 
 
 class Sample(Section):
-    n: int = Field(8, ge=0, description="completions a prompt by the policy; 0: only others answer (see extra)")
+    n: int = Field(8, ge=0, description="completions per prompt by the policy; 0: only others answer (see extra)")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
-    chunk: int = Field(64, ge=1, description="prompts that are sampled and stored at once")
-    context: int = Field(2048, ge=16, description="most tokens of a prompt and its answer together")
-    max_seqs: int = Field(128, ge=1, description="sequences that the engine computes side by side")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: what the hardware does fastest")
+    chunk: int = Field(64, ge=1, description="prompts that are sampled and stored together")
+    context: int = Field(2048, ge=16, description="maximum tokens of a prompt and its answer together")
+    max_seqs: int = Field(128, ge=1, description="sequences that the engine runs at the same time")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: the fastest on this hardware")
     engine: Literal["vllm", "transformers"] = Field(
         "vllm", description="transformers: slow, for tiny models and for machines without vLLM"
     )
-    extra: list[Source] = Field(default_factory=list, description="who answers the train prompts beside the policy")
-    tree: Tree | None = Field(None, description="search for answers to train prompts step by step, in place of n")
+    extra: list[Source] = Field(default_factory=list, description="who answers the train prompts besides the policy")
+    tree: Tree | None = Field(
+        None, description="search for answers to train prompts step by step, instead of sampling n"
+    )
 
 
 class JudgeConfig(WithOptions):

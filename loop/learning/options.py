@@ -18,11 +18,11 @@ class Reference(Section, frozen=True):
     """Which policy an update compares with; a name alone is its kind."""
 
     kind: ReferenceKind = "previous"
-    decay: float = Field(0.9, ge=0, le=1, description="ema: share of the reference of the round before")
-    alpha: float = Field(0.6, ge=0, le=1, description="sync: how far the reference moves to the policy")
-    every: int = Field(512, ge=1, description="sync: after how many optimizer steps it moves")
+    decay: float = Field(0.9, ge=0, le=1, description="ema: share of the previous round's reference")
+    alpha: float = Field(0.6, ge=0, le=1, description="sync: how far the reference moves towards the policy")
+    every: int = Field(512, ge=1, description="sync: optimizer steps between its moves")
     of: list[Literal["previous", "initial"]] = Field(["previous", "initial"], description="mixture: its policies")
-    weights: list[float] | None = Field(None, description="mixture: of each; adaptive when not given")
+    weights: list[float] | None = Field(None, description="mixture: one per policy; adaptive by default")
     clip: float | None = Field(None, ge=0, description="mixture: how far the others' log-probs may be from the first's")
 
     @model_validator(mode="after")
@@ -60,13 +60,13 @@ class Optimization(Section, frozen=True):
     """How a model is trained, whatever its loss."""
 
     lr: float = Field(1e-6, gt=0)
-    batch_size: int = Field(8, ge=1, description="pairs an optimizer step")
+    batch_size: int = Field(8, ge=1, description="pairs per optimizer step")
     epochs: int = Field(1, ge=1)
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
     schedule: str = Field("constant_with_warmup", description="a name that transformers.get_scheduler knows")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     token_budget: int | None = Field(
-        None, ge=1, description="padded tokens a pass holds; by default as the hardware allows"
+        None, ge=1, description="padded tokens per pass; by default what the hardware allows"
     )
-    save_seconds: float = Field(120.0, ge=0, description="how often a long update saves its own state")
+    save_seconds: float = Field(120.0, ge=0, description="seconds between saves of a long update's state")
