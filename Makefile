@@ -42,7 +42,8 @@ newest:
 
 # Write down the installed versions, after they passed: make newest constraints VENV=.venv-newest.
 constraints:
-	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed 's/+cpu$$//' > constraints/$(EXTRA).txt
+	(echo "# The versions that passed the tests together, on Linux. Written by: make constraints" && \
+	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed 's/+cpu$$//') > constraints/$(EXTRA).txt
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/loop.py
