@@ -225,7 +225,7 @@ def test_groups_without_answers_and_wrong_labels_are_refused() -> None:
     found = group_columns((2, 2))
     with pytest.raises(DataError, match=r"groups \[1\] have no answers; number groups from 0 to G - 1"):
         groups(found | {"group": found["group"] * 2})
-    with pytest.raises(DataError, match=r"a label is -2; wanted 1 \(desirable\) or 0"):
+    with pytest.raises(DataError, match=r"a label is -2; expected 1 \(desirable\) or 0"):
         bind_group("kto_unpaired")(groups(found | {"reward": np.array([1.0, 0.0, -2.0, 0.5])}))
-    with pytest.raises(DataError, match=r"a label is 1.5; wanted 1"):
+    with pytest.raises(DataError, match=r"a label is 1.5; expected 1"):
         bind_group("bco_unpaired")(groups(found | {"reward": np.array([1.0, 1.5, 0.0, 0.5])}))
