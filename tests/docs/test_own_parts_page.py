@@ -21,6 +21,8 @@ SOURCE = "\n".join(text for _, text in FILES)
 DROPPED = """
 from sparring.loop.pairing import Dropped
 
+pytestmark = pytest.mark.slow
+
 
 def short(rows, *, least: int = 1):
     return [row if len(row.item.chosen.completion.text) >= least else Dropped("chosen is too short") for row in rows]

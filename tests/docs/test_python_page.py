@@ -12,6 +12,8 @@ import pytest
 import sparring
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 CELLS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 HEAVY = {"torch", "vllm", "prefect", "transformers", "duckdb", "pyarrow", "pydantic"}

@@ -36,7 +36,7 @@ from tests.helpers.hanging import GRACE, STEPS, TIMEOUT
 from tests.helpers.paths import ROOT
 from tests.helpers.spar import environment
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="guards need POSIX signals")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="guards need POSIX signals"), pytest.mark.slow]
 BOUND = 60.0  # seconds within which everything must be over, on a very busy machine
 
 

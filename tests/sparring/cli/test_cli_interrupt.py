@@ -14,7 +14,7 @@ from sparring.store.store import DuckStore
 from tests.helpers.spar import environment, obey_ctrl_c
 from tests.helpers.sweeps import CONFIG, write
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is POSIX's")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is POSIX's"), pytest.mark.slow]
 
 
 @pytest.fixture
