@@ -13,6 +13,7 @@ import sparring
 from sparring.loop.errors import ConfigError, StepError
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "own-parts.md").read_text(encoding="utf-8")
 FILES = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL)
 CONFIGS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
@@ -20,8 +21,6 @@ SOURCE = "\n".join(text for _, text in FILES)
 
 DROPPED = """
 from sparring.loop.pairing import Dropped
-
-pytestmark = pytest.mark.slow
 
 
 def short(rows, *, least: int = 1):

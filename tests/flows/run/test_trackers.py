@@ -30,8 +30,6 @@ import json
 from pathlib import Path
 from sparring.flows.run.trackers import LOGGED, Trackers
 from sparring.store.store import DuckStore
-
-pytestmark = pytest.mark.slow
 folder = Path("trackers")
 for rounds in {sessions}:
     trackers = Trackers({names}, {run!r}, folder, {config})
