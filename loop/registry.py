@@ -35,7 +35,7 @@ def own_label(name: str, group: str) -> str:
     installed = next(iter(entry_points(group=group, name=name)), None)
     if installed is None and not is_own(name):
         return name
-    return label(installed.load() if installed else load_own(name))
+    return label(load_own(installed.value if installed else name))
 
 
 def label(part: Callable[..., Any]) -> str:
@@ -100,7 +100,7 @@ class Registry(Mapping[str, Part[Traits]]):
                 f"there is no {self.what} {name!r}{nearest(name, self)}; choose one of {', '.join(self)}, or name your "
                 "own: ./file.py:name"
             )
-        own = self._installed[name].load() if name in self._installed else load_own(name)
+        own = load_own(self._installed[name].value if name in self._installed else name)
         if not callable(own):
             raise ConfigError(f"{name} is {own!r}; expected a function or class that can be a {self.what}")
         return self._part(name, own, source_sha256(own))

@@ -12,6 +12,7 @@ import yaml
 import sparring
 from sparring.loop.errors import ConfigError, StepError
 from tests.helpers.paths import ROOT
+from tests.helpers.spar import python
 
 pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "own-parts.md").read_text(encoding="utf-8")
@@ -20,7 +21,17 @@ CONFIGS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAG
 SOURCE = "\n".join(text for _, text in FILES)
 
 DROPPED = """
+from dataclasses import replace
+
 from sparring.loop.pairing import Dropped
+
+
+def half(logps):
+    return replace(logps, weight=logps.weight / 2)
+
+
+def pull(logps, *, weight: float = 0.1):
+    return -weight * logps.policy_chosen
 
 
 def short(rows, *, least: int = 1):
@@ -37,6 +48,8 @@ PLAYED: dict[str, Mapping[str, Any]] = {
     "builder": CONFIGS[2],
     "filter": {"pair": {"filters": [{"kind": "./parts.py:short", "least": 2}]}},
     "weighted sum": {"learn": {"loss": [{"kind": "ipo"}, {"kind": "./parts.py:squared_sigmoid", "weight": 0.5}]}},
+    "modifier": {"learn": {"modifiers": [{"kind": "./parts.py:half"}]}},
+    "regulariser": {"learn": {"regularisers": [{"kind": "./parts.py:pull", "weight": 0.2}]}},
     "stop rule": {"stop": {"rules": [{"kind": "./parts.py:too_long", "bound": 1000}]}},
     "panel": {"judge": {"kind": "panel", "judges": [{"kind": "./parts.py:vowels"}, {"kind": "./parts.py:Length"}]}},
 }
@@ -76,6 +89,49 @@ def test_each_part_plays_two_rounds(tiny: Path, folder: Path, case: str) -> None
     result = sparring.run(config(tiny, PLAYED[case]), quiet=True)
     assert result.rounds == 2
     assert result.sql("SELECT count(*) AS n FROM pairs").rows()[0]["n"] > 0
+
+
+def test_a_stop_rule_stops_the_run_after_its_round(tiny: Path, folder: Path) -> None:
+    values = config(tiny, {"stop": {"rules": [{"kind": "./parts.py:too_long", "bound": 1}]}})
+    with pytest.raises(StepError, match=r"round 1 stopped the run by stop\.too_long@\w+: .*more than 1"):
+        sparring.run(values, quiet=True)
+
+
+ENTRY_POINTS = """
+import sys
+from sparring.judges import JUDGES
+from sparring.loop.learning.losses import ANY_LOSS
+from sparring.loop.pairing import BUILDERS
+asked = (JUDGES, "vowels"), (ANY_LOSS, "squared"), (BUILDERS, "neighbours"), (JUDGES, "my_parts:Length")
+for registry, name in asked:
+    part = registry[name]
+    print(part.name, part.label.split("@")[0], len(part.source))
+try:
+    JUDGES["broken"]
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_an_installed_package_offers_its_parts_by_name(folder: Path) -> None:
+    (folder / "my_parts.py").write_text(SOURCE)
+    (folder / "broken_parts.py").write_text("1 / 0")
+    info = folder / "my_parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_parts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[sparring.judges]\nvowels = my_parts:vowels\nbroken = broken_parts:x\n"
+        "[sparring.losses]\nsquared = my_parts:squared_sigmoid\n"
+        "[sparring.builders]\nneighbours = my_parts:neighbours\n"
+    )
+    lines = python("-c", f"import sys; sys.path.append({str(folder)!r})\n{ENTRY_POINTS}", cwd=folder).out.splitlines()
+    assert [line.split()[:3] for line in lines[:4]] == [
+        ["vowels", "vowels", "64"],
+        ["squared", "squared_sigmoid", "64"],
+        ["neighbours", "neighbours", "64"],
+        ["my_parts:Length", "Length", "64"],
+    ]
+    assert lines[4].startswith("ConfigError") and "broken_parts.py, line 1: ZeroDivisionError" in lines[4]
 
 
 def test_every_part_of_the_page_is_played() -> None:
