@@ -79,8 +79,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Scheduled:
             def ended() -> list[dict[str, Any]]:
                 return [run for run in prefect.runs_of("kills") if run["end_time"]]
 
-            until(lambda: len(ended()) >= 1, patience=300)
+            until(lambda: any(run["start_time"] for run in prefect.runs_of("kills")), patience=120)
+            # Now, not when it has ended: the next run of the schedule waits for that, and would begin round 3.
             prefect.ask(f"/deployments/{prefect.deployments['kills']}/pause_deployment", {})
+            until(lambda: len(ended()) >= 1, patience=300)
             played = Scheduled(config, store, ended()[0], prefect.ask("/artifacts/filter", {"limit": 200}))
     return played
 
