@@ -156,20 +156,21 @@ class ImplicitJudge(Pointwise):
         """Both models get the same batch shapes, so a policy that equals its reference scores exactly 0."""
         import torch
 
-        from sparring.loop.hardware import autocast, device
-        from sparring.loop.learning.batches import collate
+        from sparring.loop.hardware import autocast
+        from sparring.loop.learning.forward import batch_for
         from sparring.loop.learning.logprobs import completion_logprobs
 
-        batch = collate(rows).to(device())
+        models = self._models.policy, self._models.reference
         with torch.no_grad(), autocast(self._dtype):
-            policy, reference = (completion_logprobs(m, batch) for m in (self._models.policy, self._models.reference))
+            policy, reference = (completion_logprobs(model, batch_for(model, rows)) for model in models)
         ratio = self._beta * (policy.double() - reference.double())
         if not torch.isfinite(ratio).all():
             raise NotANumber(
                 f"judge implicit: a log-ratio of {self._names[0]} and {self._names[1]} is not finite; expected weights "
                 "that give finite numbers: look for a diverged update among the policy's rounds"
             )
-        scores: list[float] = (ratio / batch.lengths if self._length_normalised else ratio).tolist()
+        lengths = torch.tensor([len(row.completions[0]) for row in rows])
+        scores: list[float] = (ratio / lengths.to(ratio) if self._length_normalised else ratio).tolist()
         return scores
 
     def _judgement(self, completion: Completion, value: float | None, rationale: str = "") -> Judgement:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.hardware import autocast, device
-from sparring.loop.learning.batches import Row, collate
+from sparring.loop.hardware import autocast
+from sparring.loop.learning.batches import Row
+from sparring.loop.learning.forward import batch_for
 from sparring.loop.learning.logprobs import completion_logprobs
 from sparring.loop.learning.objectives import History
 from sparring.loop.learning.training_rows import TrainingRows
@@ -58,7 +59,7 @@ class Mismatched(Baseline):
 
     def _means(self, model: Any, rows: Sequence[int]) -> torch.Tensor:
         """(len(rows),) mean log P of each row's mismatched completions."""
-        batch = collate([self.rows[i] for i in rows]).to(device())
+        batch = batch_for(model, [self.rows[i] for i in rows])
         with torch.no_grad(), autocast(self.dtype):
             values = completion_logprobs(model, batch).cpu()
         sizes = [len(self.rows[i].completions) for i in rows]

@@ -1,13 +1,14 @@
-"""Batches of rows of token ids: each prompt once with all its completions, and logits only for the completions.
+"""Batches of rows of token ids, in one of two layouts, with logits only for the completions.
 
-A row is laid out as [prompt | completion 0 | completion 1 | ...]. Each completion attends to the prompt and to itself,
-and its positions continue the prompt's. So every log-prob equals that of prompt + completion alone, and the prompt is
-computed once.
+shared: a row is laid out as [prompt | completion 0 | completion 1 | ...]. Each completion attends to the prompt and to
+itself, and its positions continue the prompt's. So every log-prob equals that of prompt + completion alone, and the
+prompt is computed once. It needs a model whose layers all honour the mask.
+separate: [prompt | completion], one completion per row, which any causal model computes right.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from sparring.loop.errors import DataError
 
 TokenIds = Sequence[int]
+Layout = Literal["shared", "separate"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,17 @@ class Row:
     def length(self) -> int:
         return len(self.prompt) + sum(map(len, self.completions))
 
+    def lines(self, layout: Layout) -> tuple["Row", ...]:
+        """The lines of a batch that this row takes up."""
+        return (self,) if layout == "shared" else tuple(Row(self.prompt, (tokens,)) for tokens in self.completions)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows padded on the right to T positions, with N tokens of S completions in total, in row order."""
+    """B lines padded on the right to T positions, with N tokens of S completions in total, in row order."""
 
     input_ids: Tensor  # (B, T)
-    position_ids: Tensor  # (B, T)
+    position_ids: Tensor | None  # (B, T); None in the layout separate, where a model counts positions itself
     attention: Tensor | None  # (B, 1, T, T) bool, True where a query may attend; None means plain causal attention
     source: Tensor  # (N,) flat position b * T + t whose output predicts the token
     target: Tensor  # (N,) the token
@@ -59,7 +65,8 @@ class Batch:
         return Batch(**moved)
 
 
-def collate(rows: Sequence[Row]) -> Batch:
+def collate(rows: Sequence[Row], layout: Layout = "shared") -> Batch:
+    rows = [line for row in rows for line in row.lines(layout)]
     width = max(row.length for row in rows)
     ids = np.zeros((len(rows), width), np.int64)
     positions = np.zeros((len(rows), width), np.int64)
@@ -79,7 +86,7 @@ def collate(rows: Sequence[Row]) -> Batch:
     tree = any(len(row.completions) > 1 for row in rows)
     return Batch(
         torch.from_numpy(ids),
-        torch.from_numpy(positions),
+        torch.from_numpy(positions) if layout == "shared" else None,
         _tree_attention(torch.from_numpy(segment)) if tree else None,
         torch.from_numpy(np.concatenate(source)),
         torch.from_numpy(np.concatenate(target)),
@@ -99,7 +106,21 @@ def _tree_attention(segment: Tensor) -> Tensor:
 Plan = list[list[list[int]]]  # optimizer batches -> micro-batches -> row numbers
 
 
-def plan(lengths: Sequence[int], *, batch_size: int, token_budget: int, seed: int, epochs: int = 1) -> Plan:
+def widths(rows: Sequence[Row], layout: Layout) -> tuple[list[int], list[int]]:
+    """(tokens of the longest line, number of lines) of each row."""
+    lines = [row.lines(layout) for row in rows]
+    return [max(line.length for line in each) for each in lines], [len(each) for each in lines]
+
+
+def plan(
+    lengths: Sequence[int],
+    lines: Sequence[int] | None = None,
+    *,
+    batch_size: int,
+    token_budget: int,
+    seed: int,
+    epochs: int = 1,
+) -> Plan:
     """The order of training, a pure function of its arguments, so that an update can be resumed at any step.
 
     Each epoch is a seeded shuffle, sorted by length within windows of 16 batches, so that batches hold rows of similar
@@ -113,18 +134,24 @@ def plan(lengths: Sequence[int], *, batch_size: int, token_budget: int, seed: in
         windows = np.split(order, range(window, len(order), window))
         order = np.concatenate([part[np.argsort([lengths[i] for i in part], kind="stable")] for part in windows])
         cuts = np.split(order, range(batch_size, len(order), batch_size))
-        batches += [micro_batches(cuts[i].tolist(), lengths, token_budget) for i in random.permutation(len(cuts))]
+        batches += [
+            micro_batches(cuts[i].tolist(), lengths, token_budget, lines) for i in random.permutation(len(cuts))
+        ]
     return batches
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def micro_batches(
+    rows: Sequence[int], lengths: Sequence[int], token_budget: int, lines: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Rows of similar length together. Row i takes up `lines[i]` lines (1 by default) of up to `lengths[i]` tokens."""
     groups: list[list[int]] = []
-    width = 0
+    width = count = 0
     for i in sorted(rows, key=lambda i: (lengths[i], i)):
-        width = max(width, lengths[i])
-        if groups and width * (len(groups[-1]) + 1) <= token_budget:
+        more = 1 if lines is None else lines[i]
+        width, count = max(width, lengths[i]), count + more
+        if groups and width * count <= token_budget:
             groups[-1].append(i)
         else:
             groups.append([i])
-            width = lengths[i]
+            width, count = lengths[i], more
     return groups

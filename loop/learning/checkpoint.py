@@ -59,7 +59,7 @@ def load_model(folder: Path, device: torch.device) -> Any:
     weight_files(folder)
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     return model.to(device).eval()  # eval: the reference and the policy at step 0 must agree exactly
 

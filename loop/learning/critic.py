@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparring.loop.errors import DataError
 from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.checkpoint import pretrained, weight_files
-from sparring.loop.learning.logprobs import predicting
+from sparring.loop.learning.forward import completion_hidden
 
 FOLDER = "critic"  # below a checkpoint, because vLLM would read weights at its top
 HEAD = "value_head.safetensors"
@@ -37,7 +37,7 @@ class Critic(nn.Module):
         if folder != policy:
             _same_tokens(folder, policy)
         backbone = _load_backbone(folder)
-        size = int(backbone.config.hidden_size)
+        size = int(backbone.config.get_text_config().hidden_size)
         head = _empty_head(size)
         with torch.no_grad():
             head.weight.normal_(0, (size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
@@ -52,7 +52,7 @@ class Critic(nn.Module):
         if not (folder / HEAD).exists():
             raise DataError(f"{folder} holds no critic: {HEAD} is missing; start one from the policy or a reward model")
         backbone = _load_backbone(folder)
-        head = _empty_head(int(backbone.config.hidden_size))
+        head = _empty_head(int(backbone.config.get_text_config().hidden_size))
         head.load_state_dict(load_file(folder / HEAD))
         return cls(backbone, head).eval()
 
@@ -64,7 +64,7 @@ class Critic(nn.Module):
 
 def token_values(critic: Critic, batch: Batch) -> Tensor:
     """(N,) float32: the value of the state before each completion token, in the units of the score."""
-    read = predicting(critic.backbone, batch).float()
+    read = completion_hidden(critic.backbone, batch).float()
     with torch.autocast(read.device.type, enabled=False):
         values: Tensor = critic.head(read)
     return values[:, 0]
@@ -82,7 +82,7 @@ def _load_backbone(folder: Path) -> Any:
             f"{folder} holds a {config.model_type}; expected a causal language model or a reward model based on one, "
             "because a critic must not look ahead. Set learn.critic to one"
         )
-    model, missing = pretrained(AutoModel, folder, torch.float32, config=config, attn_implementation="sdpa")
+    model, missing = pretrained(AutoModel, folder, torch.float32, config=config)
     if missing:
         raise DataError(f"{folder} lacks {len(missing)} weights of its {config.model_type}, such as {missing[0]}")
     return model

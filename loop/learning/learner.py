@@ -13,8 +13,9 @@ import torch
 
 from sparring.loop.errors import StepError
 from sparring.loop.hardware import autocast, default_token_budget, device, fast_dtype
-from sparring.loop.learning.batches import Plan, collate, micro_batches, plan
+from sparring.loop.learning.batches import Layout, Plan, micro_batches, plan, widths
 from sparring.loop.learning.checkpoint import load_model, save_model
+from sparring.loop.learning.forward import batch_for, forward_of
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.lora import Adapted
 from sparring.loop.learning.optimize import Progress
@@ -43,7 +44,8 @@ class UpdateContext:
     carries: bool  # whether the update trains the same weights in every round (false with adapters)
 
     def batches(self, epochs: int | None = None) -> Plan:
-        return _plan(self.data, self.optimization, self.seed, self.optimization.epochs if epochs is None else epochs)
+        opt, layout = self.optimization, forward_of(self.model).layout
+        return _plan(self.data, opt, layout, self.seed, opt.epochs if epochs is None else epochs)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,10 @@ class TorchLearner:
         data, ids = TrainingRows.read(rows, checkpoint.path), rows["completion_ids"].to_pylist()
         model = self._model(checkpoint)
         chunk: list[LogProb] = []
-        for micro in self._scoring_plan(data):
+        for micro in self._scoring_plan(data, forward_of(model).layout):
             if all(scored[i] for i in micro):
                 continue
-            batch = collate([data.rows[i] for i in micro]).to(device())
+            batch = batch_for(model, [data.rows[i] for i in micro])
             with torch.no_grad(), autocast(self.dtype):
                 values = torch.split(token_logprobs(model, batch).cpu(), batch.lengths.tolist())
             completions = [completion_id for i in micro for completion_id in ids[i]]
@@ -173,11 +175,11 @@ class TorchLearner:
         how = self.opt, self.dtype, self.seed, state, self.progress, self.reference
         return UpdateContext(rnd, model, rows, *how, carries=self.lora is None)
 
-    def _scoring_plan(self, data: TrainingRows) -> list[list[int]]:
+    def _scoring_plan(self, data: TrainingRows, layout: Layout) -> list[list[int]]:
         if all(len(row.completions) == 1 for row in data.rows):  # answers, not pairs: no update sees these batches
             budget = self.opt.token_budget or default_token_budget()
             return micro_batches(range(len(data)), [row.length for row in data.rows], budget)
-        return [micro for batch in _plan(data, self.opt, self.seed, 1) for micro in batch]
+        return [micro for batch in _plan(data, self.opt, layout, self.seed, 1) for micro in batch]
 
     def _model(self, checkpoint: Checkpoint) -> Any:
         if self._held is None or self._held[0] != checkpoint.weights_sha256:
@@ -186,9 +188,9 @@ class TorchLearner:
         return self._held[1]
 
 
-def _plan(data: TrainingRows, opt: Optimization, seed: int, epochs: int) -> Plan:
-    lengths, budget = [row.length for row in data.rows], opt.token_budget or default_token_budget()
-    return plan(lengths, batch_size=opt.batch_size, token_budget=budget, seed=seed, epochs=epochs)
+def _plan(data: TrainingRows, opt: Optimization, layout: Layout, seed: int, epochs: int) -> Plan:
+    budget = opt.token_budget or default_token_budget()
+    return plan(*widths(data.rows, layout), batch_size=opt.batch_size, token_budget=budget, seed=seed, epochs=epochs)
 
 
 def _means(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.loop.learning.batches import Batch
+from sparring.loop.learning.forward import completion_logits
 
 
 def completion_logprobs(model: Any, batch: Batch) -> Tensor:
@@ -15,20 +15,5 @@ def completion_logprobs(model: Any, batch: Batch) -> Tensor:
 
 
 def token_logprobs(model: Any, batch: Batch) -> Tensor:
-    """log P of each completion token, shape (N,), float32, at temperature 1.
-
-    The vocabulary is projected only at the N positions that predict a completion token. For a small model, projecting
-    all positions would be most of the cost and nearly all of the memory.
-    """
-    logits = model.get_output_embeddings()(predicting(model.base_model, batch))  # (N, V)
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    logits = logits.float() if cap is None else cap * torch.tanh(logits.float() / cap)
-    return -F.cross_entropy(logits, batch.target, reduction="none")
-
-
-def predicting(backbone: Any, batch: Batch) -> Tensor:
-    """(N, D): the last hidden state at the position that predicts each completion token."""
-    hidden: Tensor = backbone(
-        input_ids=batch.input_ids, attention_mask=batch.attention, position_ids=batch.position_ids, use_cache=False
-    ).last_hidden_state  # (B, T, D)
-    return hidden.flatten(0, 1)[batch.source]
+    """log P of each completion token, shape (N,), float32, at temperature 1."""
+    return -F.cross_entropy(completion_logits(model, batch), batch.target, reduction="none")

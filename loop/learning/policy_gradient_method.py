@@ -10,10 +10,11 @@ from torch import Tensor
 
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.hardware import autocast, device
-from sparring.loop.learning.batches import Batch, collate
+from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.critic import FOLDER as CRITIC
 from sparring.loop.learning.critic import Critic, token_values
 from sparring.loop.learning.experience import Experience, Rollout, experience, policy_share, value_share
+from sparring.loop.learning.forward import batch_for
 from sparring.loop.learning.learner import UpdateContext, UpdateResult
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.objectives import History, Plain
@@ -141,7 +142,7 @@ def _rollout(work: UpdateContext, critic: Critic | None) -> Rollout:
 
 
 def _tokens(model: Any, what: Tokens, data: TrainingRows, rows: Sequence[int], dtype: str) -> Tensor:
-    batch = collate([data.rows[i] for i in rows]).to(device())
+    batch = batch_for(model.backbone if isinstance(model, Critic) else model, [data.rows[i] for i in rows])
     with autocast(dtype):
         return what(model, batch)
 

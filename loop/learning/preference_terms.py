@@ -11,7 +11,8 @@ from sparring.loop.errors import ConfigError
 from sparring.loop.hardware import autocast, device
 from sparring.loop.learning.advantages import KINDS, kl_estimate
 from sparring.loop.learning.baselines import Baseline
-from sparring.loop.learning.batches import Batch, Row, collate
+from sparring.loop.learning.batches import Batch, Row
+from sparring.loop.learning.forward import batch_for
 from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
 from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, Modifier, mean_loss, metrics
 from sparring.loop.learning.objectives import History, Plain
@@ -50,7 +51,7 @@ class _Preference(Plain):
         return self.reference_logps.tensors()
 
     def _forward(self, model: Any, rows: Sequence[int], ld_alpha: float = 1.0) -> "_Answers":
-        batch = collate([self.data.rows[i] for i in rows]).to(device())
+        batch = batch_for(model, [self.data.rows[i] for i in rows])
         with autocast(self.dtype):
             policy = token_logprobs(model, batch)
         reference = self.reference_logps.tokens(batch, rows)
@@ -118,7 +119,7 @@ class PairObjective(_Preference):
         here = [(k, row) for k, row in enumerate(asides) if row is not None]
         policy, tokens = torch.zeros_like(logps.policy_chosen), torch.ones_like(logps.chosen_tokens)
         if here:
-            batch = collate([row for _, row in here]).to(device())
+            batch = batch_for(model, [row for _, row in here])
             with autocast(self.dtype):
                 logprobs = completion_logprobs(model, batch)
             place = torch.tensor([k for k, _ in here], device=policy.device)
