@@ -157,7 +157,7 @@ class ImplicitJudge(Pointwise):
         import torch
 
         from sparring.loop.hardware import autocast
-        from sparring.loop.learning.forward import batch_for
+        from sparring.loop.learning.forward_choice import batch_for
         from sparring.loop.learning.logprobs import completion_logprobs
 
         models = self._models.policy, self._models.reference

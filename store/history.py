@@ -2,7 +2,7 @@
 
 import json
 
-from sparring.loop.types import Checkpoint, Decision, Evaluation, Facts, Stop
+from sparring.loop.types import Checkpoint, Decision, Evaluation, Facts, RunModel, Stop
 from sparring.store.db import Database, Parameters, rows
 from sparring.store.records import R, to_record
 
@@ -32,6 +32,11 @@ def stop(db: Database, run: str, round: int) -> Stop | None:
     """The rule that stopped the run after a round."""
     sql = "SELECT * EXCLUDE (stopped_at) FROM stops WHERE run_id = ? AND round = ? ORDER BY stopped_at DESC LIMIT 1"
     return first(db, Stop, sql, [run, round])
+
+
+def run_model(db: Database, run: str) -> RunModel | None:
+    """How the models of a run are computed. None for a run from before this was kept."""
+    return first(db, RunModel, "SELECT * FROM run_models WHERE run_id = ?", [run])
 
 
 def checkpoint(db: Database, checkpoint_id: str) -> Checkpoint | None:

@@ -64,6 +64,7 @@ KEYS: Mapping[type, tuple[str, str]] = {
     types.Stop: ("stops", "stop_id"),
     types.QueryInfo: ("queries", "query_id"),
     types.Removal: ("removals", "checkpoint_id"),
+    types.RunModel: ("run_models", "run_id"),
 }
 ROLES = ("policy", "opponent", "reference", "initial")
 ROUND = [

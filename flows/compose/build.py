@@ -15,6 +15,7 @@ from sparring.flows.compose import judge_factory
 from sparring.flows.compose.checkpoints import model_checkpoint
 from sparring.flows.compose.learner import check_learner, make_learner, silent
 from sparring.flows.compose.own_parts import with_sources
+from sparring.flows.compose.run_model import settled
 from sparring.flows.compose.sampler import check_sources, make_sampler
 from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, query_records
 from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
@@ -183,6 +184,7 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
     config, info, store = prepared.config, prepared.info, prepared.store
     train, held_out = prepared.train, prepared.held_out
     initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))
+    run_model = settled(store, info.id, initial, config.sample.engine)
     evaluate = config.evaluate
     sampler = make_sampler(config, info.id, run_folder)
     held.callback(sampler.engine.close)
@@ -208,7 +210,7 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
     models = sampler.sampling.models.values()
     asked = query_records(config, info.id)
     judges = [judge_factory.judge_info(section, each) for section, each in labelling]
-    store.add([[info, initial, *asked, *models, *train, *held_out, *judges]])
+    store.add([[info, initial, run_model, *asked, *models, *train, *held_out, *judges]])
     start = store.last_round(info.id) or round_zero(info.id, initial)
     for section, each in labelling:
         held.callback(close_judge, each)

@@ -8,7 +8,7 @@ import torch
 from sparring.loop.errors import ConfigError
 from sparring.loop.hardware import autocast
 from sparring.loop.learning.batches import Row
-from sparring.loop.learning.forward import batch_for
+from sparring.loop.learning.forward_choice import batch_for
 from sparring.loop.learning.logprobs import completion_logprobs
 from sparring.loop.learning.objectives import History
 from sparring.loop.learning.training_rows import TrainingRows

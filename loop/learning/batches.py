@@ -8,16 +8,16 @@ separate: [prompt | completion], one completion per row, which any causal model 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparring.loop.errors import DataError
+from sparring.loop.types import Layout
 
 TokenIds = Sequence[int]
-Layout = Literal["shared", "separate"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from sparring.loop.disk import writing
 from sparring.loop.errors import DataError
+from sparring.loop.learning.forward_choice import forward_of
 
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
 
@@ -52,7 +53,10 @@ def pretrained(auto: Any, folder: Path, dtype: torch.dtype, **options: Any) -> t
 
 
 def load_model(folder: Path, device: torch.device) -> Any:
-    """The causal language model, dropout off. In float32, because optimizer steps of 1e-5 vanish in bfloat16."""
+    """The causal language model, dropout off. In float32, because optimizer steps of 1e-5 vanish in bfloat16.
+
+    Raises ConfigError for a model that is not supported, see loop.learning.forward_choice.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -61,7 +65,9 @@ def load_model(folder: Path, device: torch.device) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
-    return model.to(device).eval()  # eval: the reference and the policy at step 0 must agree exactly
+    model = model.to(device).eval()  # eval: the reference and the policy at step 0 must agree exactly
+    forward_of(model)
+    return model
 
 
 def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], None] = lambda folder: None) -> str:

@@ -13,9 +13,9 @@ import torch
 
 from sparring.loop.errors import StepError
 from sparring.loop.hardware import autocast, default_token_budget, device, fast_dtype
-from sparring.loop.learning.batches import Layout, Plan, micro_batches, plan, widths
+from sparring.loop.learning.batches import Plan, micro_batches, plan, widths
 from sparring.loop.learning.checkpoint import load_model, save_model
-from sparring.loop.learning.forward import batch_for, forward_of
+from sparring.loop.learning.forward_choice import batch_for, forward_of
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.lora import Adapted
 from sparring.loop.learning.optimize import Progress
@@ -23,7 +23,7 @@ from sparring.loop.learning.options import Lora, Optimization, Reference
 from sparring.loop.learning.probing import write_probe
 from sparring.loop.learning.references import average
 from sparring.loop.learning.training_rows import TrainingRows
-from sparring.loop.types import Checkpoint, LogProb, Round, Update, UpdateStep, make_id
+from sparring.loop.types import Checkpoint, Layout, LogProb, Round, Update, UpdateStep, make_id
 
 CHUNK = 64  # log-probs per stored chunk
 

@@ -14,7 +14,7 @@ from sparring.loop.learning.batches import Batch
 from sparring.loop.learning.critic import FOLDER as CRITIC
 from sparring.loop.learning.critic import Critic, token_values
 from sparring.loop.learning.experience import Experience, Rollout, experience, policy_share, value_share
-from sparring.loop.learning.forward import batch_for
+from sparring.loop.learning.forward_choice import batch_for
 from sparring.loop.learning.learner import UpdateContext, UpdateResult
 from sparring.loop.learning.logprobs import token_logprobs
 from sparring.loop.learning.objectives import History, Plain

@@ -12,7 +12,7 @@ from sparring.loop.hardware import autocast, device
 from sparring.loop.learning.advantages import KINDS, kl_estimate
 from sparring.loop.learning.baselines import Baseline
 from sparring.loop.learning.batches import Batch, Row
-from sparring.loop.learning.forward import batch_for
+from sparring.loop.learning.forward_choice import batch_for
 from sparring.loop.learning.logprobs import completion_logprobs, token_logprobs
 from sparring.loop.learning.losses import GroupLoss, Groups, Logps, Loss, Modifier, mean_loss, metrics
 from sparring.loop.learning.objectives import History, Plain

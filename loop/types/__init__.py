@@ -28,9 +28,9 @@ from sparring.loop.types.records import (
     UpdatePair,
     UpdateStep,
 )
-from sparring.loop.types.runs import Decision, Facts, QueryInfo, Removal, RunInfo, RunKind, Stop
+from sparring.loop.types.runs import Decision, Facts, Head, Layout, QueryInfo, Removal, RunInfo, RunKind, RunModel, Stop
 from sparring.loop.types.views import Answers, Experience, Group, Round
 
 Asked = Prompt | Completion | Judgement | JudgeInfo | JudgeCall | PromptOutcome
 Learned = Pair | Example | LogProb | Update | UpdateStep | UpdatePair | Checkpoint | Evaluation
-Record = Asked | Learned | Decision | Stop | Removal | QueryInfo | Round | RunInfo
+Record = Asked | Learned | Decision | Stop | Removal | QueryInfo | Round | RunInfo | RunModel

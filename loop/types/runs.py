@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from sparring.loop.types.records import Evaluation
 
+Layout = Literal["shared", "separate"]  # of completions, see loop.learning.batches
+Head = Literal["positions", "all"]  # see loop.learning.forward
 RunKind = Literal["loop", "reward", "evaluate", "import"]
 
 
@@ -67,6 +69,19 @@ class RunInfo:
     config_sha256: str
     versions: Mapping[str, str]
     kind: RunKind = "loop"
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """How a run's policy is computed, see loop.learning.forward_choice; `id` is the run's."""
+
+    id: str
+    architecture: str
+    config_sha256: str
+    attention: str
+    layout: Layout
+    head: Head
+    engine: str  # where it samples: this process, a process of its own, or transformers
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ REFERENCES = [
     *_all("runs", "run_id", "rounds.run_id", "completions.run_id", "outcomes.run_id", "pairs.run_id"),
     *_all("runs", "run_id", "examples.run_id", "updates.run_id", "checkpoints.run_id", "evaluations.run_id"),
     *_all("runs", "run_id", "decisions.run_id", "stops.run_id", "removals.run_id", "queries.run_id"),
+    *_all("runs", "run_id", "run_models.run_id"),
     *_all("prompts", "prompt_id", "completions.prompt_id", "outcomes.prompt_id", "pairs.prompt_id"),
     *_all("prompts", "prompt_id", "examples.prompt_id"),
     Reference("completions", "policy_id", "checkpoints", "checkpoint_id", "a.policy_id <> ''"),  # '': nobody's policy

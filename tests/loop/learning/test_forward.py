@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from sparring.loop.errors import ConfigError
-from sparring.loop.learning.batches import Layout, Row, collate
+from sparring.loop.learning.batches import Row, collate
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.critic import Critic, token_values
-from sparring.loop.learning.forward import Forward, batch_for, completion_logits, forward_of, use
+from sparring.loop.learning.forward import Forward, selected_logits
+from sparring.loop.learning.forward_choice import batch_for, config_sha256, forward_of, settle
 from sparring.loop.learning.logprobs import token_logprobs
+from sparring.loop.types import Layout
 from tests.helpers import zoo
 from tests.helpers.learner_pairs import initial, make_learner, round_of, scored, unscored
 
@@ -126,10 +128,15 @@ def test_a_model_that_looks_ahead_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_what_was_decided_when_a_run_began_is_used_for_its_later_models(tmp_path: Path) -> None:
-    """Another machine could decide otherwise: `use` settles it, for later loads too."""
+    """Another machine could decide otherwise: what is settled counts."""
     folder = zoo.make(tmp_path, "llama")
-    use(load_model(folder, CPU), Forward("eager", "separate", "all"))
-    again = load_model(folder, CPU)
+    first = load_model(folder, CPU)
+    decided, key = forward_of(first), config_sha256(first)
+    settle(key, Forward("eager", "separate", "all"))
+    try:
+        again = load_model(folder, CPU)
+    finally:
+        settle(key, decided)
     assert forward_of(again) == Forward("eager", "separate", "all")
     assert again.config._attn_implementation == "eager"
     assert batch_for(again, ROWS).input_ids.shape[0] == 5
@@ -140,6 +147,6 @@ def test_only_the_positions_of_completions_are_projected(tmp_path: Path) -> None
     batch = batch_for(model, ROWS)
     model.get_output_embeddings().register_forward_hook(lambda head, given, out: shapes.append(tuple(out.shape)))
     with torch.no_grad():
-        few, every = completion_logits(model, batch), completion_logits(model, batch, "all")
+        few, every = selected_logits(model, batch, "positions"), selected_logits(model, batch, "all")
     assert shapes == [(1, 93, 258), (2, batch.input_ids.shape[1], 258)]
     torch.testing.assert_close(few, every, atol=1e-5, rtol=0)
