@@ -18,6 +18,7 @@ from sparring.loop.types import Completion, Group, Judgement, Prompt, digest
 
 if TYPE_CHECKING:
     from sparring.loop.learning.batches import Row
+    from sparring.loop.tokens import Template
 
 CHUNK = 64  # judgements per transaction
 
@@ -28,7 +29,7 @@ Dtype = Literal["float32", "bfloat16"]
 class _Models:
     policy: Any
     reference: Any
-    tokenizer: Any
+    template: "Template"
     context: int  # tokens that both models have positions for
 
 
@@ -111,8 +112,8 @@ class ImplicitJudge(Pointwise):
         from sparring.loop.learning.checkpoint import load_model
         from sparring.loop.tokens import Template
 
-        ours, theirs = (Template.of(str(folder)).tokenizer for folder in self._folders)
-        if ours.get_vocab() != theirs.get_vocab():
+        ours, theirs = (Template.of(str(folder)) for folder in self._folders)
+        if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab():
             raise ConfigError(
                 f"judge implicit: {self._names[0]} and {self._names[1]} have different vocabularies; expected a policy "
                 "and the reference that it was trained from"
@@ -142,10 +143,13 @@ class ImplicitJudge(Pointwise):
     def _row(self, prompt: Prompt, completion: Completion) -> "Row | str":
         """The tokens of a prompt and completion, or why they cannot be scored."""
         from sparring.loop.learning.batches import Row
-        from sparring.loop.tokens import Template
+        from sparring.loop.tokens import RefusedPrompt
 
-        ids = Template.of(str(self._folders[0])).prompt_ids(prompt.messages)
-        tokens = tokens_of(completion, self._models.tokenizer)
+        try:
+            ids = self._models.template.prompt_ids(prompt.messages)
+        except RefusedPrompt as error:
+            return str(error)
+        tokens = tokens_of(completion, self._models.template)
         if not tokens:
             return "no tokens: the completion is empty and was cut off"
         if len(ids) + len(tokens) > self._models.context:
@@ -177,13 +181,13 @@ class ImplicitJudge(Pointwise):
         return Judgement(score_id(self.name, completion), self.name, completion.id, None, "", "", 0, value, rationale)
 
 
-def tokens_of(completion: Completion, tokenizer: Any) -> list[int]:
+def tokens_of(completion: Completion, template: "Template") -> list[int]:
     """The completion's sampled tokens if this tokenizer decodes them to its text; else its text, tokenised."""
-    sampled = list(completion.token_ids)
+    sampled, tokenizer = list(completion.token_ids), template.tokenizer
     if sampled and _letters(tokenizer.decode(sampled, skip_special_tokens=True)) == _letters(completion.text):
         return sampled
-    end = [tokenizer.eos_token_id] if completion.finish_reason == "stop" else []
-    return [*tokenizer(completion.text, add_special_tokens=False)["input_ids"], *end]
+    tokens = template.answer_ids(completion.text)
+    return tokens if completion.finish_reason == "stop" else tokens[:-1]
 
 
 def _letters(text: str) -> str:

@@ -13,6 +13,7 @@ from sparring.loop.types import Checkpoint, JudgeCall
 
 if TYPE_CHECKING:
     from sparring.loop.sampling.requests import GreedyReply, GreedyRequest
+    from sparring.loop.tokens import Rendering, Template
 
 CHUNK = 32  # questions per call of the engine: they are stored together, and a crash loses at most these
 
@@ -69,10 +70,15 @@ class LocalClient(ABC):
             self._host.sleep()
 
     @cached_property
-    def _template(self) -> Any:
+    def _template(self) -> "Template":
         from sparring.loop.tokens import Template
 
-        return Template.of(self._checkpoint.path)
+        return Template.of(self._checkpoint.path, self._rendering)
+
+    @property
+    def _rendering(self) -> "Rendering | None":
+        """How the checkpoint's conversations become tokens; None: as by default."""
+        return None
 
     @property
     def _context(self) -> int:
@@ -186,8 +192,12 @@ class EngineClient(LocalClient):
 class PolicyClient(LocalClient):
     """Asks a policy with the sampler's engine, within its context. `model` is the checkpoint's id."""
 
-    def __init__(self, policy: Checkpoint, sampler: Warms) -> None:
-        self._policy, self._sampler = policy, sampler
+    def __init__(self, policy: Checkpoint, sampler: Warms, rendering: "Rendering | None" = None) -> None:
+        self._policy, self._sampler, self._given = policy, sampler, rendering
+
+    @property
+    def _rendering(self) -> "Rendering | None":
+        return self._given
 
     @property
     def model(self) -> str:

@@ -23,6 +23,7 @@ from sparring.loop.types import (
     Pair,
     Prompt,
     PromptOutcome,
+    PromptTokens,
     Record,
     Round,
     Update,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+Sampled = Completion | PromptOutcome | PromptTokens
+
+
 class Sampler(Protocol):
     """Writes completions of prompts."""
 
@@ -40,7 +44,7 @@ class Sampler(Protocol):
         """Who else answers the prompts of a round: views of it with another policy or origin."""
         ...
 
-    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[Sequence[Completion | PromptOutcome]]:
+    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[Sequence[Sampled]]:
         """Write completions of each prompt with `rnd.policy`; a prompt that cannot be sampled gets an outcome."""
         ...
 

@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "round": ("rounds", "round_id", "format('round {} of {}', round, run_id)"),
     "prompt": ("prompts", "prompt_id", "messages ->> '$[#-1].content'"),
     "completion": ("completions", "completion_id", "text"),
+    "prompt_tokens": ("prompt_tokens", "prompt_tokens_id", "format('{} tokens', len(token_ids))"),
     "judgement": (
         "judgements",
         "judgement_id",

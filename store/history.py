@@ -39,6 +39,13 @@ def run_model(db: Database, run: str) -> RunModel | None:
     return first(db, RunModel, "SELECT * FROM run_models WHERE run_id = ?", [run])
 
 
+def started_on(db: Database, run: str) -> str | None:
+    """The day, in UTC, on which a run was first registered. None for a run that the store does not have."""
+    sql = "SELECT strftime(created_at AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM runs WHERE run_id = ?"
+    found = db.rows(sql, [run])
+    return str(found[0]["day"]) if found else None
+
+
 def checkpoint(db: Database, checkpoint_id: str) -> Checkpoint | None:
     return first(db, Checkpoint, "SELECT * FROM checkpoints WHERE checkpoint_id = ?", [checkpoint_id])
 

@@ -48,6 +48,7 @@ KEYS: Mapping[type, tuple[str, str]] = {
     types.RunInfo: ("runs", "run_id"),
     types.Prompt: ("prompts", "prompt_id"),
     types.Completion: ("completions", "completion_id"),
+    types.PromptTokens: ("prompt_tokens", "prompt_tokens_id"),
     types.Judgement: ("judgements", "judgement_id"),
     types.JudgeInfo: ("judges", "judge"),
     types.JudgeCall: ("judge_calls", "judge_call_id"),

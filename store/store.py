@@ -98,8 +98,9 @@ class DuckStore:
         return self._table(
             rnd,
             f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids,
-                [[l.token_logprobs]] AS reference
+                [[l.token_logprobs]] AS reference, t.token_ids AS prompt_token_ids
             FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
+            LEFT JOIN prompt_tokens t USING (prompt_tokens_id)
             LEFT JOIN logprobs l ON l.completion_id = c.completion_id AND l.weights_sha256 = $weights
             WHERE {THIS} AND c.sample = 0 ORDER BY w.position""",
             weights=rnd.initial.weights_sha256,

@@ -35,7 +35,8 @@ ANSWERED = """
     ),
     answer AS (
         SELECT row_id, list(c.token_ids ORDER BY place) AS token_ids, list(c.logprobs ORDER BY place) AS logprobs,
-            list(c.finish_reason = 'stop' ORDER BY place) AS stopped, list(c.sample ORDER BY place) AS samples
+            list(c.finish_reason = 'stop' ORDER BY place) AS stopped, list(c.sample ORDER BY place) AS samples,
+            arg_min(c.prompt_tokens_id, place) AS prompt_tokens_id
         FROM item JOIN completions c USING (completion_id) GROUP BY row_id
     ),
     asked AS (SELECT unnest($weights::VARCHAR[]) AS weights_sha256, generate_subscripts($weights, 1) AS number),
@@ -45,10 +46,11 @@ ANSWERED = """
         GROUP BY row_id, number
     ),
     referred AS (SELECT row_id, list(tokens ORDER BY number) AS reference FROM scored GROUP BY row_id)
-    SELECT l.* EXCLUDE (prompt_id), p.messages, a.* EXCLUDE (row_id, samples),
+    SELECT l.* EXCLUDE (prompt_id), p.messages, a.* EXCLUDE (row_id, samples, prompt_tokens_id),
+        t.token_ids AS prompt_token_ids,
         coalesce(r.reference, []) AS reference
     FROM training_row l JOIN prompts p USING (prompt_id) JOIN answer a USING (row_id)
-    LEFT JOIN referred r USING (row_id)
+    LEFT JOIN referred r USING (row_id) LEFT JOIN prompt_tokens t USING (prompt_tokens_id)
     ORDER BY prompt_id, a.samples, row_id
 """
 
@@ -57,8 +59,9 @@ def training_rows(db: Database, rnd: Round, references: Sequence[Checkpoint]) ->
     """One row per pair of the round, or per group if the round has examples instead.
 
     The order does not depend on the run's name, so that the same config learns the same under two names. Columns of
-    both: row_id (of the pair, or the prompt), messages, completion_ids, and lists along these: token_ids, logprobs (the
-    sampler's, one per token), stopped. `reference` has, for each of `references`, the token log-probs of each
+    both: row_id (of the pair, or the prompt), messages, prompt_token_ids (the prompt as the policy was given it, null
+    where that was not kept), completion_ids, and lists along these: token_ids, logprobs (the sampler's, one per token),
+    stopped. `reference` has, for each of `references`, the token log-probs of each
     completion under it, null where they are not known yet. Columns of pairs: p_chosen, margin, weight, has_sample,
     sample_place (which completion is the reference sample) and rationale. Columns of groups: rewards and weights.
     """

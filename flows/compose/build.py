@@ -15,7 +15,7 @@ from sparring.flows.compose import judge_factory
 from sparring.flows.compose.checkpoints import model_checkpoint
 from sparring.flows.compose.learner import check_learner, make_learner, silent
 from sparring.flows.compose.own_parts import with_sources
-from sparring.flows.compose.run_model import settled
+from sparring.flows.compose.run_model import check_prompts, rendering_of, settled
 from sparring.flows.compose.sampler import check_sources, make_sampler
 from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, query_records
 from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
@@ -35,6 +35,7 @@ from sparring.loop.parts import Judge, OnChunk, Pairing, Parts, passthrough
 from sparring.loop.prompts import read_prompts, refuse_overlap
 from sparring.loop.round import round_zero
 from sparring.loop.stopping import check_rules
+from sparring.loop.tokens import Template
 from sparring.loop.types import Prompt, Round, RunInfo
 from sparring.store.history import policy_after, rounds_settled
 from sparring.store.store import DuckStore
@@ -184,12 +185,17 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
     config, info, store = prepared.config, prepared.info, prepared.store
     train, held_out = prepared.train, prepared.held_out
     initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))
-    run_model = settled(store, info.id, initial, config.sample.engine)
+    run_model = settled(store, info.id, Path(initial.path), config.sample.engine)
+    rendering = rendering_of(config, run_model.date)
+    for prompts in (train, held_out):
+        check_prompts(Template.of(initial.path, rendering), prompts)
     evaluate = config.evaluate
-    sampler = make_sampler(config, info.id, run_folder)
+    sampler = make_sampler(config, info.id, run_folder, rendering)
     held.callback(sampler.engine.close)
     folder_of = partial(policy_folder, store=store)
-    judge = judge_factory.make_judge(config.judge, judge_factory.policy_clients(sampler, store, initial), folder_of)
+    judge = judge_factory.make_judge(
+        config.judge, judge_factory.policy_clients(sampler, store, initial, rendering), folder_of
+    )
     eval_judge = judge_factory.make_judge(evaluate.judge, folder_of=folder_of) if evaluate.judge else judge
     parts = Parts(
         store=store,
@@ -198,7 +204,7 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
         eval_judge=eval_judge,
         max_abstain=config.judge.max_abstain,
         pairing=make_pairing(config, judge, store),
-        learner=make_learner(config, run_folder, progress),
+        learner=make_learner(config, run_folder, rendering, progress),
         evaluator=make_evaluator(evaluate, eval_judge),
         train=_shuffled(train, config.seed),
         held_out=tuple(p.id for p in held_out),

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round
+from sparring.loop.parts import Sampled
+from sparring.loop.types import Checkpoint, Prompt, Round
 
 if TYPE_CHECKING:
     from sparring.loop.sampling.sampler import EngineSampler
@@ -19,7 +20,7 @@ class FamilySampler:
     def sources(self, rnd: Round) -> list[Round]:
         return []
 
-    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
+    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[Sequence[Sampled]]:
         if prompts:
             yield from self._of(self.family(rnd.policy)).sample(rnd, prompts)
 

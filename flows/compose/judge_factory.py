@@ -18,6 +18,7 @@ from sparring.store.store import DuckStore
 if TYPE_CHECKING:
     from sparring.judges.llm_client import LLMClient
     from sparring.judges.local import Warms
+    from sparring.loop.tokens import Rendering
 
     ClientOf = Callable[[str], LLMClient]  # who asks a policy, by its id
 
@@ -70,7 +71,7 @@ def make_judge(
     return judge.make(client_of, **options)  # type: ignore[no-any-return]
 
 
-def policy_clients(sampler: "Warms", store: DuckStore, start: Checkpoint) -> "ClientOf":
+def policy_clients(sampler: "Warms", store: DuckStore, start: Checkpoint, rendering: "Rendering") -> "ClientOf":
     """Who asks the policies of a run, in the sampler's engine. `start` is the one that the run starts from."""
     from sparring.judges.local import PolicyClient
     from sparring.judges.self_rewarding import START
@@ -79,7 +80,7 @@ def policy_clients(sampler: "Warms", store: DuckStore, start: Checkpoint) -> "Cl
         policy = start if policy_id in (START, start.id) else checkpoint(store.db, policy_id)
         if policy is None:
             raise DataError(f"{store.db.path} has no checkpoint {policy_id}, which is to judge; restore its row")
-        return PolicyClient(policy, sampler)
+        return PolicyClient(policy, sampler, rendering)
 
     return client_of
 

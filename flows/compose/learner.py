@@ -14,6 +14,7 @@ from sparring.loop.parts import Learner
 
 if TYPE_CHECKING:
     from sparring.loop.registry import Part
+    from sparring.loop.tokens import Rendering
     from sparring.loop.traits import Baseline, LossTraits, RegulariserTraits
 
     Losses = Sequence[Part[LossTraits]]
@@ -32,7 +33,7 @@ def check_learner(config: Config) -> None:
         raise ConfigError("learn.ld_alpha weighs tokens, and a mixture of references is one of answers; drop one")
 
 
-def make_learner(config: Config, run_folder: Path, progress: Any = silent) -> Learner:
+def make_learner(config: Config, run_folder: Path, rendering: "Rendering", progress: Any = silent) -> Learner:
     from sparring.loop.learning.learner import TorchLearner
 
     learn = config.learn
@@ -44,6 +45,7 @@ def make_learner(config: Config, run_folder: Path, progress: Any = silent) -> Le
         reference=learn.reference,
         lora=learn.lora,
         dtype=None if learn.dtype == "auto" else learn.dtype,
+        rendering=rendering,
         progress=progress,
     )
 

@@ -15,6 +15,7 @@ from sparring.loop.types import Checkpoint, Prompt, Split
 if TYPE_CHECKING:
     from sparring.loop.sampling.requests import SamplingEngine
     from sparring.loop.sampling.sampler import EngineSampler
+    from sparring.loop.tokens import Rendering
 
 
 def check_sources(config: Config, train: list[Prompt]) -> None:
@@ -79,7 +80,7 @@ def _value(tree: Tree) -> JudgeConfig:
     return JudgeConfig(**tree.value.entry)
 
 
-def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
+def make_sampler(config: Config, run: str, run_folder: Path, rendering: "Rendering") -> "EngineSampler":
     """With an engine of its own, which starts when it is first needed."""
     from sparring.loop.sampling.sampler import EngineSampler, Sampling
 
@@ -93,6 +94,7 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         sample.chunk,
         extra=config.sample.extra,
         models=_models(config, run),
+        rendering=rendering,
     )
     engine, tree = _engine(config, run_folder), sample.tree
     if tree is None:

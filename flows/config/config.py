@@ -64,7 +64,11 @@ class Config(Section):
         shape["judge"] = verdict_options(shape["judge"])
         if shape["evaluate"]["judge"] is not None:
             shape["evaluate"]["judge"] = verdict_options(shape["evaluate"]["judge"])
+        if not self.policy.template:
+            del shape["policy"]["template"]
         chosen = {"query": self.prompts.query} if self.prompts.query else {}
+        if self.prompts.system != "keep":
+            chosen["system"] = self.prompts.system
         shape["prompts"] = {"per_round": self.prompts.per_round, **chosen, **prompts_sha256}
         return shape
 

@@ -14,6 +14,9 @@ class Policy(Section):
         description="a local folder, a hub id, bundled/smollm2-135m-instruct, or run:NAME, the policy that another run "
         "of the store ended with"
     )
+    template: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of its chat template, e.g. {enable_thinking: false}"
+    )
 
 
 Rows = list[dict[str, Any]]  # of a prompt file
@@ -27,6 +30,10 @@ class Prompts(Section):
     per_round: int | None = Field(None, ge=1, description="train prompts per round; all by default")
     query: str | None = Field(
         None, description="SQL, or a .sql file: the prompt_id of those that a round takes first, see docs/queries.md"
+    )
+    system: Literal["keep", "merge"] = Field(
+        "keep",
+        description="merge: a system turn goes to the beginning of the first user turn, for chat templates without",
     )
 
 

@@ -21,6 +21,7 @@ from sparring.flows.compose.checkpoints import (
 from sparring.flows.compose.families import FamilySampler, same_tokens
 from sparring.flows.compose.judge_factory import check_eval_judge, judge_info
 from sparring.flows.compose.learner import make_learner
+from sparring.flows.compose.run_model import date_of, rendering_of
 from sparring.flows.compose.sampler import make_sampler
 from sparring.flows.config import Config, JudgeConfig, sha256
 from sparring.flows.run.judge_trials import opened, refuse_failing
@@ -32,6 +33,7 @@ from sparring.flows.supervise.step_limits import beating, limited
 from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Judge, OnChunk, Parts, Run, Sampler, call, passthrough
 from sparring.loop.round import evaluate, round_zero
+from sparring.loop.tokens import Rendering
 from sparring.loop.types import Checkpoint, Evaluation, Prompt, Round, RunInfo, make_id
 from sparring.store.store import DuckStore
 
@@ -54,6 +56,11 @@ class Measurement:
     @property
     def folder(self) -> Path:
         return self.store.db.path.parent / "runs" / self.info.id
+
+    @property
+    def rendering(self) -> Rendering:
+        """Prompts read as in the loop that the candidate comes from."""
+        return rendering_of(self.config, date_of(self.store, self.candidate.run))
 
     @property
     def done(self) -> bool:
@@ -124,7 +131,7 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
 def _measure(ready: Measurement, run: Run, on_chunk: OnChunk) -> None:
     refuse_failing(ready.section, ready.judge, ready.store)
     family = _family(ready)
-    sampler = FamilySampler(lambda: make_sampler(ready.config, ready.info.id, ready.folder), family)
+    sampler = FamilySampler(lambda: make_sampler(ready.config, ready.info.id, ready.folder, ready.rendering), family)
     kin = family(ready.rival) == family(ready.candidate) or same_tokens(ready.rival, ready.candidate)
     try:
         play_measurement(ready, parts_of(ready, sampler, on_chunk), run, kl=kin)
@@ -141,7 +148,7 @@ def parts_of(ready: Measurement, sampler: Sampler, on_chunk: OnChunk) -> Parts:
         judge=judge,
         max_abstain=ready.section.max_abstain,
         pairing=pairing("best_worst", judge.read),
-        learner=make_learner(config, ready.folder),
+        learner=make_learner(config, ready.folder, ready.rendering),
         evaluator=make_evaluator(config.evaluate.model_copy(update={"rival": "previous"}), judge),
         train=(),
         held_out=tuple(p.id for p in ready.held_out),
@@ -191,6 +198,10 @@ def _describe(
         # They affect KL by rounding.
         "score": config.learn.model_dump(mode="json", include={"dtype", "token_budget", "batch_size"}),
     }
+    if config.policy.template:
+        shape["template"] = config.policy.template
+    if config.prompts.system != "keep":
+        shape["system"] = config.prompts.system
     digest = sha256(shape)
     name = f"{config.name}-{KIND}-{digest[:8]}"
     kept = {"kind": KIND, "rounds": 1, "loop": loop.id if loop else None, "shape": shape, "folder": str(Path.cwd())}

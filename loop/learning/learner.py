@@ -23,6 +23,7 @@ from sparring.loop.learning.options import Lora, Optimization, Reference
 from sparring.loop.learning.probing import write_probe
 from sparring.loop.learning.references import average
 from sparring.loop.learning.training_rows import TrainingRows
+from sparring.loop.tokens import Rendering, Template
 from sparring.loop.types import Checkpoint, Layout, LogProb, Round, Update, UpdateStep, make_id
 
 CHUNK = 64  # log-probs per stored chunk
@@ -35,6 +36,7 @@ class UpdateContext:
     rnd: Round
     model: Any  # the policy's model, changed in place
     data: TrainingRows
+    template: Template  # of the policy
     optimization: Optimization
     dtype: str
     seed: int
@@ -85,10 +87,12 @@ class TorchLearner:
         reference: Reference | None = None,
         lora: Lora | None = None,
         dtype: str | None = None,
+        rendering: Rendering | None = None,
         progress: Progress = lambda done, total, loss: None,
     ) -> None:
         self.folder, self.method, self.opt, self.seed, self.lora = folder, method, optimization, seed, lora
         self.reference, self.dtype, self.progress = reference or Reference(), dtype or fast_dtype(), progress
+        self.rendering = rendering or Rendering()
         self._held: tuple[str, Any] | None = None  # the last loaded model, until its weights change
 
     def anchor(self, rnd: Round) -> Checkpoint:
@@ -115,7 +119,8 @@ class TorchLearner:
         scored = [None not in (references[0] if references else [None]) for references in rows["reference"].to_pylist()]
         if all(scored):
             return
-        data, ids = TrainingRows.read(rows, checkpoint.path), rows["completion_ids"].to_pylist()
+        data = TrainingRows.read(rows, checkpoint.path, rendering=self.rendering)
+        ids = rows["completion_ids"].to_pylist()
         model = self._model(checkpoint)
         chunk: list[LogProb] = []
         for micro in self._scoring_plan(data, forward_of(model).layout):
@@ -169,11 +174,13 @@ class TorchLearner:
         return candidate, update, steps
 
     def _work(self, rnd: Round, data: pa.Table, state: Path) -> UpdateContext:
-        rows = TrainingRows.read(data, rnd.policy.path, from_divergence=self.method.from_divergence)
+        diverging = self.method.from_divergence
+        rows = TrainingRows.read(data, rnd.policy.path, from_divergence=diverging, rendering=self.rendering)
         model = self._model(rnd.policy)
         self._held = None  # its weights are about to change
+        template = Template.of(rnd.policy.path, self.rendering)
         how = self.opt, self.dtype, self.seed, state, self.progress, self.reference
-        return UpdateContext(rnd, model, rows, *how, carries=self.lora is None)
+        return UpdateContext(rnd, model, rows, template, *how, carries=self.lora is None)
 
     def _scoring_plan(self, data: TrainingRows, layout: Layout) -> list[list[int]]:
         if all(len(row.completions) == 1 for row in data.rows):  # answers, not pairs: no update sees these batches

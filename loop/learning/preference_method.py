@@ -47,7 +47,7 @@ class Preference:
         terms, data = self.terms, work.data
         if isinstance(terms, Terms) and isinstance(data, PairRows):
             against = self._against(work, micro_batches)
-            asides = {name: ASIDES[name](data, work.rnd.policy.path) for name in sorted(terms.asides)}
+            asides = {name: ASIDES[name](data, work.template) for name in sorted(terms.asides)}
             return PairObjective(terms, data, *against, work.dtype, asides)
         if not isinstance(terms, Terms) and isinstance(data, GroupRows):
             return GroupObjective(terms, data, *self._against(work, micro_batches), work.dtype)

@@ -28,12 +28,11 @@ def asking(template: Template, messages: str, about: str, **parts: str) -> list[
     return template.prompt_ids([*before, {"role": "user", "content": question}])
 
 
-def rationale_rows(data: PairRows, folder: str) -> list[Row | None]:
+def rationale_rows(data: PairRows, template: Template) -> list[Row | None]:
     """For each pair, the question why its chosen answer is better, with the judge's rationale as the completion.
 
     None for a pair without a rationale. Raises DataError if no pair of the round has one.
     """
-    template = Template.of(folder)
     tokenizer = template.tokenizer
     rows: list[Row | None] = []
     columns = (data.table[name].to_pylist() for name in ("messages", "token_ids", "rationale"))
@@ -43,8 +42,7 @@ def rationale_rows(data: PairRows, folder: str) -> list[Row | None]:
             continue
         chosen, rejected = (tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers[:2])
         prompt = asking(template, messages, QUESTION, chosen=chosen, rejected=rejected)
-        tokens = [*tokenizer.encode(rationale, add_special_tokens=False), tokenizer.eos_token_id]
-        rows.append(Row(prompt, (tokens[:LONGEST],)))
+        rows.append(Row(prompt, (template.answer_ids(rationale)[:LONGEST],)))
     if not any(rows):
         raise DataError(
             "no pair of the round has a rationale, which nll_rationale learns from; use a judge that compares two "

@@ -24,12 +24,11 @@ An answer to this, from which words may have been removed:
 How much was removed? 0: nothing, 1: a third, 2: two thirds. Answer with one digit."""
 
 
-def degree_rows(data: PairRows, folder: str) -> list[Row | None]:
+def degree_rows(data: PairRows, template: Template) -> list[Row | None]:
     """For each pair, the question how much of its chosen answer is missing, with the digit as the completion.
 
     Row i has degree i mod 3, so that all degrees are equally frequent.
     """
-    template = Template.of(folder)
     tokenizer = template.tokenizer
     chosen = (tokens[0] for tokens in data.table["token_ids"].to_pylist())
     answers = [tokenizer.decode(tokens, skip_special_tokens=True).split() for tokens in chosen]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparring.loop.errors import DataError
 from sparring.loop.learning.batches import Row
-from sparring.loop.tokens import Template
+from sparring.loop.tokens import Rendering, Template
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -26,14 +26,18 @@ class TrainingRows:
     starts: list[int]
 
     @staticmethod
-    def read(table: pa.Table, folder: str, *, from_divergence: bool = False) -> "TrainingRows":
-        """PairRows, GroupRows, or TrainingRows for a table without pairs and rewards. `folder` has the tokenizer.
+    def read(
+        table: pa.Table, folder: str, *, from_divergence: bool = False, rendering: Rendering | None = None
+    ) -> "TrainingRows":
+        """PairRows, GroupRows, or TrainingRows for a table without pairs and rewards.
+
+        Prompts have the tokens that the policy was given; where those were not kept, as for imported rows, they are
+        rendered with the tokenizer in `folder`.
 
         With `from_divergence` the prompt of a row extends to where its answers first differ. The shared tokens are
         computed once, and only the tokens after them are learned (step-level DPO, arXiv:2405.00451).
         """
-        template = Template.of(folder)
-        prompts = [template.prompt_ids(text) for text in table["messages"].to_pylist()]
+        prompts = _prompts(table, folder, rendering)
         answers: list[list[list[int]]] = table["token_ids"].to_pylist()
         starts = [_shared(row) if from_divergence else 0 for row in answers]
         rows = [
@@ -100,6 +104,16 @@ class GroupRows(TrainingRows):
     def stopped(self) -> list[bool]:
         """Whether each answer ended by itself, one group after the other."""
         return [stopped for row in self.table["stopped"].to_pylist() for stopped in row]
+
+
+def _prompts(table: pa.Table, folder: str, rendering: Rendering | None) -> list[list[int]]:
+    messages = table["messages"].to_pylist()
+    kept = "prompt_token_ids" in table.column_names
+    given = table["prompt_token_ids"].to_pylist() if kept else [None] * len(messages)
+    return [
+        ids if ids is not None else Template.of(folder, rendering).prompt_ids(text)
+        for ids, text in zip(given, messages, strict=True)
+    ]
 
 
 def _shared(answers: Sequence[Sequence[int]]) -> int:

@@ -6,12 +6,23 @@ from pathlib import Path
 
 from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
+from sparring.loop.parts import Sampled
 from sparring.loop.sampling.options import Source
 from sparring.loop.sampling.probe import probe
 from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of
-from sparring.loop.sampling.sources import from_dataset, policy_of, source_of
-from sparring.loop.tokens import Template
-from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, Round, Split, derive_seed
+from sparring.loop.sampling.sources import gold, policy_of, source_of
+from sparring.loop.sampling.vllm_engine import positions
+from sparring.loop.tokens import RefusedPrompt, Rendering, Template
+from sparring.loop.types import (
+    Checkpoint,
+    Completion,
+    Prompt,
+    PromptOutcome,
+    PromptTokens,
+    Round,
+    Split,
+    derive_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,9 @@ class Sampling:
     chunk: int = 64  # prompts per chunk, which is stored at once; a crash loses at most one chunk
     extra: Sequence[Source] = ()  # the sources that answer the train prompts besides the policy
     models: Mapping[str, Checkpoint] = field(default_factory=dict)  # the models that `extra` names by folder or hub id
+    rendering: Rendering = field(
+        default_factory=Rendering
+    )  # for policies; other models get the date alone
 
 
 class EngineSampler:
@@ -41,21 +55,15 @@ class EngineSampler:
             for policy in [policy_of(source, rnd, self.sampling.models)]
         ]
 
-    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Completion | PromptOutcome]]:
+    def sample(self, rnd: Round, prompts: Sequence[Prompt]) -> Iterator[list[Sampled]]:
         """Completions in whole chunks. Each chunk starts from an empty cache, so sampling it again gives the same."""
         if not prompts or (rnd.origin == "policy" and self.sampling.n[rnd.split] == 0):
             return
         source = source_of(rnd, self.sampling.extra, self.sampling.models)
-        if rnd.origin == "dataset" and source is not None:
-            for answers in from_dataset(rnd, prompts, source, self.sampling.chunk):
-                yield [*answers]
-            return
-        self.warm(rnd.policy)
-        template = Template.of(rnd.policy.path)
+        if rnd.origin != "dataset":
+            self.warm(rnd.policy)
         for start in range(0, len(prompts), self.sampling.chunk):
-            chunk = prompts[start : start + self.sampling.chunk]
-            ids = [template.prompt_ids(p.messages) for p in chunk]
-            yield self._chunk(rnd, source, chunk, ids)
+            yield self._chunk(rnd, source, prompts[start : start + self.sampling.chunk])
 
     def warm(self, policy: Checkpoint) -> None:
         """Load `policy` into the engine, and probe new weights."""
@@ -67,19 +75,49 @@ class EngineSampler:
     def sleep(self) -> None:
         self.engine.sleep()
 
-    def _chunk(
-        self, rnd: Round, source: Source | None, prompts: Sequence[Prompt], ids: Sequence[list[int]]
-    ) -> list[Completion | PromptOutcome]:
-        room = self.engine.context - self.sampling.max_tokens
-        fits = [(p, i) for p, i in zip(prompts, ids, strict=True) if len(i) <= room]
-        advice = "raise sample.context or shorten the prompt"
-        limits = f"(context {self.engine.context} minus max_tokens {self.sampling.max_tokens}); {advice}"
-        too_long = [
-            outcome_of(rnd, p.id, "failed", f"the prompt has {len(i)} tokens, and there is room for {room} {limits}")
-            for p, i in zip(prompts, ids, strict=True)
-            if len(i) > room
-        ]
-        return [*too_long, *self._answers(rnd, source, fits)]
+    def _chunk(self, rnd: Round, source: Source | None, prompts: Sequence[Prompt]) -> list[Sampled]:
+        template, answered, failed = self._template(rnd), list[tuple[Prompt, list[int]]](), list[PromptOutcome]()
+        for prompt in prompts:
+            ids = self._ids(rnd, prompt, template, self._answer_length(rnd, source, prompt, template))
+            if isinstance(ids, str):
+                failed.append(outcome_of(rnd, prompt.id, "failed", ids))
+            else:
+                answered.append((prompt, ids))
+        if rnd.origin == "dataset" and source is not None:
+            answers = [gold(rnd, prompt, source, template) for prompt, _ in answered]
+        else:
+            answers = self._answers(rnd, source, answered)
+        if source is not None and source.of in self.sampling.models:
+            return [*failed, *answers]  # the policy that learns from them is given the prompt in its own tokens
+        kept = {prompt.id: PromptTokens.make(prompt.id, ids) for prompt, ids in answered}
+        return [*failed, *kept.values(), *(replace(c, prompt_tokens_id=kept[c.prompt_id].id) for c in answers)]
+
+    def _template(self, rnd: Round) -> Template:
+        others = {model.id for model in self.sampling.models.values()}
+        rendering = self.sampling.rendering
+        return Template.of(rnd.policy.path, Rendering(date=rendering.date) if rnd.policy.id in others else rendering)
+
+    def _answer_length(self, rnd: Round, source: Source | None, prompt: Prompt, template: Template) -> int:
+        """The tokens that an answer may have; those of a dataset's answer, which is there."""
+        if rnd.origin == "dataset" and source is not None:
+            return len(gold(rnd, prompt, source, template).token_ids)
+        return self.sampling.max_tokens
+
+    def _ids(self, rnd: Round, prompt: Prompt, template: Template, answer: int) -> list[int] | str:
+        """The prompt's tokens, or why it cannot be answered."""
+        try:
+            ids = template.prompt_ids(prompt.messages)
+        except RefusedPrompt as error:
+            return str(error)
+        most = positions(rnd.policy.path)
+        context = min(self.engine.context, most)
+        if len(ids) <= context - answer:
+            return ids
+        advice = "shorten the prompt" if context == most else "raise sample.context or shorten the prompt"
+        return (
+            f"the prompt has {len(ids)} tokens, and there is room for {context - answer} (context {context} minus "
+            f"{answer} of an answer); {advice}"
+        )
 
     def _answers(self, rnd: Round, source: Source | None, fits: Sequence[tuple[Prompt, list[int]]]) -> list[Completion]:
         requests = [self._request(rnd, source, p, i) for p, i in fits]

@@ -1,6 +1,6 @@
 """The sources of answers to train prompts besides the policy: a reference, another model, or the prompts' dataset."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparring.loop.errors import ConfigError, DataError
@@ -31,13 +31,6 @@ def source_of(rnd: Round, extra: Sequence[Source], models: Mapping[str, Checkpoi
     return next(s for s in extra if policy_of(s, rnd, models).id == rnd.policy.id)
 
 
-def from_dataset(rnd: Round, prompts: Sequence[Prompt], source: Source, chunk: int) -> Iterator[list[Completion]]:
-    """The dataset's answers to the prompts, as completions that end with the end token."""
-    template = Template.of(rnd.policy.path)
-    for start in range(0, len(prompts), chunk):
-        yield [_gold(rnd, prompt, source, template) for prompt in prompts[start : start + chunk]]
-
-
 def refuse_missing(prompts: Sequence[Prompt], source: Source) -> None:
     """Raise DataError if a prompt has no answer in its dataset."""
     for prompt in prompts:
@@ -49,9 +42,10 @@ def refuse_missing(prompts: Sequence[Prompt], source: Source) -> None:
             )
 
 
-def _gold(rnd: Round, prompt: Prompt, source: Source, template: Template) -> Completion:
+def gold(rnd: Round, prompt: Prompt, source: Source, template: Template) -> Completion:
+    """The dataset's answer to a prompt, as a completion that ends with the end token."""
     text = str(prompt.meta[source.field])
-    tokens = [*template.tokenizer.encode(text, add_special_tokens=False), template.tokenizer.eos_token_id]
+    tokens = template.answer_ids(text)
     cause = {"run": rnd.run, "round": rnd.index, "prompt": prompt.id, "origin": rnd.origin, "field": source.field}
     answer, request = Answer(text, tokens, [], "stop"), Request((), 1, 0, temperature=0.0, top_p=1.0, max_tokens=0)
     return replace(completion_of(rnd, prompt, request, 0, answer, 0), id=make_id("completion", **cause))

@@ -23,6 +23,7 @@ from sparring.loop.types.records import (
     Pair,
     Prompt,
     PromptOutcome,
+    PromptTokens,
     Split,
     Update,
     UpdatePair,
@@ -31,6 +32,6 @@ from sparring.loop.types.records import (
 from sparring.loop.types.runs import Decision, Facts, Head, Layout, QueryInfo, Removal, RunInfo, RunKind, RunModel, Stop
 from sparring.loop.types.views import Answers, Experience, Group, Round
 
-Asked = Prompt | Completion | Judgement | JudgeInfo | JudgeCall | PromptOutcome
+Asked = Prompt | Completion | Judgement | JudgeInfo | JudgeCall | PromptOutcome | PromptTokens
 Learned = Pair | Example | LogProb | Update | UpdateStep | UpdatePair | Checkpoint | Evaluation
 Record = Asked | Learned | Decision | Stop | Removal | QueryInfo | Round | RunInfo | RunModel

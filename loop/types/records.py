@@ -54,6 +54,20 @@ class Completion:
     top_p: float
     seed: int
     parent_id: str | None = None  # in a tree of answers: the partial answer that this one goes on from
+    prompt_tokens_id: str | None = None  # the prompt as the policy was given it
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """A prompt as the token ids that a policy was given. Another date or template argument is another rendering."""
+
+    id: str
+    prompt_id: str
+    token_ids: Sequence[int]
+
+    @classmethod
+    def make(cls, prompt_id: str, token_ids: Sequence[int]) -> "PromptTokens":
+        return cls(make_id("prompt_tokens", prompt=prompt_id, ids=list(token_ids)), prompt_id, token_ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class RunModel:
     layout: Layout
     head: Head
     engine: str  # where it samples: this process, a process of its own, or transformers
+    date: str  # what chat templates take for today
 
 
 @dataclass(frozen=True, slots=True)

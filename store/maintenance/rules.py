@@ -45,6 +45,8 @@ REFERENCES = [
     *_all("prompts", "prompt_id", "completions.prompt_id", "outcomes.prompt_id", "pairs.prompt_id"),
     *_all("prompts", "prompt_id", "examples.prompt_id"),
     Reference("completions", "policy_id", "checkpoints", "checkpoint_id", "a.policy_id <> ''"),  # '': nobody's policy
+    *_all("prompts", "prompt_id", "prompt_tokens.prompt_id"),
+    *_all("prompt_tokens", "prompt_tokens_id", "completions.prompt_tokens_id"),
     *_all("completions", "completion_id", "completions.parent_id", "pairs.chosen_id", "pairs.rejected_id"),
     *_all("completions", "completion_id", "pairs.reference_sample_id", "examples.completion_id"),
     *_all("completions", "completion_id", "logprobs.completion_id"),

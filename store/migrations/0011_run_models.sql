@@ -7,7 +7,8 @@ CREATE TABLE run_models (
     attention     VARCHAR NOT NULL,
     layout        VARCHAR NOT NULL,
     head          VARCHAR NOT NULL,
-    engine        VARCHAR NOT NULL
+    engine        VARCHAR NOT NULL,
+    date          VARCHAR NOT NULL
 );
 COMMENT ON TABLE run_models IS 'How the policy of a run is computed, one row per run: decided and confirmed at its start';
 COMMENT ON COLUMN run_models.run_id IS 'the run';
@@ -19,3 +20,4 @@ COMMENT ON COLUMN run_models.layout IS
 COMMENT ON COLUMN run_models.head IS
 'positions (only positions that predict a completion token are projected to the vocabulary) or all';
 COMMENT ON COLUMN run_models.engine IS 'where the sampling engine lives: this process, a process of its own, or transformers';
+COMMENT ON COLUMN run_models.date IS 'the day that chat templates take for today, in UTC: the same in all rounds of the run';

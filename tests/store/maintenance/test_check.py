@@ -30,9 +30,11 @@ INSERT INTO removals SELECT checkpoint_id, run_id, '', now() FROM checkpoints LI
 INSERT INTO update_pairs SELECT 'update_pair_1', update_id, pair_id FROM updates, pairs LIMIT 1;
 INSERT INTO sources VALUES ('source_1', '{RUN}', '', '', '', '', 'pairs', 'train', '{{}}', 1, 0, now());
 INSERT INTO queries VALUES ('query_1', '{RUN}', 'stop', '', '');
-INSERT INTO run_models VALUES ('{RUN}', 'LlamaForCausalLM', '', 'sdpa', 'shared', 'positions', 'vllm');
+INSERT INTO run_models VALUES ('{RUN}', 'LlamaForCausalLM', '', 'sdpa', 'shared', 'positions', 'vllm', '2026-11-30');
 INSERT INTO source_rows SELECT 'source_row_1', 'source_1', 1, prompt_id, [], 'duel_1', pair_id, 'example_1', '{{}}'
     FROM pairs LIMIT 1;
+INSERT INTO prompt_tokens SELECT 'prompt_tokens_1', prompt_id, [1] FROM completions LIMIT 1;
+UPDATE completions SET prompt_tokens_id = 'prompt_tokens_1' WHERE prompt_id = (SELECT prompt_id FROM prompt_tokens);
 UPDATE updates SET reference_ids = [before_id];
 UPDATE pairs SET reference_sample_id = chosen_id;
 UPDATE completions SET parent_id = completion_id WHERE sample = 1;
