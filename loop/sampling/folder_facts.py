@@ -1,0 +1,46 @@
+"""What an engine reads from a model folder: positions, vocabulary, and the ids that end an answer."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sparring.loop.tokens import Template
+
+LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+UNLIMITED = 1 << 30
+
+
+@lru_cache(maxsize=16)
+def config_of(folder: str) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def text_config(folder: str) -> Any:
+    """The config of the language model in `folder`, which a multimodal family nests in another."""
+    return config_of(folder).get_text_config(decoder=True)
+
+
+def positions(folder: str) -> int:
+    """The most tokens that the model takes: UNLIMITED for one without positions, such as Mamba."""
+    limits = (getattr(text_config(folder), name, None) for name in LIMITS)
+    return next((int(limit) for limit in limits if limit), UNLIMITED)
+
+
+@lru_cache(maxsize=16)
+def unknown_ids(folder: str) -> tuple[int, ...]:
+    """The ids that the model can give but its tokenizer cannot read, because the vocabulary is padded."""
+    known = set(Template.of(folder).tokenizer.get_vocab().values())
+    return tuple(i for i in range(text_config(folder).vocab_size) if i not in known)
+
+
+@lru_cache(maxsize=16)
+def end_ids(folder: str) -> frozenset[int]:
+    """The ids that end an answer: the tokenizer's, and those of generation_config.json (or else of config.json)."""
+    file = Path(folder) / "generation_config.json"
+    settings = json.loads((file if file.exists() else file.with_name("config.json")).read_text())
+    named = settings.get("eos_token_id", settings.get("text_config", {}).get("eos_token_id"))
+    others = named if isinstance(named, list) else [named]
+    return frozenset(int(i) for i in (Template.of(folder).tokenizer.eos_token_id, *others) if i is not None)
