@@ -23,6 +23,15 @@ def text_config(folder: str) -> Any:
     return config_of(folder).get_text_config(decoder=True)
 
 
+def text_class(folder: str) -> str | None:
+    """The class of the language model that a multimodal family's folder holds; None if the folder is of one model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    text = text_config(folder)
+    name = None if text is config_of(folder) else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type)
+    return name if isinstance(name, str) else None
+
+
 def positions(folder: str) -> int:
     """The most tokens that the model takes: UNLIMITED for one without positions, such as Mamba."""
     limits = (getattr(text_config(folder), name, None) for name in LIMITS)

@@ -4,15 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparring.loop.errors import EnvironmentProblem
+from sparring.loop.errors import EnvironmentProblem, StepError
 from sparring.loop.hardware import device, vllm_environment
-from sparring.loop.sampling.folder_facts import config_of, unknown_ids
+from sparring.loop.sampling.folder_facts import config_of, text_class, unknown_ids
 
-# Repositories of Mistral's hold its own files too, which vLLM prefers: but the learner reads and writes these.
-HUGGING_FACE = {"config_format": "hf", "tokenizer_mode": "hf", "load_format": "safetensors"}
 WORKER = "sparring.loop.sampling.vllm_worker"
 
 
@@ -23,52 +22,81 @@ def needs_own_process(folder: str) -> bool:
     that vLLM does not implement itself run on its transformers backend, which changes the classes of transformers in
     its process, so that the learner could not load a model any more.
     """
-    if device().type == "cuda":
-        return True
+    known = _implementations(folder)
+    return device().type == "cuda" or not known or any(_is_transformers(each) for each in known)
+
+
+def _implementations(folder: str) -> list[Any]:
+    """vLLM's entries for the model's architecture: none if it has no implementation of its own."""
     from vllm import ModelRegistry
 
-    names = config_of(folder).architectures or []
-    known = [ModelRegistry.models[name] for name in names if name in ModelRegistry.models]
-    return not known or any("transformers" in getattr(model, "module_name", "").split(".") for model in known)
+    alone = text_class(folder)
+    names = [alone] if alone else config_of(folder).architectures or []
+    return [ModelRegistry.models[name] for name in names if name in ModelRegistry.models]
+
+
+def _is_transformers(implementation: Any) -> bool:
+    return "transformers" in getattr(implementation, "module_name", "").split(".")
 
 
 def start(folder: str, *, apart: bool, log: Path | None, gpu_memory: float, **options: Any) -> tuple[Any, bool]:
     """(a live vllm.LLM of the model in `folder`, whether it is in a process of its own).
 
-    It is in one if `apart` or where it needs one. `log` gets the native output of the start.
+    It is in one if `apart` or where it needs one. `log` gets the native output of the start. Raises StepError if vLLM
+    does not start with this model, and EnvironmentProblem if there is no vLLM.
     """
     os.environ.update(vllm_environment(cache_gib=1) | os.environ)
     try:
         from vllm import LLM  # after the environment is set
-        from vllm.v1.executor.uniproc_executor import UniProcExecutor
     except ImportError as error:
         raise EnvironmentProblem(
             f"vLLM cannot be imported ({error}); install it with: pip install 'sparring[cpu]' (or [gpu])"
         ) from error
     own = apart or needs_own_process(folder)
-    with native_stderr_to(log), processes(own):
-        engine = LLM(
-            folder,
-            enable_prefix_caching=True,
-            distributed_executor_backend=UniProcExecutor,  # by name, vLLM adds a second process on a CPU
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            trust_remote_code=False,
-            worker_extension_cls=f"{WORKER}.Reloading",
-            logits_processors=[f"{WORKER}:KnownTokens"] if unknown_ids(folder) else None,
-            language_model_only=True,  # of a multimodal family, the part that reads and writes text
-            **HUGGING_FACE,
-            **_hardware(gpu_memory),
-            **options,
-        )
-    return engine, own
+    try:
+        with native_stderr_to(log), processes(own):
+            return LLM(folder, **_model(folder), **_hardware(folder, gpu_memory), **options), own
+    except Exception as error:
+        more = f"; {log} has more" if log else ""
+        raise StepError(
+            f"vLLM cannot start with the model in {folder} ({type(error).__name__}: {error}){more}. Expected whole "
+            "weights of an architecture that vLLM runs on this machine. Choose another model, or set "
+            "sample.engine: transformers, which is slower"
+        ) from error
 
 
-def _hardware(gpu_memory: float) -> dict[str, Any]:
+def _model(folder: str) -> dict[str, Any]:
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    from sparring.loop.sampling.vllm_weights import FOLDER, text_alone
+
+    return {
+        # The files that the learner reads, where a repository of Mistral's also holds its own.
+        "config_format": "hf",
+        "tokenizer_mode": "hf",
+        "load_format": FOLDER,
+        "hf_overrides": partial(text_alone, folder) if text_class(folder) else None,
+        "trust_remote_code": False,
+        "worker_extension_cls": f"{WORKER}.Reloading",
+        "logits_processors": [f"{WORKER}:KnownTokens"] if unknown_ids(folder) else None,
+        "distributed_executor_backend": UniProcExecutor,  # by its name, vLLM adds a second process on a CPU
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+
+
+def _hardware(folder: str, gpu_memory: float) -> dict[str, Any]:
     if device().type == "cuda":
-        return {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory}
-    # Seeded requests crash the CPU engine if a prefill is cut into chunks, so every prefill must fit into one step.
-    return {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
+        return {"enable_prefix_caching": True, "enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory}
+    # Seeded requests crash the CPU engine if a prefill is cut into chunks, so every prefill must fit into one step. But
+    # vLLM caches the state of a recurrent layer at the ends of chunks alone, so such a model's prefixes are not cached.
+    recurrent = any(each.inspect_model_cls().has_inner_state for each in _implementations(folder))
+    return {
+        "enable_prefix_caching": not recurrent,
+        "enforce_eager": True,
+        "enable_chunked_prefill": False,
+        "block_size": 32,
+    }
 
 
 @contextmanager

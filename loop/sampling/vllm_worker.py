@@ -8,6 +8,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmb
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
+from sparring.loop.sampling import vllm_weights  # noqa: F401  registers the load format in the worker's process
 from sparring.loop.sampling.folder_facts import unknown_ids
 
 
