@@ -1,5 +1,6 @@
 """What an engine reads from a model folder: positions, vocabulary, and the ids that end an answer."""
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from sparring.loop.tokens import Template
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 UNLIMITED = 1 << 30
+INCIDENTAL = ("_name_or_path", "architectures", "dtype", "transformers_version")  # in a config
 
 
 @lru_cache(maxsize=16)
@@ -53,3 +55,11 @@ def end_ids(folder: str) -> frozenset[int]:
     named = settings.get("eos_token_id", settings.get("text_config", {}).get("eos_token_id"))
     others = named if isinstance(named, list) else [named]
     return frozenset(int(i) for i in (Template.of(folder).tokenizer.eos_token_id, *others) if i is not None)
+
+
+@lru_cache(maxsize=16)
+def kind(folder: str) -> str:
+    """One hash for all folders whose weights fit one engine: of the language model's config and the vocabulary."""
+    config = {key: value for key, value in text_config(folder).to_dict().items() if key not in INCIDENTAL}
+    facts = [config, Template.of(folder).tokenizer.get_vocab()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from sparring.loop.errors import StepError
 from sparring.loop.hardware import device, fast_dtype
-from sparring.loop.sampling.folder_facts import end_ids, positions
+from sparring.loop.sampling.folder_facts import end_ids, kind, positions
 from sparring.loop.sampling.requests import Answer, GreedyReply, GreedyRequest, Request
-from sparring.loop.sampling.vllm_start import start
+from sparring.loop.sampling.vllm_start import cause, start
 from sparring.loop.types import Checkpoint
 
 log = logging.getLogger("sparring.engine")
@@ -42,6 +42,7 @@ class Engine:
         self._most = context
         self._llm: Any = None
         self._loaded: str | None = None  # hash of the weights in the engine
+        self._kind: str | None = None  # of the model in the engine
         self._ends: list[int] = []  # the ids at which an answer stops
         self._own = False  # whether the engine is in a process of its own
         self._reloads = True  # whether new weights may go into the live engine
@@ -52,10 +53,10 @@ class Engine:
         if self._loaded == checkpoint.weights_sha256 and self._llm is not None:
             self._wake()
             return False
-        if self._llm is None or not self._reloads:
-            self._start(checkpoint.path)
-        else:
+        if self._llm is not None and self._reloads and self._kind == kind(checkpoint.path):
             self._reload(checkpoint.path)
+        else:
+            self._start(checkpoint.path)
         self._loaded = checkpoint.weights_sha256
         return True
 
@@ -139,7 +140,15 @@ class Engine:
         gc.collect()
 
     def _outputs(self, prompts: Sequence[Sequence[int]], parameters: Any) -> Any:
-        return self._llm.generate([{"prompt_token_ids": list(ids)} for ids in prompts], parameters, use_tqdm=False)
+        tokens = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        try:
+            return self._llm.generate(tokens, parameters, use_tqdm=False)
+        except Exception as error:
+            self.close()  # what it holds is unknown, so the next load starts a new one
+            raise StepError(
+                f"vLLM failed while it computed: {cause(error)}. Expected an answer to each prompt. If it fails again, "
+                "set sample.dtype, or sample.engine: transformers, which is slower"
+            ) from error
 
     def _wake(self) -> None:
         if self._asleep:
@@ -159,7 +168,7 @@ class Engine:
     def _start(self, path: str) -> None:
         """Start an engine in place of the live one, if there is one."""
         self.close()
-        self.context, self._ends = min(self._most, positions(path)), sorted(end_ids(path))
+        self.context, self._ends, self._kind = min(self._most, positions(path)), sorted(end_ids(path)), kind(path)
         self._llm, self._own = start(
             path,
             apart=not self._reloads,  # a process that ends returns all its memory

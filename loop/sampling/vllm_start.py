@@ -59,10 +59,16 @@ def start(folder: str, *, apart: bool, log: Path | None, gpu_memory: float, **op
     except Exception as error:
         more = f"; {log} has more" if log else ""
         raise StepError(
-            f"vLLM cannot start with the model in {folder} ({type(error).__name__}: {error}){more}. Expected whole "
-            "weights of an architecture that vLLM runs on this machine. Choose another model, or set "
-            "sample.engine: transformers, which is slower"
+            f"vLLM cannot start with the model in {folder}: {cause(error)}{more}. Expected whole weights of an "
+            "architecture that vLLM runs on this machine. Choose another model, or set sample.engine: transformers, "
+            "which is slower"
         ) from error
+
+
+def cause(error: Exception, length: int = 500) -> str:
+    """The end of vLLM's message: it may be another process's traceback, which names the cause last."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text if len(text) <= length else f'... {text[-length:]}'}"
 
 
 def _model(folder: str) -> dict[str, Any]:
