@@ -82,7 +82,7 @@ class LocalClient(ABC):
 
     @property
     def _context(self) -> int:
-        from sparring.loop.sampling.vllm_engine import positions
+        from sparring.loop.sampling.folder_facts import positions
 
         return min(self._host.engine.context, positions(self._checkpoint.path))
 
@@ -177,15 +177,14 @@ class EngineClient(LocalClient):
 
     @cached_property
     def engine(self) -> Any:
-        from sparring.loop.hardware import device
-        from sparring.loop.sampling.vllm_engine import Engine, positions
+        from sparring.loop.sampling.folder_facts import positions
+        from sparring.loop.sampling.vllm_engine import Engine
 
         return Engine(
             context=min(self._most, positions(self._checkpoint.path)),
             dtype=self._dtype,
             max_seqs=CHUNK,
             gpu_memory=self._gpu_memory,
-            own_process=device().type == "cuda",
         )
 
 

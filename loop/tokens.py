@@ -79,7 +79,7 @@ class Template:
         """The ids at which a sampled answer ends: the tokenizer's, and those that the model's folder names."""
         file = Path(self.folder, "generation_config.json")
         settings = json.loads((file if file.exists() else file.with_name("config.json")).read_text(encoding="utf-8"))
-        named = settings.get("eos_token_id") or settings.get("text_config", {}).get("eos_token_id")
+        named = settings.get("eos_token_id", settings.get("text_config", {}).get("eos_token_id"))
         ids = (self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named]))
         return frozenset(int(i) for i in ids if i is not None)
 

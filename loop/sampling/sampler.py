@@ -7,11 +7,11 @@ from pathlib import Path
 from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.pairing.pipeline import outcome_of
 from sparring.loop.parts import Sampled
+from sparring.loop.sampling.folder_facts import positions
 from sparring.loop.sampling.options import Source
 from sparring.loop.sampling.probe import probe
 from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of
 from sparring.loop.sampling.sources import gold, policy_of, source_of
-from sparring.loop.sampling.vllm_engine import positions
 from sparring.loop.tokens import RefusedPrompt, Rendering, Template
 from sparring.loop.types import (
     Checkpoint,
@@ -34,9 +34,7 @@ class Sampling:
     chunk: int = 64  # prompts per chunk, which is stored at once; a crash loses at most one chunk
     extra: Sequence[Source] = ()  # the sources that answer the train prompts besides the policy
     models: Mapping[str, Checkpoint] = field(default_factory=dict)  # the models that `extra` names by folder or hub id
-    rendering: Rendering = field(
-        default_factory=Rendering
-    )  # for policies; other models get the date alone
+    rendering: Rendering = field(default_factory=Rendering)  # for policies; other models get the date alone
 
 
 class EngineSampler:

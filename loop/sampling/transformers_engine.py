@@ -1,6 +1,7 @@
 """The engine for tests and for machines without vLLM: transformers in this process, one prompt at a time."""
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from sparring.loop.hardware import autocast, device, fast_dtype
 from sparring.loop.learning.checkpoint import load_model
+from sparring.loop.sampling.folder_facts import positions, unknown_ids
 from sparring.loop.sampling.requests import Answer, GreedyReply, GreedyRequest, Request
-from sparring.loop.sampling.vllm_engine import positions
 from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint
 
@@ -23,6 +24,7 @@ class PlainEngine:
 
     def __init__(self, *, context: int = 2048, dtype: str | None = None) -> None:
         self.context, self.dtype = context, dtype or fast_dtype()
+        self._most = context
         self._loaded: str | None = None
         self._model: Any = None
 
@@ -30,9 +32,16 @@ class PlainEngine:
         if self._loaded != checkpoint.weights_sha256:
             self._model = load_model(Path(checkpoint.path), device())
             self._tokenizer = Template.of(checkpoint.path).tokenizer
+            self._ends = Template.of(checkpoint.path).end_ids
+            self._unknown = torch.tensor(unknown_ids(checkpoint.path), dtype=torch.long)
             self._loaded = checkpoint.weights_sha256
-            self.context = min(self.context, positions(checkpoint.path))
+            self.context = min(self._most, positions(checkpoint.path))
         return False
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Load these weights anew."""
+        self.close()
+        self.load(checkpoint)
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         with torch.no_grad():
@@ -53,25 +62,31 @@ class PlainEngine:
 
     @torch.no_grad()
     def _answers(self, request: Request) -> list[Answer]:
-        from transformers import DynamicCache
-
-        eos = self._tokenizer.eos_token_id
+        ends = torch.tensor(sorted(self._ends))
         generators = [torch.Generator().manual_seed(request.seed + i) for i in range(request.n)]
         ids = torch.tensor([list(request.prompt_ids)] * request.n, device=device())
-        cache, tokens, logprobs = DynamicCache(), list[Tensor](), list[Tensor]()
+        new, cache, tokens, logprobs = ids, dict[str, Any](), list[Tensor](), list[Tensor]()
         stopped = torch.zeros(request.n, dtype=torch.bool)
         while len(tokens) < request.max_tokens and not bool(stopped.all()):
             with autocast(self.dtype):
-                logits = self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
-            drawn = _draw(logits, request, generators)
+                output = self._model(input_ids=new, use_cache=True, **self._places(ids, new), **cache)
+            logits, cache = output.logits[:, -1].float().cpu(), _cache(output)
+            drawn = _draw(logits.index_fill(1, self._unknown, float("-inf")), request, generators)
             tokens.append(drawn)
             logprobs.append(logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0])
-            stopped |= drawn == eos
-            ids = drawn[:, None].to(device())
+            stopped |= torch.isin(drawn, ends)
+            ids = torch.cat([ids, drawn[:, None].to(device())], 1)
+            new = ids[:, -1:] if cache else ids
         return [
-            self._answer(t, p, eos)
+            self._answer(t, p)
             for t, p in zip(torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist(), strict=True)
         ]
+
+    def _places(self, ids: Tensor, new: Tensor) -> dict[str, Tensor]:
+        """The positions of the `new` last of `ids`: a model that counts its cache may count wrong (Bamba)."""
+        takes = "position_ids" in signature(self._model.forward).parameters
+        places = torch.arange(ids.shape[1] - new.shape[1], ids.shape[1], device=ids.device)
+        return {"position_ids": places.expand(len(ids), -1)} if takes else {}
 
     @torch.no_grad()
     def _reply(self, request: GreedyRequest) -> GreedyReply:
@@ -84,10 +99,17 @@ class PlainEngine:
             logprobs = {token: float(first[token]) for token in request.token_ids}
         return GreedyReply(answer.text, len(answer.token_ids), answer.finish_reason, logprobs)
 
-    def _answer(self, tokens: list[int], logprobs: list[float], eos: int) -> Answer:
-        end = tokens.index(eos) + 1 if eos in tokens else len(tokens)
+    def _answer(self, tokens: list[int], logprobs: list[float]) -> Answer:
+        """The answer up to the first end id, which is one of its tokens and not part of its text."""
+        end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
         text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        return Answer(text, tokens[:end], logprobs[:end], "stop" if eos in tokens else "length")
+        kept = len(tokens) if end is None else end + 1
+        return Answer(text, tokens[:kept], logprobs[:kept], "length" if end is None else "stop")
+
+
+def _cache(output: Any) -> dict[str, Any]:
+    """What the next call of a model needs to go on: nothing if it gives no cache, and must read all tokens again."""
+    return {name: output[name] for name in ("past_key_values", "cache_params") if output.get(name) is not None}
 
 
 def _draw(logits: Tensor, request: Request, generators: Sequence[torch.Generator]) -> Tensor:

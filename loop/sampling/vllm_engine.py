@@ -1,28 +1,27 @@
 """One live vLLM engine for a whole run: started once, and loaded with new weights after every update."""
 
 import gc
-import json
 import logging
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sparring.loop.errors import EnvironmentProblem, StepError
-from sparring.loop.hardware import device, fast_dtype, vllm_environment
+from sparring.loop.errors import StepError
+from sparring.loop.hardware import device, fast_dtype
+from sparring.loop.sampling.folder_facts import kind, positions
 from sparring.loop.sampling.requests import Answer, GreedyReply, GreedyRequest, Request
+from sparring.loop.sampling.vllm_start import cause, start
+from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint
 
 log = logging.getLogger("sparring.engine")
 
 
 class Engine:
-    """vLLM in this process. `context` is the maximum number of tokens in a prompt with its answer.
+    """vLLM, in this process or, where that is needed (see vllm_start), in one of its own.
 
-    The output of vLLM and its native code during the start goes to the file `log`, if there is one. On a GPU only one
-    engine per process can sleep, so a second one needs a process of its own.
+    `context` is the maximum number of tokens in a prompt with its answer. A model with fewer positions lowers it.
+    The output of vLLM and its native code during the start goes to the file `log`, if there is one.
     """
 
     # An engine that ends destroys the process groups of all engines in its process, so they end together.
@@ -36,14 +35,18 @@ class Engine:
         dtype: str | None = None,
         max_seqs: int = 128,
         gpu_memory: float = 0.85,
-        own_process: bool = False,
         log: Path | None = None,
     ) -> None:
-        self.log, self.own_process = log, own_process
+        self.log = log
         self.context, self.max_seqs, self.gpu_memory = context, max_seqs, gpu_memory
         self.dtype = dtype or fast_dtype()
+        self._most = context
         self._llm: Any = None
         self._loaded: str | None = None  # hash of the weights in the engine
+        self._kind: str | None = None  # of the model in the engine
+        self._ends: list[int] = []  # the ids at which an answer stops
+        self._own = False  # whether the engine is in a process of its own
+        self._reloads = True  # whether new weights may go into the live engine
         self._asleep = False
 
     def load(self, checkpoint: Checkpoint) -> bool:
@@ -51,12 +54,20 @@ class Engine:
         if self._loaded == checkpoint.weights_sha256 and self._llm is not None:
             self._wake()
             return False
-        if self._llm is None:
-            self._start(checkpoint.path)
-        else:
+        if self._llm is not None and self._reloads and self._kind == kind(checkpoint.path):
             self._reload(checkpoint.path)
+        else:
+            self._start(checkpoint.path)
         self._loaded = checkpoint.weights_sha256
         return True
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Start a new engine with these weights, now and at every later load, because reloading left others."""
+        if self._reloads:
+            log.warning("vLLM does not reload this model faithfully; every new set of weights starts a new engine")
+        self._reloads = False
+        self._start(checkpoint.path)
+        self._loaded = checkpoint.weights_sha256
 
     def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
         """Answers to each request. The cache is emptied first, so the same requests give the same answers."""
@@ -65,7 +76,13 @@ class Engine:
         self._llm.reset_prefix_cache()
         parameters = [
             SamplingParams(
-                n=r.n, temperature=r.temperature, top_p=r.top_p, max_tokens=r.max_tokens, seed=r.seed, logprobs=0
+                n=r.n,
+                temperature=r.temperature,
+                top_p=r.top_p,
+                max_tokens=r.max_tokens,
+                seed=r.seed,
+                logprobs=0,
+                stop_token_ids=self._ends,
             )
             for r in requests
         ]
@@ -82,6 +99,7 @@ class Engine:
             SamplingParams(
                 temperature=0,
                 max_tokens=i.max_tokens,
+                stop_token_ids=self._ends,
                 logprob_token_ids=list(i.token_ids) or None,
                 structured_outputs=StructuredOutputsParams(json=dict(i.schema)) if i.schema is not None else None,
             )
@@ -109,12 +127,12 @@ class Engine:
     def close(self) -> None:
         if self._llm is None:
             return
-        if self.own_process:
+        if self._own:
             self._llm.llm_engine.engine_core.shutdown()
         else:
             Engine._in_use -= 1
         self._llm, self._loaded, self._asleep = None, None, False
-        if not self.own_process and Engine._in_use == 0:
+        if not self._own and Engine._in_use == 0:
             from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
             while Engine._here:
@@ -123,7 +141,15 @@ class Engine:
         gc.collect()
 
     def _outputs(self, prompts: Sequence[Sequence[int]], parameters: Any) -> Any:
-        return self._llm.generate([{"prompt_token_ids": list(ids)} for ids in prompts], parameters, use_tqdm=False)
+        tokens = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        try:
+            return self._llm.generate(tokens, parameters, use_tqdm=False)
+        except Exception as error:
+            self.close()  # what it holds is unknown, so the next load starts a new one
+            raise StepError(
+                f"vLLM failed while it computed: {cause(error)}. Expected an answer to each prompt. If it fails again, "
+                "set sample.dtype, or sample.engine: transformers, which is slower"
+            ) from error
 
     def _wake(self) -> None:
         if self._asleep:
@@ -133,106 +159,34 @@ class Engine:
     def _reload(self, path: str) -> None:
         self._wake()
         try:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
-            if device().type == "cpu":
-                self._llm.apply_model(pack_vocabulary)
+            self._llm.collective_rpc("reload_all_weights", args=(path,))
         except Exception as error:
             # A reload that fails halfway leaves tensors without memory, so only a new engine is safe. If the weights
             # are at fault, starting it raises.
             log.warning("reloading weights from %s failed (%s); starting a new engine", path, error)
-            self.close()
             self._start(path)
 
     def _start(self, path: str) -> None:
-        os.environ.update(vllm_environment(cache_gib=1) | os.environ)
-        with native_stderr_to(self.log), processes(self.own_process):
-            self._llm = self._new(path)
-        if not self.own_process:
+        """Start an engine in place of the live one, if there is one."""
+        self.close()
+        self.context, self._ends, self._kind = (
+            min(self._most, positions(path)),
+            sorted(Template.of(path).end_ids),
+            kind(path),
+        )
+        self._llm, self._own = start(
+            path,
+            apart=not self._reloads,  # a process that ends returns all its memory
+            log=self.log,
+            gpu_memory=self.gpu_memory,
+            dtype=self.dtype,
+            max_model_len=self.context,
+            max_num_seqs=self.max_seqs,
+            max_num_batched_tokens=max(8192, self.context),
+        )
+        if not self._own:
             Engine._in_use += 1
             Engine._here.append(self._llm)
-
-    def _new(self, path: str) -> Any:
-        try:
-            from vllm import LLM
-        except ImportError as error:
-            raise EnvironmentProblem(
-                f"vLLM cannot be imported ({error}); install it with: pip install 'sparring[cpu]' (or [gpu])"
-            ) from error
-        on_gpu = device().type == "cuda"
-        # Seeded requests crash the CPU engine if a prefill is cut into chunks, so every prefill must fit into one step.
-        special: dict[str, Any] = (
-            {"enable_sleep_mode": True, "gpu_memory_utilization": self.gpu_memory}
-            if on_gpu
-            else {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
-        )
-        context = min(self.context, positions(path))
-        return LLM(
-            path,
-            dtype=self.dtype,
-            max_model_len=context,
-            max_num_seqs=self.max_seqs,
-            max_num_batched_tokens=max(8192, context),
-            enable_prefix_caching=True,
-            distributed_executor_backend="uni",
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            trust_remote_code=False,
-            **special,
-        )
-
-
-def pack_vocabulary(model: Any) -> None:
-    """Pack the vocabulary's weights again after a reload on a CPU.
-
-    vLLM multiplies by packed copies there. A reload packs only the weights that the checkpoint names, which do not
-    include a tied output head. It would keep the head of the engine's first weights (vLLM 0.32; the probe detects it).
-    """
-    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
-
-    for layer in model.modules():
-        if isinstance(layer, VocabParallelEmbedding):
-            layer.quant_method.process_weights_after_loading(layer)
-
-
-@contextmanager
-def processes(own: bool) -> Iterator[None]:
-    """A context in which an engine starts in a process of its own if `own`, else as configured."""
-    if not own:
-        yield
-        return
-    from vllm import envs
-
-    before = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    envs.disable_envs_cache()  # an earlier engine has cached the old value
-    try:
-        yield
-    finally:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = before
-
-
-@contextmanager
-def native_stderr_to(log: Path | None) -> Iterator[None]:
-    """Redirect file descriptor 2 to `log`, because native code warns there, past Python's logging and warnings."""
-    if log is None:
-        yield
-        return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def positions(path: str) -> int:
-    config = json.loads((Path(path) / "config.json").read_text())
-    return int(config.get("max_position_embeddings") or 1 << 30)
 
 
 def _reply(output: Any, token_ids: Sequence[int]) -> GreedyReply:

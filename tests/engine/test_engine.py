@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors import SafetensorError
 
-from sparring.loop.errors import ProbeError
+from sparring.loop.errors import ProbeError, StepError
 from sparring.loop.learning.checkpoint import weights_sha256
 from sparring.loop.learning.probing import expected_logprobs, sequences
 from sparring.loop.sampling.probe import probe
@@ -104,7 +103,7 @@ def test_a_failed_reload_starts_a_new_engine(
     broken = tmp_path / "broken"
     shutil.copytree(models[0].path, broken)
     (broken / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises((SafetensorError, MemoryError)):  # no engine can start from this either, vLLM says
+    with pytest.raises(StepError, match="broken"):  # no engine can start from this either
         engine.load(replace(models[0], path=str(broken), weights_sha256="broken"))
     assert engine.load(models[1])
     assert engine.generate(requests(models[1], 2)) == wanted

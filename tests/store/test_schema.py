@@ -195,7 +195,9 @@ def test_a_read_copy_is_brought_up_to_date_without_parts_of_its_own(tmp_path: Pa
     assert store.run("old") is not None  # a reader leaves the parts to the first writer
     assert not parts_folder(store.db.path).exists()
     store.add([[Checkpoint("checkpoint_9", "old-1", "", None, "")]])
-    assert len(parts_of(parts_folder(store.db.path))) == len(named) - 19 + 2  # views have none; run_models and prompt_tokens are new
+    assert (
+        len(parts_of(parts_folder(store.db.path))) == len(named) - 19 + 2
+    )  # views have none; run_models and prompt_tokens are new
 
 
 def test_a_migration_that_was_changed_is_found(tmp_path: Path) -> None:

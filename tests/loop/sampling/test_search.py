@@ -14,7 +14,7 @@ from sparring.loop.errors import ConfigError
 from sparring.loop.judgements import Scores, to_judge
 from sparring.loop.pairing import Candidates, Choice, Unpaired
 from sparring.loop.pairing.builders.tree import siblings
-from sparring.loop.parts import Judge
+from sparring.loop.parts import Judge, Sampled
 from sparring.loop.sampling.options import Search, Source
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
 from sparring.loop.sampling.search import TreeSampler
@@ -43,7 +43,7 @@ def sampler_of(engine: Language, search: Search = Search(), **options: Any) -> T
     return TreeSampler(engine, sampling, search, step, value, seed=seed)
 
 
-Records = list[Completion | PromptOutcome]
+Records = list[Sampled]
 
 
 def sampled(sampler: EngineSampler, rnd: Round, prompts: Sequence[Prompt]) -> Records:
@@ -52,8 +52,7 @@ def sampled(sampler: EngineSampler, rnd: Round, prompts: Sequence[Prompt]) -> Re
 
 def trees(records: Records) -> dict[str, list[Completion]]:
     found = defaultdict(list)
-    for c in records:
-        assert isinstance(c, Completion)
+    for c in (record for record in records if isinstance(record, Completion)):
         found[c.prompt_id].append(c)
     return found
 
