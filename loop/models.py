@@ -34,6 +34,15 @@ def resolve_model(name: str) -> Path:
     return _from_hub(name)
 
 
+def here(name: str) -> bool:
+    """Whether a model can be read without a download. A wrong folder counts: resolving it says what is wrong."""
+    if name == BUNDLED or name.startswith((".", "/", "~", "bundled/")) or Path(name).expanduser().exists():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 

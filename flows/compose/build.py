@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sparring.flows.compose import judge_factory
-from sparring.flows.compose.checkpoints import model_checkpoint
+from sparring.flows.compose.checkpoints import model_checkpoint, policy_folder
 from sparring.flows.compose.learner import check_learner, make_learner, silent
 from sparring.flows.compose.own_parts import with_sources
-from sparring.flows.compose.run_model import check_prompts, rendering_of, settled
+from sparring.flows.compose.prompt_checks import check_prompts
+from sparring.flows.compose.run_model import rendering_of, settled
 from sparring.flows.compose.sampler import check_sources, make_sampler
 from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, query_records
 from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
@@ -37,7 +38,6 @@ from sparring.loop.round import round_zero
 from sparring.loop.stopping import check_rules
 from sparring.loop.tokens import Template
 from sparring.loop.types import Prompt, Round, RunInfo
-from sparring.store.history import policy_after, rounds_settled
 from sparring.store.store import DuckStore
 
 log = logging.getLogger("sparring")
@@ -222,27 +222,6 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
         held.callback(close_judge, each)
         refuse_failing(section, each, store)
     return Loop(info, config, parts, start, lambda: sampler.warm(start.policy), held.pop_all().close)
-
-
-def policy_folder(model: str, store: DuckStore) -> str:
-    """A model's folder or hub id, as given; `run:NAME` is the folder of the policy that a run of the store ended with.
-
-    Raises ConfigError for a run that the store does not have, or that has no policy yet.
-    """
-    name = run_named(model)
-    if name is None:
-        return model
-    run = store.run(name) if store.db.path.exists() else None
-    policy = policy_after(store.db, run.id, rounds_settled(store.db, run.id)) if run else None
-    if policy is None:
-        raise ConfigError(f"{model} is the policy of a run, and {store.db.path} has no played run {name!r}")
-    return policy.path
-
-
-def run_named(model: str) -> str | None:
-    """NAME of `run:NAME`; None for a model's folder or hub id."""
-    kind, found, name = model.partition(":")
-    return name if found and kind == "run" else None
 
 
 def make_evaluator(evaluate: Evaluate, eval_judge: Judge) -> RivalEvaluator:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparring.flows.config import Config
-from sparring.loop.errors import DataError, StoreError
+from sparring.loop.errors import ConfigError, DataError, StoreError
 from sparring.loop.types import Checkpoint, RunInfo, make_id
 from sparring.store import history
 from sparring.store.store import DuckStore
@@ -30,6 +30,27 @@ def model_checkpoint(run: str, model: str) -> Checkpoint:
     folder = resolve_model(model)
     weights = weights_sha256(folder)
     return Checkpoint(make_id("checkpoint", run=run, weights=weights), run, str(folder), None, weights)
+
+
+def policy_folder(model: str, store: DuckStore) -> str:
+    """A model's folder or hub id, as given; `run:NAME` is the folder of the policy that a run of the store ended with.
+
+    Raises ConfigError for a run that the store does not have, or that has no policy yet.
+    """
+    name = run_named(model)
+    if name is None:
+        return model
+    run = store.run(name) if store.db.path.exists() else None
+    policy = history.policy_after(store.db, run.id, history.rounds_settled(store.db, run.id)) if run else None
+    if policy is None:
+        raise ConfigError(f"{model} is the policy of a run, and {store.db.path} has no played run {name!r}")
+    return policy.path
+
+
+def run_named(model: str) -> str | None:
+    """NAME of `run:NAME`; None for a model's folder or hub id."""
+    kind, found, name = model.partition(":")
+    return name if found and kind == "run" else None
 
 
 def stored_run(store: DuckStore, name: str) -> RunInfo:

@@ -1,18 +1,16 @@
 """How the models of a run are computed: decided on its first one before round 0, kept with the run, and used again."""
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sparring.flows.config import Config
-from sparring.loop.errors import ConfigError
 from sparring.loop.hardware import device
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.forward import Forward
 from sparring.loop.learning.forward_choice import config_sha256, forward_of, settle
-from sparring.loop.tokens import RefusedPrompt, Rendering, Template
-from sparring.loop.types import Prompt, RunModel
+from sparring.loop.tokens import Rendering
+from sparring.loop.types import RunModel
 from sparring.store.history import run_model, started_on
 from sparring.store.store import DuckStore
 
@@ -42,18 +40,3 @@ def date_of(store: DuckStore, run: str) -> str:
 def rendering_of(config: Config, date: str) -> Rendering:
     arguments = json.dumps(config.policy.template, sort_keys=True)
     return Rendering(arguments, date, config.prompts.system)
-
-
-def check_prompts(template: Template, prompts: Sequence[Prompt]) -> None:
-    """Refuse arguments that the template does not read, and prompts of which it takes none."""
-    template.refuse_unknown_arguments()
-    refused: list[RefusedPrompt] = []
-    for prompt in prompts:
-        try:
-            template.prompt_ids(prompt.messages)
-        except RefusedPrompt as error:
-            refused.append(error)
-        else:
-            return  # the others get an outcome when they are sampled
-    if refused:
-        raise ConfigError(f"all {len(refused)} prompts are refused, the first: {refused[0]}") from refused[0]

@@ -169,11 +169,8 @@ class Engine:
     def _start(self, path: str) -> None:
         """Start an engine in place of the live one, if there is one."""
         self.close()
-        self.context, self._ends, self._kind = (
-            min(self._most, positions(path)),
-            sorted(Template.of(path).end_ids),
-            kind(path),
-        )
+        self.context, self._kind = min(self._most, positions(path)), kind(path)
+        self._ends = sorted(Template.of(path).end_ids)
         self._llm, self._own = start(
             path,
             apart=not self._reloads,  # a process that ends returns all its memory

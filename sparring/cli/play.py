@@ -82,7 +82,22 @@ def _plan(config: "Config") -> None:
         f"run {ready.info.id}: {config.rounds} rounds of {per_round} of {len(ready.train)} prompts x {config.sample.n} "
         f"samples, measured on {len(ready.held_out)} held-out prompts x {config.evaluate.n}"
     )
+    _check_prompts(ready)
     print(yaml.safe_dump(config.resolved(), sort_keys=False), end="")
+
+
+def _check_prompts(ready: "Prepared") -> None:
+    """Say which prompts the policy's chat template does not take, or its context. Raises where it takes none."""
+    from sparring.flows.compose.prompt_checks import refusals, template_here
+
+    template = template_here(ready)
+    if template is None:
+        say(f"{ready.config.policy.model} is not on this machine yet: its chat template was not tried on the prompts")
+        return
+    for key, prompts in (("prompts.train", ready.train), ("prompts.eval", ready.held_out)):
+        for why, rows in refusals(ready.config, template, prompts).items():
+            numbers = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+            say(f"{key}: {len(rows)} of {len(prompts)} prompts will fail, rows {numbers}: {why}")
 
 
 def _play(config: "Config", no_prefect: bool) -> None:

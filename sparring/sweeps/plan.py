@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.flows.compose.build import policy_folder, prepare, run_named
+from sparring.flows.compose.build import prepare
+from sparring.flows.compose.checkpoints import policy_folder, run_named
 from sparring.flows.compose.judge_factory import every, models_of
 from sparring.flows.config import Config, parse_config, put, read_yaml, verdict_options
 from sparring.loop.errors import ConfigError, DataError
