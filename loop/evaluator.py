@@ -1,7 +1,7 @@
 """Metrics of a candidate on held-out prompts, with intervals: pass rate, win rate against a rival, length and KL."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, variance
 from typing import Literal
@@ -80,10 +80,10 @@ class RivalEvaluator:
         self.read, self.compares = read, compares
 
     def evaluate(
-        self, rnd: Round, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
+        self, rnd: Round, candidate: Experience, rival: Experience, divergences: Sequence[float]
     ) -> list[Evaluation]:
         rival_id = rival.groups[0].completions[0].policy_id if rival.groups else rnd.policy.id
-        rows = self._metrics(candidate, rival, reference_logprobs)
+        rows = self._metrics(candidate, rival, divergences)
         win = next((value for metric, value, *_ in rows if metric == "win_rate"), None)
         accepted = self.gate is None or rnd.index == 0 or (win is not None and win >= self.gate)
         rows.append(("accepted", float(accepted), None, None, 1))
@@ -94,7 +94,7 @@ class RivalEvaluator:
             for metric, value, low, high, n in rows
         ]
 
-    def _metrics(self, candidate: Experience, rival: Experience, reference: Mapping[str, float]) -> list[Metric]:
+    def _metrics(self, candidate: Experience, rival: Experience, divergences: Sequence[float]) -> list[Metric]:
         reading = self.read(candidate.judgements)
         mine = _by_prompt(candidate, reading)
         if self.compares:
@@ -118,9 +118,10 @@ class RivalEvaluator:
             rows.append(("truncated", cut, *wilson(cut, len(completions)), len(completions)))
             silent = fmean(float(g.prompt.id not in (wins if self.compares else mine)) for g in candidate.groups)
             rows.append(("abstained", silent, *wilson(silent, len(candidate.groups)), len(candidate.groups)))
-        if ratios := [sum(c.logprobs) - reference[c.id] for c in completions if c.id in reference]:
-            # E log(policy / initial) over the policy's own samples: the k1 estimate, exact in expectation.
-            rows.append(("kl", *mean_interval(ratios), len(ratios)))
+        if divergences:
+            # Over the vocabulary at each token, so never negative, whatever temperature the answers were sampled at.
+            mean, low, high = mean_interval(divergences)
+            rows.append(("kl", mean, None if low is None else max(0.0, low), high, len(divergences)))
         return rows
 
 

@@ -11,6 +11,7 @@ from sparring.loop.judgements import Pointwise, unjudged
 from sparring.loop.types import (
     Checkpoint,
     Completion,
+    Divergence,
     Group,
     Judgement,
     LogProb,
@@ -84,6 +85,12 @@ class FakeLearner:
                 if known is None:
                     logprob_id, n = make_id("logprob", weights=weights, completion=answer), len(tokens)
                     yield [LogProb(logprob_id, answer, weights, -float(n), n, [-1.0] * n)]
+
+    def diverge(self, policy: Checkpoint, reference: Checkpoint, rows: Any) -> Iterator[list[Divergence]]:
+        weights = policy.weights_sha256, reference.weights_sha256
+        for row in (row for row in rows.to_pylist() if row["divergence"] is None):
+            (answer,), (tokens,) = row["completion_ids"], row["token_ids"]
+            yield [Divergence.make(answer, *weights, len(tokens) / 2, len(tokens))]
 
     def learn(self, rnd: Round, training_rows: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         seen = digest([rnd.policy.weights_sha256, training_rows.select(["row_id", "reference"]).to_pylist()])

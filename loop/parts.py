@@ -13,6 +13,7 @@ from sparring.loop.types import (
     Answers,
     Checkpoint,
     Completion,
+    Divergence,
     Evaluation,
     Example,
     Experience,
@@ -100,6 +101,10 @@ class Learner(Protocol):
         """
         ...
 
+    def diverge(self, policy: Checkpoint, reference: Checkpoint, rows: "pa.Table") -> Iterator[Sequence[Divergence]]:
+        """KL(policy || reference) along each answer in `rows` (see Store.answers) that has none yet."""
+        ...
+
     def learn(self, rnd: Round, training_rows: "pa.Table") -> tuple[Checkpoint, Update, Sequence[UpdateStep]]:
         """Improve `rnd.policy` on its training rows (see Store.training_rows) and write the candidate to disk."""
         ...
@@ -112,7 +117,7 @@ class Evaluator(Protocol):
     def rival(self) -> str: ...
 
     def evaluate(
-        self, rnd: Round, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
+        self, rnd: Round, candidate: Experience, rival: Experience, divergences: Sequence[float]
     ) -> Sequence[Evaluation]:
         """Measure `rnd.policy` from what it and its rival wrote on held-out prompts."""
         ...
@@ -140,7 +145,6 @@ class Store(Protocol):
         ...
 
     def answers(self, rnd: Round) -> "pa.Table": ...
-    def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]: ...
     def updated(self, rnd: Round) -> Checkpoint | None: ...
     def evaluated(self, rnd: Round) -> list[Evaluation]: ...
 

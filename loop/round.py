@@ -93,12 +93,13 @@ def evaluate(rnd: Round, candidate: Checkpoint, parts: Parts) -> bool:
         if candidate.weights_sha256 != rnd.initial.weights_sha256:
             parts.sampler.sleep()
             answers = parts.store.answers(held_out)
-            parts.store.add(parts.on_chunk("score", _completions(answers), parts.learner.score(rnd.initial, answers)))
+            divergences = parts.learner.diverge(candidate, rnd.initial, answers)
+            parts.store.add(parts.on_chunk("score", answers.num_rows, divergences))
         metrics = parts.evaluator.evaluate(
             held_out,
             parts.store.experience(held_out, eval_judge.name),
             parts.store.experience(rival, eval_judge.name),
-            parts.store.logprobs(held_out, rnd.initial),
+            [x for x in parts.store.answers(held_out)["divergence"].to_pylist() if x is not None],
         )
         parts.store.add([metrics])
     return any(e.metric == "accepted" and e.value == 1.0 for e in parts.store.evaluated(held_out))

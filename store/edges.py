@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "pair": ("pairs", "pair_id", "format('{}, margin {}', builder, margin)"),
     "example": ("examples", "example_id", "format('{}, reward {}', builder, reward)"),
     "logprob": ("logprobs", "logprob_id", "value::VARCHAR"),
+    "divergence": ("divergences", "divergence_id", "value::VARCHAR"),
     "update": ("updates", "update_id", "format('round {}: {} on {} rows', round, algorithm, n_examples)"),
     "update_step": ("update_steps", "update_step_id", "format('step {}', step)"),
     "checkpoint": ("checkpoints", "checkpoint_id", "path"),

@@ -56,6 +56,7 @@ KEYS: Mapping[type, tuple[str, str]] = {
     types.Pair: ("pairs", "pair_id"),
     types.Example: ("examples", "example_id"),
     types.LogProb: ("logprobs", "logprob_id"),
+    types.Divergence: ("divergences", "divergence_id"),
     types.Update: ("updates", "update_id"),
     types.UpdateStep: ("update_steps", "update_step_id"),
     types.UpdatePair: ("update_pairs", "update_pair_id"),

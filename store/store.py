@@ -94,28 +94,19 @@ class DuckStore:
         return training_rows(self.db, rnd, references)
 
     def answers(self, rnd: Round) -> pa.Table:
-        """The first answer of `rnd.policy` to each prompt, with log-probs under the initial policy."""
+        """The first answer of `rnd.policy` to each prompt; `divergence` is that from the initial policy, or null."""
         return self._table(
             rnd,
             f"""SELECT p.messages, [c.completion_id] AS completion_ids, [c.token_ids] AS token_ids,
-                [[l.token_logprobs]] AS reference, t.token_ids AS prompt_token_ids
+                t.token_ids AS prompt_token_ids, d.value AS divergence
             FROM wanted w JOIN prompts p USING (prompt_id) JOIN completions c USING (prompt_id)
             LEFT JOIN prompt_tokens t USING (prompt_tokens_id)
-            LEFT JOIN logprobs l ON l.completion_id = c.completion_id AND l.weights_sha256 = $weights
+            LEFT JOIN divergences d ON d.completion_id = c.completion_id
+                AND d.weights_sha256 = $weights AND d.reference_sha256 = $reference
             WHERE {THIS} AND c.sample = 0 ORDER BY w.position""",
-            weights=rnd.initial.weights_sha256,
+            weights=rnd.policy.weights_sha256,
+            reference=rnd.initial.weights_sha256,
         )
-
-    def logprobs(self, rnd: Round, checkpoint: Checkpoint) -> dict[str, float]:
-        """log P under `checkpoint` of the completions of `rnd.policy` that were scored, by completion id."""
-        records = self._rows(
-            rnd,
-            f"""SELECT l.completion_id, l.value FROM wanted w JOIN prompts p USING (prompt_id)
-            JOIN completions c USING (prompt_id) JOIN logprobs l USING (completion_id)
-            WHERE {THIS} AND l.weights_sha256 = $weights""",
-            weights=checkpoint.weights_sha256,
-        )
-        return {row["completion_id"]: row["value"] for row in records}
 
     def updated(self, rnd: Round) -> Checkpoint | None:
         return first(self.db, Checkpoint, f"{UPDATED} AND u.round = ?", [rnd.run, rnd.index])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from sparring.loop.errors import StepError
@@ -16,7 +17,7 @@ from sparring.loop.hardware import autocast, default_token_budget, device, fast_
 from sparring.loop.learning.batches import Plan, micro_batches, plan, widths
 from sparring.loop.learning.checkpoint import load_model, save_model
 from sparring.loop.learning.forward_choice import batch_for, forward_of
-from sparring.loop.learning.logprobs import token_logprobs
+from sparring.loop.learning.logprobs import completion_kl, token_logprobs
 from sparring.loop.learning.lora import Adapted
 from sparring.loop.learning.optimize import Progress
 from sparring.loop.learning.options import Lora, Optimization, Reference
@@ -24,7 +25,7 @@ from sparring.loop.learning.probing import write_probe
 from sparring.loop.learning.references import average
 from sparring.loop.learning.training_rows import TrainingRows
 from sparring.loop.tokens import Rendering, Template
-from sparring.loop.types import Checkpoint, Layout, LogProb, Round, Update, UpdateStep, make_id
+from sparring.loop.types import Checkpoint, Divergence, Layout, LogProb, Round, Update, UpdateStep, make_id
 
 CHUNK = 64  # log-probs per stored chunk
 
@@ -136,6 +137,24 @@ class TorchLearner:
                 chunk = []
         if chunk:
             yield chunk
+
+    def diverge(self, policy: Checkpoint, reference: Checkpoint, rows: pa.Table) -> Iterator[list[Divergence]]:
+        """KL(policy || reference) along each answer that has none, in chunks."""
+        rows = rows.filter(pc.is_null(rows["divergence"]))
+        if rows.num_rows == 0:
+            return
+        data = TrainingRows.read(rows, policy.path, rendering=self.rendering)
+        ids = [completion_id for each in rows["completion_ids"].to_pylist() for completion_id in each]
+        models = self._model(policy), load_model(Path(reference.path), device())
+        for micro in self._scoring_plan(data, forward_of(models[0]).layout):
+            with torch.no_grad(), autocast(self.dtype):
+                values = completion_kl(*models, [data.rows[i] for i in micro]).tolist()
+            counts = [len(data.rows[i].completions[0]) for i in micro]
+            hashes = policy.weights_sha256, reference.weights_sha256
+            yield [
+                Divergence.make(ids[i], *hashes, value, count)
+                for i, value, count in zip(micro, values, counts, strict=True)
+            ]
 
     def learn(self, rnd: Round, data: pa.Table) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         started = time.monotonic()

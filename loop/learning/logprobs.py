@@ -1,13 +1,14 @@
 """log P(completion | prompt) under a causal language model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparring.loop.learning.batches import Batch
+from sparring.loop.learning.batches import Batch, Row
 from sparring.loop.learning.forward import selected_logits
-from sparring.loop.learning.forward_choice import forward_of
+from sparring.loop.learning.forward_choice import batch_for, forward_of
 
 
 def completion_logprobs(model: Any, batch: Batch) -> Tensor:
@@ -18,6 +19,18 @@ def completion_logprobs(model: Any, batch: Batch) -> Tensor:
 def completion_logits(model: Any, batch: Batch) -> Tensor:
     """(N, V) float32: the model's own logits at the position that predicts each completion token."""
     return selected_logits(model, batch, forward_of(model).head)
+
+
+def completion_kl(policy: Any, reference: Any, rows: Sequence[Row]) -> Tensor:
+    """KL(policy || reference) along each completion, shape (S,), float32, in nats, at temperature 1.
+
+    At each token it is the KL over the whole vocabulary given the tokens before it, so no term is negative: the
+    Rao-Blackwellised estimate of arXiv:2504.10637, if the policy wrote the completions.
+    """
+    batch = batch_for(policy, rows)
+    ours = completion_logits(policy, batch).log_softmax(-1)  # (N, V)
+    theirs = completion_logits(reference, batch_for(reference, rows)).log_softmax(-1)
+    return batch.sums(F.kl_div(theirs, ours, reduction="none", log_target=True).sum(-1).clamp(min=0))
 
 
 def token_logprobs(model: Any, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from sparring.loop.types.ids import derive_seed, digest, make_id
 from sparring.loop.types.records import (
     Checkpoint,
     Completion,
+    Divergence,
     Evaluation,
     Example,
     JudgeCall,
@@ -33,5 +34,5 @@ from sparring.loop.types.runs import Decision, Facts, Head, Layout, QueryInfo, R
 from sparring.loop.types.views import Answers, Experience, Group, Round
 
 Asked = Prompt | Completion | Judgement | JudgeInfo | JudgeCall | PromptOutcome | PromptTokens
-Learned = Pair | Example | LogProb | Update | UpdateStep | UpdatePair | Checkpoint | Evaluation
+Learned = Pair | Example | LogProb | Divergence | Update | UpdateStep | UpdatePair | Checkpoint | Evaluation
 Record = Asked | Learned | Decision | Stop | Removal | QueryInfo | Round | RunInfo | RunModel

@@ -183,6 +183,23 @@ class LogProb:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """KL(policy || reference) along one answer at temperature 1, in nats: over the vocabulary at each of its tokens."""
+
+    id: str
+    completion_id: str
+    weights_sha256: str
+    reference_sha256: str
+    value: float  # the sum over tokens
+    n_tokens: int
+
+    @classmethod
+    def make(cls, completion_id: str, weights: str, reference: str, value: float, n_tokens: int) -> "Divergence":
+        cause = make_id("divergence", completion=completion_id, weights=weights, reference=reference)
+        return cls(cause, completion_id, weights, reference, value, n_tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """One step of learning: from checkpoint `before_id` to checkpoint `after_id`."""
 

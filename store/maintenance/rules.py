@@ -49,7 +49,7 @@ REFERENCES = [
     *_all("prompt_tokens", "prompt_tokens_id", "completions.prompt_tokens_id"),
     *_all("completions", "completion_id", "completions.parent_id", "pairs.chosen_id", "pairs.rejected_id"),
     *_all("completions", "completion_id", "pairs.reference_sample_id", "examples.completion_id"),
-    *_all("completions", "completion_id", "logprobs.completion_id"),
+    *_all("completions", "completion_id", "logprobs.completion_id", "divergences.completion_id"),
     *_all("judgements", "judgement_id", "judge_calls.judgement_id"),
     *_all("checkpoints", "checkpoint_id", "rounds.policy_id", "rounds.opponent_id", "rounds.reference_id"),
     *_all("checkpoints", "checkpoint_id", "rounds.initial_id", "updates.before_id", "updates.after_id"),

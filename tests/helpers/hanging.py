@@ -25,6 +25,7 @@ from sparring.loop.round import play, round_zero
 from sparring.loop.types import (
     Checkpoint,
     Completion,
+    Divergence,
     Evaluation,
     Experience,
     Group,
@@ -112,6 +113,10 @@ class Learner(FakeLearner):
         yield from super().score(checkpoint, rows)
         self.trap()
 
+    def diverge(self, policy: Checkpoint, reference: Checkpoint, rows: Any) -> Iterator[list[Divergence]]:
+        yield from super().diverge(policy, reference, rows)
+        self.trap()
+
     def learn(self, rnd: Rnd, pairs: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         self.trap()
         return super().learn(rnd, pairs)
@@ -121,10 +126,10 @@ class Evaluator(RivalEvaluator):
     trap: Trap
 
     def evaluate(
-        self, rnd: Rnd, candidate: Experience, rival: Experience, reference_logprobs: dict[str, float]
+        self, rnd: Rnd, candidate: Experience, rival: Experience, divergences: Sequence[float]
     ) -> Sequence[Evaluation]:
         self.trap()
-        return super().evaluate(rnd, candidate, rival, reference_logprobs)
+        return super().evaluate(rnd, candidate, rival, divergences)
 
 
 def parts(store: Path, trap: Trap, on_chunk: Any = passthrough) -> Parts:

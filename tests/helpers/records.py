@@ -8,6 +8,7 @@ from typing import Any
 from sparring.loop.types import (
     Checkpoint,
     Completion,
+    Divergence,
     Evaluation,
     Judgement,
     LogProb,
@@ -179,5 +180,6 @@ def _second(rnd: Round, after: Checkpoint, train: Sequence[Prompt]) -> list[Reco
 def _measured(rnd: Round, of: Checkpoint, held_out: Sequence[Prompt], metrics: Mapping[str, float]) -> list[Record]:
     answering = round_of(rnd.index, of, rnd.initial, held_out)
     answers = [completion(answering, p) for p in held_out]
-    scored = [logprob(rnd.initial, a, -1.0) for a in answers] if rnd.index else []
+    hashes = of.weights_sha256, rnd.initial.weights_sha256
+    scored = [Divergence.make(a.id, *hashes, 0.25, 3) for a in answers] if rnd.index else []
     return [*answers, *(judgement(a, 1.0) for a in answers), *scored, *evaluations(rnd, of, metrics)]

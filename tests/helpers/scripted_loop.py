@@ -66,6 +66,9 @@ class WritingLearner(FakeLearner):
     def score(self, checkpoint: Checkpoint, rows: Any) -> Any:
         yield [made for chunk in super().score(checkpoint, rows) for made in chunk]
 
+    def diverge(self, policy: Checkpoint, reference: Checkpoint, rows: Any) -> Any:
+        yield [made for chunk in super().diverge(policy, reference, rows) for made in chunk]
+
     def learn(self, rnd: Round, pairs: Any) -> tuple[Checkpoint, Update, list[UpdateStep]]:
         candidate, update, steps = super().learn(rnd, pairs)
         path = self.folder / f"round-{rnd.index:04d}"

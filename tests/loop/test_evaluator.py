@@ -110,7 +110,7 @@ THEIRS = experience({"a": [("x", 0.0)], "b": [("y", 1.0)], "d": [("z", 0.0)]}, p
 def evaluate(
     evaluator: RivalEvaluator, rnd: Round = ROUND, mine: Experience = MINE, theirs: Experience = THEIRS
 ) -> dict[str, Evaluation]:
-    found = evaluator.evaluate(rnd, mine, theirs, {"checkpoint_policy/a/0": -3.0, "checkpoint_policy/b/0": -2.5})
+    found = evaluator.evaluate(rnd, mine, theirs, [1.0, 0.5])
     assert len({e.id for e in found}) == len({e.metric for e in found}) == len(found)
     assert {(e.candidate_id, e.run, e.round) for e in found} == {(ROUND.policy.id, "run", rnd.index)}
     return {e.metric: e for e in found}
@@ -125,8 +125,7 @@ def test_metrics_by_hand() -> None:
         "mean_tokens": (4.5, 6),  # letters: (4 + 5 + 4 + 12 + 1 + 1) / 6
         "truncated": (pytest.approx(1 / 6), 6),
         "abstained": (pytest.approx(1 / 3), 3),  # prompt c
-        # Sums of log-probs -2 and -2, less -3 and -2.5: 1 and 0.5
-        "kl": (0.75, 2),
+        "kl": (0.75, 2),  # of divergences 1 and 0.5
         "accepted": (1.0, 1),
     }
 
@@ -139,7 +138,7 @@ def test_intervals_by_hand() -> None:
     assert intervals["win_rate"] == wilson(0.625, 2)
     assert intervals["truncated"] == wilson(1 / 6, 6)
     assert intervals["abstained"] == wilson(1 / 3, 3)
-    # Two prompts of mean 1/2 and 1: variance 1/8, standard error 1/4. Two ratios, 1 and 1/2: the same.
+    # Two prompts of mean 1/2 and 1: variance 1/8, standard error 1/4. Two divergences, 1 and 1/2: the same.
     assert intervals["mean_score"] == pytest.approx((0.75 - Z / 4, 0.75 + Z / 4), abs=1e-6)
     assert intervals["kl"] == pytest.approx((0.75 - Z / 4, 0.75 + Z / 4), abs=1e-6)
     assert intervals.keys() == found.keys() - {"accepted"}

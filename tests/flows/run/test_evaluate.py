@@ -61,7 +61,7 @@ def test_the_numbers_of_candidate_and_rival_are_those_worked_by_hand(filled: Fil
     assert (win.value, win.n) == (3 / 4, 2)
     # Wilson, z^2 = 3.84146, n = 2: (0.75 + 3.84146 / 4 -+ 1.95996 sqrt(0.09375 + 3.84146 / 16)) / (1 + 3.84146 / 2).
     assert (win.low, win.high) == (pytest.approx(0.19787, abs=1e-5), pytest.approx(0.97332, abs=1e-5))
-    # KL from the rival on first answers, "eel" and "no": -0.5 a token here, -1 a token there, 4 and 3 tokens.
+    # KL from the rival on first answers, "eel" and "no": 0.5 a token, 4 and 3 tokens.
     assert found[1, "kl"].value == (2.0 + 1.5) / 2
     assert found[1, "mean_tokens"].value == (4 + 4 + 3 + 4) / 4
     assert (0, "kl") not in found
