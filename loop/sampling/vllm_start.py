@@ -55,7 +55,7 @@ def start(folder: str, *, apart: bool, log: Path | None, gpu_memory: float, **op
     own = apart or needs_own_process(folder)
     try:
         with native_stderr_to(log), processes(own):
-            return LLM(folder, **_model(folder), **_hardware(folder, gpu_memory), **options), own
+            engine = LLM(folder, **_model(folder), **_hardware(folder, gpu_memory), **options)
     except Exception as error:
         more = f"; {log} has more" if log else ""
         raise StepError(
@@ -63,6 +63,9 @@ def start(folder: str, *, apart: bool, log: Path | None, gpu_memory: float, **op
             "architecture that vLLM runs on this machine. Choose another model, or set sample.engine: transformers, "
             "which is slower"
         ) from error
+    if own:
+        engine.collective_rpc("end_with_parent")
+    return engine, own
 
 
 def cause(error: Exception, length: int = 500) -> str:

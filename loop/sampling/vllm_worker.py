@@ -1,5 +1,8 @@
 """What runs beside vLLM's weights, in its process: vLLM loads these classes by name."""
 
+import multiprocessing
+import os
+import threading
 from typing import Any
 
 import torch
@@ -36,6 +39,17 @@ class Reloading:
             for layer in model.modules():
                 if isinstance(layer, VocabParallelEmbedding):
                     layer.quant_method.process_weights_after_loading(layer)
+
+    def end_with_parent(self) -> None:
+        """End this process, of the engine alone, as soon as the process that started it has ended, however it ended."""
+        threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class KnownTokens(LogitsProcessor):  # type: ignore[misc]

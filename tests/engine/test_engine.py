@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sparring.loop.errors import ProbeError, StepError
@@ -152,3 +153,23 @@ def test_a_half_arrived_update_is_refused_though_each_token_is_close(
     with pytest.raises(ProbeError, match="0% of the last update"):
         engine.load(models[0])
         asked(engine, checkpoint(moved), before=models[0])
+
+
+def test_a_restart_has_the_weights_and_ends_reloading(models: tuple[Checkpoint, Checkpoint]) -> None:
+    """The new engines are in processes of their own, which end with them."""
+    engine = Engine(context=256, dtype="float32", max_seqs=16)
+    engine.load(models[0])
+    engine.restart(models[1])
+    assert asked(engine, models[1], before=models[0]) < 2e-3
+    assert cores_running()
+    assert not engine.load(models[1]), "they are in the engine"
+    assert engine.load(models[0])
+    assert asked(engine, models[0], before=models[1]) < 2e-3
+    engine.close()
+    assert not cores_running()
+
+
+def cores_running() -> list[str]:
+    """The command lines of vLLM's engines in processes that this one has started."""
+    running = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+    return [line for line in running if "EngineCore" in line]

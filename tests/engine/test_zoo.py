@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 HERE = (
     "llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral", "gemma2", "gemma3_text", "gemma3", "phi3", "granite",
-    "gpt2", "cohere2",
+    "gpt2", "falcon_h1", "nemotron_h", "granitemoehybrid",
 )  # fmt: skip
 APART = ("olmo2", "gpt_neox", "smollm3")  # vLLM has no implementation of its own
 SEQUENCES = [torch.randint(1, 250, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (5, 29, 40)]

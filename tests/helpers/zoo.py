@@ -71,8 +71,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "olmo3": {"sliding_window": WINDOW, "layer_types": _MIXED},
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 128, "lm_head_multiplier": 0.4, "embedding_multiplier": 2.0},
     "lfm2": {
-        "layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "conv_dim": 64, "block_multiple_of": 16,
-        "block_dim": 64,
+        "layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_multiple_of": 16, "block_dim": 64,
         "block_ff_dim": 96, "block_auto_adjust_ff_dim": False, "head_dim": None,
     },
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
