@@ -94,14 +94,14 @@ def make_sampler(config: Config, run: str, run_folder: Path) -> "EngineSampler":
         extra=config.sample.extra,
         models=_models(config, run),
     )
-    engine, tree = _engine(config, run_folder), sample.tree
+    engine, tree, probes = _engine(config, run_folder), sample.tree, run_folder / "probes"
     if tree is None:
-        return EngineSampler(engine, sampling, seed=config.seed)
+        return EngineSampler(engine, sampling, seed=config.seed, probes=probes)
 
     from sparring.loop.sampling.search import TreeSampler
 
     step = tree.step if tree.step_tokens is None else tree.step_tokens
-    return TreeSampler(engine, sampling, tree, step, make_judge(_value(tree)), seed=config.seed)
+    return TreeSampler(engine, sampling, tree, step, make_judge(_value(tree)), seed=config.seed, probes=probes)
 
 
 def _engine(config: Config, run_folder: Path) -> "SamplingEngine":

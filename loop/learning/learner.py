@@ -152,7 +152,7 @@ class TorchLearner:
                 f"the update of round {rnd.index} changed no weight ({len(data)} rows, lr {self.opt.lr:g}); "
                 "raise learn.lr, and check grad_norm in update_steps"
             )
-        write_probe(model, folder)
+        write_probe(model, folder, weights)
         for state in self.folder.glob(f"{update_id}*"):
             state.unlink()
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)

@@ -21,6 +21,8 @@ class PlainEngine:
     It loads the learner's weights in the same way as the learner, so there is nothing to probe.
     """
 
+    probed = False
+
     def __init__(self, *, context: int = 2048, dtype: str | None = None) -> None:
         self.context, self.dtype = context, dtype or fast_dtype()
         self._loaded: str | None = None
@@ -33,6 +35,11 @@ class PlainEngine:
             self._loaded = checkpoint.weights_sha256
             self.context = min(self.context, positions(checkpoint.path))
         return False
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Load these weights anew."""
+        self.close()
+        self.load(checkpoint)
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         with torch.no_grad():

@@ -25,6 +25,7 @@ class Engine:
     engine per process can sleep, so a second one needs a process of its own.
     """
 
+    probed = True
     # An engine that ends destroys the process groups of all engines in its process, so they end together.
     _here: ClassVar[list[Any]] = []
     _in_use: ClassVar[int] = 0
@@ -57,6 +58,12 @@ class Engine:
             self._reload(checkpoint.path)
         self._loaded = checkpoint.weights_sha256
         return True
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Start a new engine with these weights."""
+        self.close()
+        self._start(checkpoint.path)
+        self._loaded = checkpoint.weights_sha256
 
     def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
         """Answers to each request. The cache is emptied first, so the same requests give the same answers."""

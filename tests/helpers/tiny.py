@@ -20,7 +20,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _write_tokenizer(folder)
+    vocabulary = write_tokenizer(folder)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=64,
@@ -48,7 +48,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _write_tokenizer(folder: Path) -> dict[str, int]:
+def write_tokenizer(folder: Path) -> dict[str, int]:
     """256 bytes, one token each, then the two marks of ChatML; <|im_end|> also ends an answer and pads."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
