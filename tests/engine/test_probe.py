@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 RATES = (1e-6, 1e-5, 1e-4)
 UPDATES = 10
 # Architectures that vLLM computes by code of its own on a CPU; a start takes a few seconds.
-ARCHITECTURES = ("gemma2", "gemma3_text", "gpt2", "mistral", "mixtral", "phi3", "qwen2", "qwen3")
+ARCHITECTURES = ("gemma2", "gemma3_text", "gpt2", "granite", "mistral", "phi3", "qwen2", "qwen3")
 
 
 class Faulty(Engine):
