@@ -6,7 +6,7 @@ from typing import Any
 
 from sparring.loop.learning.batches import Row
 
-PROMPT, COMPLETION = 48, 64  # tokens at most; the texts of a byte tokenizer are cut here
+PROMPT, COMPLETION = 48, 48  # tokens at most; the texts of a byte tokenizer are cut here
 AFTER = 24  # tokens of a completion that lies beyond a window
 
 # A prompt and two completions.
@@ -14,33 +14,29 @@ TEXTS = (
     (
         "What does the lighthouse keeper do in the evening? Tell me in one or two plain sentences.",
         "The lighthouse keeper writes one short letter every evening, and every morning the sea has taken it away. "
-        "He never asks where the letters go; perhaps that is why he still writes them, year after year, in the same "
-        "blue ink, on paper that smells of salt and lamp oil.",
+        "He never asks where the letters go; perhaps that is why he still writes them, year after year.",
         "At dusk he climbs 217 steps, trims the wick, and lights the lamp. Then he waits. Ships pass from left to "
-        "right, few of them bigger than a thumb, and he notes the hour of each: 21:05, 22:40, 23:15, 0:30. By four "
-        "o'clock the book is full and the coffee is cold.",
+        "right, and he notes the hour of each: 21:05, 22:40, 23:15, 0:30.",
     ),
     (
         "Give me the three largest cities of Portugal as JSON with population and river.",
-        '{"country": "Portugal", "cities": [{"name": "Lisbon", "population": 545796, "river": "Tagus"}, {"name": '
-        '"Porto", "population": 231800, "river": "Douro"}, {"name": "Braga", "population": 193324, "river": null}]}',
-        '[["Lisbon", 545796, "Tejo"], ["Sintra", 385606, ""], ["Vila Nova de Gaia", 303824, "Douro"]]\n\nNote: these '
-        "are municipalities; the order changes if you count metropolitan areas, where Porto comes second.",
+        '{"cities": [{"name": "Lisbon", "population": 545796, "river": "Tagus"}, {"name": "Porto", "population": '
+        '231800, "river": "Douro"}]}',
+        '[["Lisbon", 545796, "Tejo"], ["Sintra", 385606, ""]]\n\nNote: these are municipalities; the order changes if '
+        "you count metropolitan areas.",
     ),
     (
         "A train leaves at 9:40 and travels 150 km at 60 km/h. When does it arrive? Show your working.",
-        "Time = distance / speed = 150 / 60 = 2.5 hours, which is 2 h 30 min.\n9:40 + 2:30 = 12:10.\nSo the train "
-        "arrives at 12:10. Check: 60 * 2 = 120 km by 11:40, and 30 km more take half an hour.\n\n#### 12:10",
+        "Time = distance / speed = 150 / 60 = 2.5 hours, which is 2 h 30 min.\n9:40 + 2:30 = 12:10.\n\n#### 12:10",
         "First, 150 divided by 60 is 2.4, so the trip takes two hours and 24 minutes. Adding that to 9:40 gives 11:64, "
-        "that is 12:04. Therefore I think that the answer must be 12:04, unless it stops on the way.\n\n#### 12:04",
+        "that is 12:04.\n\n#### 12:04",
     ),
     (
         "Write a Python function that counts the vowels of a word, and explain it.",
-        'def vowels(word: str) -> int:\n    """The number of vowels in a word."""\n    return sum(letter in "aeiou" '
-        "for letter in word.lower())\n\nIt looks at each letter once and counts those that are one of the five vowels; "
-        "True counts as 1.",
+        'def vowels(word: str) -> int:\n    return sum(letter in "aeiou" for letter in word.lower())\n\nIt looks at '
+        "each letter once; True counts as 1.",
         "Sure! 1. Make a list of the vowels. 2. Loop over the word. 3. Add one for each match:\n\ncount = 0\nfor i in "
-        "range(len(word)):\n    if word[i] in ['a', 'e', 'i', 'o', 'u', 'A', 'E']:\n        count += 1\nprint(count)",
+        "range(len(word)):\n    if word[i] in ['a', 'e', 'i', 'o', 'u', 'A', 'E']:",
     ),
 )
 

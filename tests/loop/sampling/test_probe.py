@@ -107,7 +107,7 @@ def test_rows_have_two_completions_that_end_and_a_prompt_as_long_as_the_window(m
     assert [tokens[-1] for row in rows for tokens in row.completions] == [257, 256] * 5
     assert len(rows[-1].prompt) == 200
     assert tokenizer.decode(rows[0].prompt) == TEXTS[0][0][:48]  # a byte is a token, and 48 are kept
-    assert sum(len(tokens) for row in rows for tokens in row.completions) == 8 * 64 + 2 * 24
+    assert sum(len(tokens) for row in rows for tokens in row.completions) == 8 * 48 + 2 * 24
 
 
 def test_rows_fit_into_the_positions_that_a_model_has(models: list[Checkpoint]) -> None:
@@ -123,7 +123,7 @@ def test_log_probs_are_those_of_the_models_own_forward(models: list[Checkpoint])
     with torch.no_grad():
         own = model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
     expected = own[len(row.prompt) - 1 :].tolist()
-    assert probe_logprobs(model, Path(models[0].path))[3 * 64 : 4 * 64] == pytest.approx(expected, abs=1e-4)
+    assert probe_logprobs(model, Path(models[0].path))[3 * 48 : 4 * 48] == pytest.approx(expected, abs=1e-4)
 
 
 # --- the trainer's side ---
