@@ -98,6 +98,7 @@ class TorchLearner:
         average(before, policy, self.reference.decay)
         folder = self.folder / f"reference-{rnd.index:04d}"
         weights = save_model(policy, Path(rnd.policy.path), folder)
+        write_probe(policy, folder, weights)
         cause = {"run": rnd.run, "round": rnd.index, "reference": rnd.reference.id, "policy": rnd.policy.id}
         return Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
 

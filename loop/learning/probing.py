@@ -75,6 +75,11 @@ def load_probe(folder: Path, weights: str) -> Probe:
     return probe
 
 
+def probe_file(folder: Path, weights: str) -> Path:
+    """Where a run keeps the probe of a model from outside: `folder` is the run's own for probes."""
+    return folder / f"{weights[:16]}.json"
+
+
 def write_probe(model: Any, folder: Path, weights: str) -> None:
     """Save the probe beside new weights, so that probing them needs no second copy in memory."""
     take_probe(model, folder, weights).write(folder / FILE)

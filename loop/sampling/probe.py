@@ -89,11 +89,7 @@ def check(load: Load, *, limit: float, before: Load | None, loads: Sequence[Load
     else:
         found += [*_stale(same), *_share(load, before)]
     if found:
-        raise ProbeError(
-            f"engine and trainer disagree on {load.checkpoint} ({load.path}): {'; '.join(found)}. Nothing was sampled. "
-            "Run it again. If the error persists, set sample.dtype: float32; otherwise vLLM and transformers compute "
-            "this model differently, and sample.engine: transformers plays it slowly"
-        )
+        raise ProbeError(f"engine and trainer disagree on {load.checkpoint} ({load.path}): {'; '.join(found)}")
 
 
 def _level(load: Load, limit: float, dtype: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from sparring.loop.hardware import device
-from sparring.loop.learning.probing import FILE, Probe, load_probe
+from sparring.loop.learning.probing import FILE, Probe, load_probe, probe_file
 from sparring.loop.sampling.probe import Load, ask, check
 from sparring.loop.sampling.requests import SamplingEngine
 from sparring.loop.types import Checkpoint
@@ -78,7 +78,7 @@ class Prober:
         return probe
 
     def _file(self, weights: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{weights[:16]}.json"
+        return None if self.folder is None else probe_file(self.folder, weights)
 
 
 class Loads:

@@ -16,6 +16,11 @@ from sparring.loop.types import Checkpoint, Completion, Prompt, PromptOutcome, R
 
 log = logging.getLogger("sparring.sampler")
 
+ADVICE = (
+    "This engine was new, so vLLM and transformers compute the model differently. Nothing was sampled. Set "
+    "sample.dtype: float32; if the error persists, sample.engine: transformers, which is slow"
+)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -79,7 +84,7 @@ class EngineSampler:
         except ProbeError as error:
             if not self._live:
                 self.engine.close()  # a second try must not find these weights in it, unprobed
-                raise
+                raise ProbeError(f"{error}. {ADVICE}") from error
             log.warning("%s. A new engine is started and probed", error)
             self._live = False
             self.engine.restart(policy)

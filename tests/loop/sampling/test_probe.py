@@ -238,6 +238,30 @@ def test_a_run_without_a_fault_passes_and_keeps_what_it_saw(models: list[Checkpo
     assert not (tmp_path / f"{models[2].weights_sha256[:16]}.json").exists()
 
 
+class Watching(Other):
+    """Keeps what is in a folder when it starts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.found = folder, list[list[str]]()
+
+    def load(self, checkpoint: Checkpoint) -> bool:
+        self.found.append(sorted(path.name for path in self.folder.iterdir()))
+        return super().load(checkpoint)
+
+
+def test_the_trainers_side_of_all_models_is_there_before_the_engine_starts(
+    models: list[Checkpoint], tmp_path: Path
+) -> None:
+    """So that no second model is loaded beside an engine that fills the accelerator."""
+    guest = checkpoint(build_tiny_model(tmp_path / "guest", seed=3))
+    probes = tmp_path / "probes"
+    engine = Watching(probes)
+    sampling = Sampling({"train": 1, "eval": 1}, models={"guest": guest})
+    EngineSampler(engine, sampling, seed=0, probes=probes).warm(models[0])
+    assert engine.found == [sorted(f"{each.weights_sha256[:16]}.json" for each in (models[0], guest))]
+
+
 def test_a_reload_that_fails_starts_one_new_engine_and_says_so(
     models: list[Checkpoint], caplog: pytest.LogCaptureFixture
 ) -> None:
