@@ -1,33 +1,51 @@
 """How the models of a run are computed: decided on its first one before round 0, kept with the run, and used again."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sparring.flows.config import Config
-from sparring.loop.hardware import device
+from sparring.loop.hardware import device, vllm_environment
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.forward import Forward
 from sparring.loop.learning.forward_choice import config_sha256, forward_of, settle
+from sparring.loop.learning.probing import PROBES, probe_file, take_probe
 from sparring.loop.tokens import Rendering
-from sparring.loop.types import RunModel
+from sparring.loop.types import Checkpoint, RunModel
 from sparring.store.history import run_model, started_on
 from sparring.store.store import DuckStore
 
 
-def settled(store: DuckStore, run: str, folder: Path, engine: str) -> RunModel:
+def settled(store: DuckStore, run: str, initial: Checkpoint, engine: str, run_folder: Path) -> RunModel:
     """As it was decided when the run began; decided now for a new run. Raises ConfigError for an unsupported model."""
     known = run_model(store.db, run) if store.db.path.exists() else None
     if known is None:
-        return decided(run, folder, engine, date_of(store, run))
+        return decided(run, initial, engine, date_of(store, run), run_folder / PROBES)
     settle(known.config_sha256, Forward(known.attention, known.layout, known.head))
     return known
 
 
-def decided(run: str, folder: Path, engine: str, date: str) -> RunModel:
+def decided(run: str, initial: Checkpoint, engine: str, date: str, probes: Path | None = None) -> RunModel:
+    """Decided on the loaded model, whose probe goes to the folder `probes` unless transformers samples."""
+    folder = Path(initial.path)
+    place = placement(initial.path, engine)
     model = load_model(folder, device())
     how = forward_of(model)
-    return RunModel(run, type(model).__name__, config_sha256(model), how.attention, how.layout, how.head, engine, date)
+    if probes is not None and engine == "vllm":  # while it is in memory, and before an engine takes that up
+        probe = take_probe(model, folder, initial.weights_sha256, rounding=True)
+        probe.write(probe_file(probes, initial.weights_sha256))
+    return RunModel(run, type(model).__name__, config_sha256(model), how.attention, how.layout, how.head, place, date)
+
+
+def placement(folder: str, engine: str) -> str:
+    """Where the engine of a model lives: this process, a process of its own, or transformers."""
+    if engine == "transformers":
+        return engine
+    os.environ.update(vllm_environment(cache_gib=1) | os.environ)
+    from sparring.loop.sampling.vllm_start import needs_own_process
+
+    return "a process of its own" if needs_own_process(folder) else "this process"
 
 
 def date_of(store: DuckStore, run: str) -> str:

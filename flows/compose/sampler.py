@@ -82,6 +82,7 @@ def _value(tree: Tree) -> JudgeConfig:
 
 def make_sampler(config: Config, run: str, run_folder: Path, rendering: "Rendering") -> "EngineSampler":
     """With an engine of its own, which starts when it is first needed."""
+    from sparring.loop.learning.probing import PROBES
     from sparring.loop.sampling.sampler import EngineSampler, Sampling
 
     sample = config.sample
@@ -96,14 +97,14 @@ def make_sampler(config: Config, run: str, run_folder: Path, rendering: "Renderi
         models=_models(config, run),
         rendering=rendering,
     )
-    engine, tree = _engine(config, run_folder), sample.tree
+    engine, tree, probes = _engine(config, run_folder), sample.tree, run_folder / PROBES
     if tree is None:
-        return EngineSampler(engine, sampling, seed=config.seed)
+        return EngineSampler(engine, sampling, seed=config.seed, probes=probes)
 
     from sparring.loop.sampling.search import TreeSampler
 
     step = tree.step if tree.step_tokens is None else tree.step_tokens
-    return TreeSampler(engine, sampling, tree, step, make_judge(_value(tree)), seed=config.seed)
+    return TreeSampler(engine, sampling, tree, step, make_judge(_value(tree)), seed=config.seed, probes=probes)
 
 
 def _engine(config: Config, run_folder: Path) -> "SamplingEngine":

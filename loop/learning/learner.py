@@ -105,6 +105,7 @@ class TorchLearner:
         average(before, policy, self.reference.decay)
         folder = self.folder / f"reference-{rnd.index:04d}"
         weights = save_model(policy, Path(rnd.policy.path), folder)
+        write_probe(policy, folder, weights)
         cause = {"run": rnd.run, "round": rnd.index, "reference": rnd.reference.id, "policy": rnd.policy.id}
         return Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)
 
@@ -178,7 +179,7 @@ class TorchLearner:
                 f"the update of round {rnd.index} changed no weight ({len(data)} rows, lr {self.opt.lr:g}); "
                 "raise learn.lr, and check grad_norm in update_steps"
             )
-        write_probe(model, folder)
+        write_probe(model, folder, weights)
         for state in self.folder.glob(f"{update_id}*"):
             state.unlink()
         candidate = Checkpoint(make_id("checkpoint", **cause), rnd.run, str(folder), rnd.policy.id, weights)

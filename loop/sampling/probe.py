@@ -1,62 +1,140 @@
-"""The probe: checks after every load, before sampling, that engine and trainer agree on the weights.
+"""The probe: whether the log-probs that an engine gives to a few texts are those of the weights that it should hold.
 
 Stale weights, a wrong dtype or an unfinished reload all show as different log-probs for the same tokens. In bfloat16,
-rounding alone is as large as a small update, so the probe checks two things: that the difference is small, and that the
-update arrived. The second check looks along the direction in which the update moved the log-probs, where rounding
-averages out.
+rounding alone is as large as a small update, so there are three questions:
+
+level: is the difference to the trainer no larger than the rounding that this model is known to have?
+stale: are they, to the last bit, what the engine gave with other weights? Rounding is the same for the same weights.
+share: how much of the change since the last load shows in the engine? Rounding averages out along its direction.
 """
 
-from collections.abc import Sequence
-from math import sqrt
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from math import inf, sqrt
+from pathlib import Path
 
 from sparring.loop.errors import ProbeError
+from sparring.loop.learning.probing import Probe, equal_weights
 from sparring.loop.sampling.requests import SamplingEngine
 from sparring.loop.types import Checkpoint
 
-# Mean absolute difference of token log-probs, in nats: about twice the rounding seen (docs/loop.md).
-TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1}
-ARRIVED = (0.7, 1.3)  # share of the update that the engine must show
-MEASURABLE = 0.1  # largest standard error of that share; above it the update is too small to measure
+log = logging.getLogger("sparring.probe")
+
+OFF, ERRORS = 0.05, 8  # the share may differ from 1 by OFF and so many standard errors; see docs/loop.md
+MEASURABLE = 0.5  # where that is more, the change is too small to tell
 
 
-def difference(actual: Sequence[float], expected: Sequence[float]) -> float:
-    return sum(abs(a - e) for a, e in zip(actual, expected, strict=True)) / len(actual)
+@dataclass(frozen=True)
+class Load:
+    """What the engine said after a load: its log-probs of the completion tokens, beside the trainer's, in nats."""
+
+    checkpoint: str  # id
+    weights: str  # hash
+    path: str
+    texts: str  # hash of the token ids
+    engine: tuple[float, ...]
+    trainer: tuple[float, ...]
+    own: bool = True  # False: a model from outside, which only answers beside the policy
+
+    @property
+    def level(self) -> float:
+        """The mean absolute difference of engine and trainer, in nats per token."""
+        return sum(abs(e - t) for e, t in zip(self.engine, self.trainer, strict=True)) / len(self.engine)
 
 
-def arrived(actual: Sequence[float], expected: Sequence[float], before: Sequence[float]) -> float | None:
-    """1 if the engine moved like the trainer from `before` to `expected`, 0 if it stayed, None if it is not measurable.
-
-    This is the least-squares coefficient of (actual - before) on (expected - before).
-    """
-    move = [e - b for e, b in zip(expected, before, strict=True)]
-    size = sum(m * m for m in move)
-    share = sum(m * (a - b) for m, a, b in zip(move, actual, before, strict=True)) / size if size else 0.0
-    squares = sum((a - b - share * m) ** 2 for m, a, b in zip(move, actual, before, strict=True))
-    residual = squares / max(1, len(actual) - 1)
-    return share if size and sqrt(residual / size) < MEASURABLE else None
-
-
-def probe(
-    engine: SamplingEngine,
-    checkpoint: Checkpoint,
-    expected: Sequence[float],
-    sequences: list[list[int]],
-    before: Sequence[float] | None,
-) -> float:
-    """The mean absolute difference between engine and trainer, in nats per token.
-
-    `expected` has the trainer's log-probs of `sequences`, and `before` those for the engine's previous weights. Raises
-    ProbeError if engine and trainer disagree.
-    """
-    actual = [x for one in engine.prompt_logprobs(sequences) for x in one]
-    apart, limit = difference(actual, expected), TOLERANCE[engine.dtype]
-    share = arrived(actual, expected, before) if before is not None else None
-    if not apart <= limit or (share is not None and not ARRIVED[0] <= share <= ARRIVED[1]):
-        shown = "" if share is None else f", and {share:.0%} of the last update shows in the engine"
+def ask(engine: SamplingEngine, checkpoint: Checkpoint, probe: Probe, *, own: bool = True) -> Load:
+    """Ask the engine for the log-probs of the probe's texts, each cut where the engine's context ends."""
+    texts = list(_texts(probe, engine.context - 1))
+    if not texts:
         raise ProbeError(
-            f"engine and trainer disagree on {checkpoint.id} ({checkpoint.path}): their log-probs differ by "
-            f"{apart:.4f} nats per token (expected at most {limit} in {engine.dtype}){shown}. Nothing was sampled. Run "
-            "again with a fresh engine. If the error persists, set sample.dtype: float32; otherwise vLLM and "
-            "transformers compute this model differently"
+            f"a context of {engine.context} tokens has no room to compare engine and trainer: expected more than "
+            f"{min(len(row.prompt) for row in probe.rows) + 1}. Raise sample.context"
         )
-    return apart
+    answers = engine.prompt_logprobs([ids for ids, _, _ in texts])
+    actual = [x for values, (_, begin, _) in zip(answers, texts, strict=True) for x in values[begin - 1 :]]
+    expected = [x for _, _, values in texts for x in values]
+    asked = sha256(json.dumps([text[:2] for text in texts]).encode()).hexdigest()
+    who = checkpoint.id, checkpoint.weights_sha256, checkpoint.path
+    return Load(*who, asked, tuple(actual), tuple(expected), own)
+
+
+def _texts(probe: Probe, most: int) -> Iterator[tuple[list[int], int, list[float]]]:
+    """(Token ids, where the completion begins, its log-probs by the trainer) of each text, in `most` tokens."""
+    logprobs = iter(probe.logprobs)
+    for row in probe.rows:
+        for tokens in row.completions:
+            ids, begin = [*row.prompt, *tokens][:most], len(row.prompt)
+            expected = list(islice(logprobs, len(tokens)))
+            if len(ids) > begin:
+                yield ids, begin, expected[: len(ids) - begin]
+
+
+def check(load: Load, *, limit: float, before: Load | None, loads: Sequence[Load], dtype: str) -> None:
+    """Raise ProbeError if the engine does not hold the weights of `load`.
+
+    `limit`: the largest level. `before`: the load before it. `loads`: those that passed, with the same engine.
+    """
+    same = [other for other in loads if _same_engine_other_weights(load, other)]
+    found = _level(load, limit, dtype)
+    if any(_equal(load, other, dtype) for other in same):
+        log.warning(
+            "in %s, the weights of %s equal those of %s: the update is too small to sample from. Raise learn.lr, or "
+            "set sample.dtype: float32",
+            *(dtype, load.checkpoint, same[-1].checkpoint),
+        )
+    else:
+        found += [*_stale(same), *_share(load, before)]
+    if found:
+        raise ProbeError(f"engine and trainer disagree on {load.checkpoint} ({load.path}): {'; '.join(found)}")
+
+
+def _level(load: Load, limit: float, dtype: str) -> list[str]:
+    if load.level <= limit:
+        return []
+    return [f"their log-probs differ by {load.level:.3g} nats per token (expected at most {limit:.3g} in {dtype})"]
+
+
+def _stale(same: Sequence[Load]) -> list[str]:
+    if not same:
+        return []
+    return [f"the engine's log-probs are, to the last bit, those it gave with the weights of {same[-1].checkpoint}"]
+
+
+def _equal(load: Load, other: Load, dtype: str) -> bool:
+    """Whether the engine's dtype makes their weights the same."""
+    return Path(other.path).is_dir() and equal_weights(Path(other.path), Path(load.path), dtype)
+
+
+def _same_engine_other_weights(load: Load, other: Load) -> bool:
+    return (
+        other.weights != load.weights
+        and other.texts == load.texts
+        and other.engine == load.engine
+        and other.trainer != load.trainer
+    )
+
+
+def _share(load: Load, before: Load | None) -> list[str]:
+    if before is None or before.texts != load.texts:
+        return []
+    moved = [now - then for now, then in zip(load.trainer, before.trainer, strict=True)]
+    shown = [now - then for now, then in zip(load.engine, before.engine, strict=True)]
+    share, error = slope(moved, shown)
+    room = OFF + ERRORS * error
+    if room > MEASURABLE or abs(share - 1) <= room:
+        return []
+    return [f"{share:.0%} of the change since {before.checkpoint} shows in the engine (expected 100 +- {room:.0%})"]
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """(The least-squares slope of y on x through 0, its standard error); the error is infinite where x is 0."""
+    size = sum(a * a for a in x)
+    if size == 0:
+        return 0.0, inf
+    found = sum(a * b for a, b in zip(x, y, strict=True)) / size
+    rest = sum((b - found * a) ** 2 for a, b in zip(x, y, strict=True))
+    return found, sqrt(rest / max(1, len(x) - 1) / size)

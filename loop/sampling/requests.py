@@ -51,6 +51,7 @@ class SamplingEngine(Protocol):
 
     context: int
     dtype: str
+    probed: bool  # whether it computes log-probs by other code than the trainer
 
     def load(self, checkpoint: Checkpoint) -> bool: ...
     def restart(self, checkpoint: Checkpoint) -> None: ...

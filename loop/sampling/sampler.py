@@ -1,15 +1,16 @@
 """The sampler: completions of prompts by the round's policy and by other sources, chunk by chunk."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sparring.loop.learning.probing import expected_logprobs, sequences
+from sparring.loop.errors import ProbeError
 from sparring.loop.pairing.pipeline import outcome_of
 from sparring.loop.parts import Sampled
 from sparring.loop.sampling.folder_facts import positions
 from sparring.loop.sampling.options import Source
-from sparring.loop.sampling.probe import probe
+from sparring.loop.sampling.prober import Prober
 from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of
 from sparring.loop.sampling.sources import gold, policy_of, source_of
 from sparring.loop.tokens import RefusedPrompt, Rendering, Template
@@ -22,6 +23,13 @@ from sparring.loop.types import (
     Round,
     Split,
     derive_seed,
+)
+
+log = logging.getLogger("sparring.sampler")
+
+ADVICE = (
+    "This engine was new, so vLLM and transformers compute the model differently. Nothing was sampled. Set "
+    "sample.dtype: float32; if the error persists, sample.engine: transformers, which is slow"
 )
 
 
@@ -38,11 +46,15 @@ class Sampling:
 
 
 class EngineSampler:
-    """Samples with one live engine. Seeds come from (run seed, round, prompt, sample), never from a clock."""
+    """Samples with one live engine. Seeds come from (run seed, round, prompt, sample), never from a clock.
 
-    def __init__(self, engine: SamplingEngine, sampling: Sampling, *, seed: int) -> None:
+    `probes` is the folder where a run keeps what the probe has seen.
+    """
+
+    def __init__(self, engine: SamplingEngine, sampling: Sampling, *, seed: int, probes: Path | None = None) -> None:
         self.engine, self.sampling, self.seed = engine, sampling, seed
-        self._before: list[float] | None = None  # the trainer's log-probs for the weights in the engine
+        self._prober = Prober(engine, probes) if engine.probed else None
+        self._live = False  # whether the engine has been loaded before
 
     def sources(self, rnd: Round) -> list[Round]:
         if rnd.split == "eval":
@@ -64,11 +76,25 @@ class EngineSampler:
             yield self._chunk(rnd, source, prompts[start : start + self.sampling.chunk])
 
     def warm(self, policy: Checkpoint) -> None:
-        """Load `policy` into the engine, and probe new weights."""
-        if self.engine.load(policy):
-            expected = expected_logprobs(Path(policy.path))
-            probe(self.engine, policy, expected, sequences(policy.path), self._before)
-            self._before = expected
+        """Load `policy` into the engine, and probe new weights; a reload that fails the probe starts a new engine."""
+        models = self.sampling.models.values()
+        if self._prober:
+            self._prober.prepare([policy, *models])
+        if self.engine.load(policy) and self._prober:
+            self._probe(self._prober, policy, own=policy not in models)
+        self._live = True
+
+    def _probe(self, prober: Prober, policy: Checkpoint, *, own: bool) -> None:
+        try:
+            prober.check(policy, own=own)
+        except ProbeError as error:
+            if not self._live:
+                self.engine.close()  # a second try must not find these weights in it, unprobed
+                raise ProbeError(f"{error}. {ADVICE}") from error
+            log.warning("%s. A new engine is started and probed", error)
+            self._live = False
+            self.engine.restart(policy)
+            self._probe(prober, policy, own=own)
 
     def sleep(self) -> None:
         self.engine.sleep()

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 
 from sparring.loop.errors import ConfigError
 from sparring.loop.parts import Judge
@@ -36,14 +37,22 @@ class TreeSampler(EngineSampler):
     """
 
     def __init__(
-        self, engine: SamplingEngine, sampling: Sampling, search: Search, step: str | int, value: Judge, *, seed: int
+        self,
+        engine: SamplingEngine,
+        sampling: Sampling,
+        search: Search,
+        step: str | int,
+        value: Judge,
+        *,
+        seed: int,
+        probes: Path | None = None,
     ) -> None:
         if value.compares:
             raise ConfigError(
                 f"judge {value.name} compares answers, and a search needs a value of each answer alone; use a judge "
                 "that scores single answers"
             )
-        super().__init__(engine, sampling, seed=seed)
+        super().__init__(engine, sampling, seed=seed, probes=probes)
         self.search, self.step, self.value = search, step, value
 
     def _answers(self, rnd: Round, source: Source | None, fits: Sequence[tuple[Prompt, list[int]]]) -> list[Completion]:

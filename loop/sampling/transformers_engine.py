@@ -22,6 +22,8 @@ class PlainEngine:
     It loads the learner's weights in the same way as the learner, so there is nothing to probe.
     """
 
+    probed = False
+
     def __init__(self, *, context: int = 2048, dtype: str | None = None) -> None:
         self.context, self.dtype = context, dtype or fast_dtype()
         self._most = context

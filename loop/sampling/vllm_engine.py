@@ -24,6 +24,7 @@ class Engine:
     The output of vLLM and its native code during the start goes to the file `log`, if there is one.
     """
 
+    probed = True
     # An engine that ends destroys the process groups of all engines in its process, so they end together.
     _here: ClassVar[list[Any]] = []
     _in_use: ClassVar[int] = 0

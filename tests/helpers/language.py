@@ -19,6 +19,7 @@ class Language:
     """`asked` keeps every call of `generate`."""
 
     dtype = "float32"
+    probed = False
 
     def __init__(self, folder: Path, lines: int, *, context: int = 200) -> None:
         self.context, self.lines = context, lines
@@ -29,6 +30,9 @@ class Language:
 
     def load(self, checkpoint: Checkpoint) -> bool:
         return False
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        self.load(checkpoint)
 
     def generate(self, requests: Sequence[Request]) -> list[list[Answer]]:
         assert requests

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sparring.flows.compose.build import Prepared, build, prepare
+from sparring.flows.compose.checkpoints import model_checkpoint
 from sparring.flows.compose.run_model import date_of, decided
 from sparring.flows.config import parse_config
 from sparring.flows.run.rounds import operate
@@ -55,7 +56,9 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def began(prepared: Prepared, model: Path, day: str = DAY) -> Prepared:
     """The run as if it had begun on that day."""
-    prepared.store.add([[prepared.info, decided(prepared.info.id, model, "transformers", day)]])
+    prepared.store.add(
+        [[prepared.info, decided(prepared.info.id, model_checkpoint("", str(model)), "transformers", day)]]
+    )
     return prepared
 
 
