@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparring.judges.llm_client import Question
+from sparring.loop.thoughts import answer_of
 
 MIN_MASS = 0.5  # least probability of the labels as the next token: with less, the model answers something else
 ROUNDING = 1e-3  # a log-prob may be this much above 0
@@ -97,10 +98,13 @@ def unreadable(question: Question, text: str, logprobs: Mapping[str, float]) -> 
 def read_object(text: str, schema: Schema) -> dict[str, Any] | str:
     """The one JSON object of a text, if it is whole and matches the schema; else, as a string, what is wrong.
 
-    Prose or a markdown fence may surround it, but no further brace: an object inside one that was cut, or a second
-    object, is no answer. The text after a verdict must not name another one.
+    A thought before it is left out. Prose or a markdown fence may surround it, but no further brace: an object inside
+    one that was cut, or a second object, is no answer. The text after a verdict must not name another one.
     """
-    parsed = _only_object(text)
+    answer = answer_of(text)
+    if answer is None:
+        return f"its thought was not closed: {_short(text)}"
+    parsed = _only_object(answer)
     if isinstance(parsed, str):
         return parsed
     value, after = parsed

@@ -12,6 +12,7 @@ from sparring.loop.types import Evaluation, Experience, Round, make_id
 
 Metric = tuple[str, float, float | None, float | None, int]  # name, value, interval, number of values
 Z = 1.959963984540054  # two-sided 95 %
+NO_ANSWER = float("-inf")  # in place of a score: it is compared with scores, and never averaged
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -62,7 +63,8 @@ class RivalEvaluator:
     """Compares the candidate with `rival` by the judge's scores, or by its duels if the judge compares answers.
 
     `read` turns the judge's judgements into scores. A completion passes with a score of `pass_at` or more; with a judge
-    that compares answers there is no pass rate.
+    that compares answers there is no pass rate. A completion without an answer (its thought was not closed) has not
+    passed, and loses to one with an answer; the mean score leaves it out.
 
     The gate accepts the candidate when its win rate is at least `gate`; None accepts every candidate.
     """
@@ -108,12 +110,16 @@ class RivalEvaluator:
             passed = [[float(s >= self.pass_at) for s in group] for group in mine.values()]
             flat = [x for group in passed for x in group]
             rows.append(("pass_rate", fmean(flat), *wilson(fmean(flat), effective_n(passed)), len(flat)))
-            rows.append(("mean_score", *mean_interval([fmean(g) for g in mine.values()]), len(flat)))
+            if scored := [answers for group in mine.values() if (answers := [s for s in group if s != NO_ANSWER])]:
+                rows.append(("mean_score", *mean_interval([fmean(g) for g in scored]), sum(map(len, scored))))
         if shared := list(wins.values()):
             rows.append(("win_rate", fmean(shared), *wilson(fmean(shared), len(shared)), len(shared)))
         if completions:
             lengths = [float(len(c.token_ids)) for c in completions]
             rows.append(("mean_tokens", *mean_interval(lengths), len(lengths)))
+            if any(c.thought is not None for c in completions):
+                share = fmean(float(not c.answered) for c in completions)
+                rows.append(("unanswered", share, *wilson(share, len(completions)), len(completions)))
             cut = fmean(float(c.finish_reason == "length") for c in completions)
             rows.append(("truncated", cut, *wilson(cut, len(completions)), len(completions)))
             silent = fmean(float(g.prompt.id not in (wins if self.compares else mine)) for g in candidate.groups)
@@ -126,10 +132,13 @@ class RivalEvaluator:
 
 
 def _by_prompt(experience: Experience, reading: Scores) -> dict[str, list[float]]:
+    """The scores of each prompt's answers. A completion without an answer passes at no score, and loses to any."""
     groups: dict[str, list[float]] = defaultdict(list)
     for group in experience.groups:
         for completion in group.completions:
-            if completion.id in reading.scores:
+            if not completion.answered:
+                groups[group.prompt.id].append(NO_ANSWER)
+            elif completion.id in reading.scores:
                 groups[group.prompt.id].append(reading.scores[completion.id])
     return groups
 
@@ -142,6 +151,8 @@ def _duels_won(candidate: Experience, rival: Experience, reading: Scores) -> dic
         other = answers.get((c.prompt_id, c.sample))
         if other is not None and other.text == c.text:
             won[c.prompt_id].append(0.5)
+        elif other is not None and c.answered != other.answered:
+            won[c.prompt_id].append(float(c.answered))
         elif other is not None and (c.id, other.id) in reading.duels:
             won[c.prompt_id].append(reading.duels[c.id, other.id])
     return {prompt: fmean(p) for prompt, p in won.items()}

@@ -77,10 +77,16 @@ def full_answers(completions: Sequence[Completion]) -> tuple[Completion, ...]:
     return tuple(c for c in completions if c.id not in partial)
 
 
+def answers_in(completions: Sequence[Completion]) -> tuple[Completion, ...]:
+    """Those that hold an answer: a thought that was not closed is none."""
+    return tuple(c for c in completions if c.answered)
+
+
 def to_judge(experience: Experience, rival: Experience | None, max_abstain: float) -> list[Group]:
     """The groups of an experience, each with what the judge has said of it, and with the rival's answers if given.
 
-    Partial answers are left out: nobody is asked about them, so they cannot count as answered or not.
+    Partial answers are left out: nobody is asked about them, so they cannot count as answered or not. So are
+    completions without an answer, whose thought was not closed: there is nothing to judge.
     Judgements without an answer stand, unless there are so many that judging stopped: then they are asked again.
     """
     known = (*experience.judgements, *(rival.judgements if rival else ()))
@@ -90,8 +96,8 @@ def to_judge(experience: Experience, rival: Experience | None, max_abstain: floa
     for j in known:
         said[j.completion_id].append(j)
     rivals = {g.prompt.id: g.completions for g in rival.groups} if rival else {}
-    groups = (replace(g, completions=full_answers(g.completions)) for g in experience.groups)
-    return [_with(g, rivals.get(g.prompt.id, ()), said) for g in groups]
+    groups = (replace(g, completions=answers_in(full_answers(g.completions))) for g in experience.groups)
+    return [_with(g, answers_in(rivals.get(g.prompt.id, ())), said) for g in groups]
 
 
 def _with(group: Group, rivals: tuple[Completion, ...], said: Mapping[str, list[Judgement]]) -> Group:

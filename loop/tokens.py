@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.thoughts import Parts, marks_of, opens, split, with_marks
 from sparring.loop.types import Message
 
 System = Literal["keep", "merge"]
+TAIL = 16  # tokens at the end of a prompt in which its template may open a thought
 PRIVATE = range(0xE000, 0xF8FF)  # characters without a meaning, one of which marks where a text is cut
 
 
@@ -82,6 +84,36 @@ class Template:
         named = settings.get("eos_token_id", settings.get("text_config", {}).get("eos_token_id"))
         ids = (self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named]))
         return frozenset(int(i) for i in ids if i is not None)
+
+    def parts(self, text: str, token_ids: Sequence[int], prompt_ids: Sequence[int]) -> Parts:
+        """The thought and the answer in a sampled text, which has no special tokens; a thought's marks may be some."""
+        if self.marks is None:
+            return Parts(None, text)
+        return split(self._with_marks(text, token_ids), self.marks, opened=opens(self._tail(prompt_ids), self.marks))
+
+    @cached_property
+    def marks(self) -> tuple[str, str] | None:
+        """What a thought of this model stands between; None if it does not think."""
+        return marks_of(str(self.tokenizer.chat_template), (token.content for token in self._added))
+
+    def _with_marks(self, text: str, token_ids: Sequence[int]) -> str:
+        assert self.marks is not None
+        special = {
+            i: mark for mark in self.marks if self._special.fullmatch(mark) and (i := self._id(mark)) is not None
+        }
+        if not special:
+            return text
+        cuts = [k for k, token in enumerate(token_ids) if token in special]
+        pieces = [token_ids[a:b] for a, b in zip([0, *(k + 1 for k in cuts)], [*cuts, len(token_ids)], strict=True)]
+        texts = [str(self.tokenizer.decode(list(piece), skip_special_tokens=True)) for piece in pieces]
+        return with_marks(texts, [special[token_ids[k]] for k in cuts])
+
+    def _id(self, mark: str) -> int | None:
+        found = self.tokenizer.convert_tokens_to_ids(mark)
+        return None if found is None else int(found)
+
+    def _tail(self, prompt_ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(prompt_ids[-TAIL:])))
 
     @cached_property
     def end_of_answer(self) -> int:

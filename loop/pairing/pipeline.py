@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparring.loop.errors import StepError
-from sparring.loop.judgements import Scores, mean_scores
+from sparring.loop.judgements import Scores, answers_in, mean_scores
 from sparring.loop.pairing import BUILDERS, FILTERS, Candidates, Choice, Dropped, Named, Pick, Row, Unpaired
 from sparring.loop.pairing.checks import check_pairing, options_of
 from sparring.loop.parts import Pairing
@@ -79,10 +79,14 @@ def _candidates(experience: Experience, read: Read, named: dict[str, list[Named]
     for group in experience.groups:
         judged = tuple(j for c in group.completions for j in judgements[c.id])
         pairs = tuple(pair for c in group.completions for pair in named.pop(c.id, ()))
-        yield group.prompt.id, Candidates(group.completions, reading, judged, pairs)
+        answers = answers_in(group.completions)
+        silent = len(group.completions) - len(answers)
+        yield group.prompt.id, Candidates(answers, reading, judged, pairs, silent)
 
 
 def _build(builder: Part[BuilderTraits], seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
+    if seen.unanswered and not seen.completions:
+        return Unpaired("abstained", "no completion holds an answer: no thought was closed; raise sample.max_tokens")
     built = builder(seen, **options)
     if isinstance(built, Unpaired):
         return built

@@ -66,6 +66,7 @@ class Candidates:
     reading: Scores
     judgements: Sequence[Judgement] = ()  # the raw judgements of these completions
     named: Sequence[Named] = ()  # the pairs of them that a query names
+    unanswered: int = 0  # completions that are left out, because their thought was not closed
 
     @property
     def full(self) -> tuple[Completion, ...]:

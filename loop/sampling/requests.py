@@ -2,9 +2,10 @@
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from sparring.loop.tokens import Template
 from sparring.loop.types import Checkpoint, Completion, Prompt, Round, make_id
 
 
@@ -80,6 +81,12 @@ def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, ans
         top_p=request.top_p,
         seed=seed,
     )
+
+
+def parted(completion: Completion, template: Template, prompt_ids: Sequence[int]) -> Completion:
+    """The completion with its thought apart from its answer; learning takes the tokens of both."""
+    thought, answer = template.parts(completion.text, completion.token_ids, prompt_ids)
+    return completion if thought is None else replace(completion, thought=thought, text=answer or "")
 
 
 def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:

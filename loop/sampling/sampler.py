@@ -11,7 +11,7 @@ from sparring.loop.parts import Sampled
 from sparring.loop.sampling.folder_facts import positions
 from sparring.loop.sampling.options import Source
 from sparring.loop.sampling.prober import Prober
-from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of
+from sparring.loop.sampling.requests import Request, SamplingEngine, completion_of, parted
 from sparring.loop.sampling.sources import gold, policy_of, source_of
 from sparring.loop.tokens import RefusedPrompt, Rendering, Template
 from sparring.loop.types import (
@@ -108,7 +108,7 @@ class EngineSampler:
             else:
                 answered.append((prompt, ids))
         if rnd.origin == "dataset" and source is not None:
-            answers = [gold(rnd, prompt, source, template) for prompt, _ in answered]
+            answers = [parted(gold(rnd, prompt, source, template), template, ids) for prompt, ids in answered]
         else:
             answers = self._answers(rnd, source, answered)
         if source is not None and source.of in self.sampling.models:
@@ -145,9 +145,10 @@ class EngineSampler:
 
     def _answers(self, rnd: Round, source: Source | None, fits: Sequence[tuple[Prompt, list[int]]]) -> list[Completion]:
         requests = [self._request(rnd, source, p, i) for p, i in fits]
+        template = self._template(rnd)
         return [
-            completion_of(rnd, prompt, request, k, answer, request.seed + k)
-            for (prompt, _), request, answers in zip(fits, requests, self.engine.generate(requests), strict=True)
+            parted(completion_of(rnd, prompt, request, k, answer, request.seed + k), template, ids)
+            for (prompt, ids), request, answers in zip(fits, requests, self.engine.generate(requests), strict=True)
             for k, answer in enumerate(answers)
         ]
 

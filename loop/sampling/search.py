@@ -9,7 +9,7 @@ from pathlib import Path
 from sparring.loop.errors import ConfigError
 from sparring.loop.parts import Judge
 from sparring.loop.sampling.options import Search, Source
-from sparring.loop.sampling.requests import Answer, Request, SamplingEngine, completion_id, completion_of
+from sparring.loop.sampling.requests import Answer, Request, SamplingEngine, completion_id, completion_of, parted
 from sparring.loop.sampling.sampler import EngineSampler, Sampling
 from sparring.loop.sampling.tree import Cut, Leaf, Step, after, every, expand, select
 from sparring.loop.tokens import Template
@@ -85,7 +85,8 @@ class Forest:
 
     def __init__(self, sampler: TreeSampler, rnd: Round, trees: Sequence[Tree]) -> None:
         self.sampler, self.search, self.rnd, self.trees = sampler, sampler.search, rnd, trees
-        self._tokenizer = Template.of(rnd.policy.path).tokenizer
+        self._template = Template.of(rnd.policy.path, sampler.sampling.rendering)
+        self._tokenizer = self._template.tokenizer
         self._cut: Cut = every(sampler.step) if isinstance(sampler.step, int) else after(sampler.step, self._text)
         self._numbers = count()
         self.same = 0  # steps that were drawn again and merged with an identical sibling
@@ -136,7 +137,8 @@ class Forest:
         """The answer from its beginning. Its number is unique in the chunk, and final only in `records`."""
         tokens = [*d.step.token_ids, *answer.token_ids]
         whole = Answer(self._text(tokens), tokens, [*d.step.logprobs, *answer.logprobs], answer.finish_reason)
-        return completion_of(self.rnd, d.tree.prompt, request, next(self._numbers), whole, request.seed + k)
+        full = completion_of(self.rnd, d.tree.prompt, request, next(self._numbers), whole, request.seed + k)
+        return parted(full, self._template, d.tree.prompt_ids)
 
     def _values(self, groups: Sequence[Group]) -> Mapping[str, float]:
         judge = self.sampler.value
@@ -158,7 +160,8 @@ class Forest:
         assert step.cut_from is not None  # the root is not an answer, and no caller passes it
         tokens, logprobs = step.token_ids, step.logprobs
         text = self._text(tokens)
-        return replace(step.cut_from, text=text, token_ids=tokens, logprobs=logprobs, finish_reason="length")
+        partial = replace(step.cut_from, text=text, token_ids=tokens, logprobs=logprobs, finish_reason="length")
+        return replace(partial, thought=None)  # a step may end within a thought
 
     def _record(self, prompt: Prompt, answer: Completion, parent: str | None, number: int) -> Completion:
         return replace(answer, id=completion_id(self.rnd, prompt, number), sample=number, parent_id=parent)

@@ -55,6 +55,12 @@ class Completion:
     seed: int
     parent_id: str | None = None  # in a tree of answers: the partial answer that this one goes on from
     prompt_tokens_id: str | None = None  # the prompt as the policy was given it
+    thought: str | None = None  # what the policy wrote before its answer; `text` is the answer alone
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer: not when a thought was not closed, or nothing follows it."""
+        return self.thought is None or bool(self.text.strip())
 
 
 @dataclass(frozen=True, slots=True)
