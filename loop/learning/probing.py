@@ -27,6 +27,7 @@ PROBES = "probes"  # below a run's folder
 FORMAT = 2
 WINDOW = 1024  # tokens at most of a local window that a text reaches beyond
 WORK = {"cpu": 1e12, "cuda": 3e14}  # floating-point operations for that text: about a second
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 LOCAL = ("sliding_window", "attention_window_size", "window_size", "attention_chunk_size")
 
 
@@ -36,17 +37,19 @@ class Probe:
 
     `logprobs` are the trainer's, in float32, of each token of each completion, in nats. `rounding` is what bfloat16
     costs this model: the mean absolute change of these log-probs when weights and computation are in bfloat16; None if
-    it was not measured.
+    it was not measured. `routed`: the model chooses among experts, so that the least rounding may change a choice, and
+    with it the log-probs of a few tokens by far more.
     """
 
     weights: str  # hash
     rows: tuple[Row, ...]
     logprobs: tuple[float, ...]
     rounding: float | None = None
+    routed: bool = False
 
     def write(self, path: Path) -> None:
         rows = [[list(row.prompt), *map(list, row.completions)] for row in self.rows]
-        kept = {"format": FORMAT, "weights": self.weights, "rounding": self.rounding}
+        kept = {"format": FORMAT, "weights": self.weights, "rounding": self.rounding, "routed": self.routed}
         partial = path.with_name(path.name + ".partial")
         with writing(partial):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +63,17 @@ class Probe:
         if not isinstance(kept, dict) or kept.get("format") != FORMAT or kept["weights"] != weights:
             return None
         rows = tuple(Row(prompt, tuple(completions)) for prompt, *completions in kept["rows"])
-        return cls(weights, rows, tuple(kept["logprobs"]), kept["rounding"])
+        return cls(weights, rows, tuple(kept["logprobs"]), kept["rounding"], kept["routed"])
 
 
 def take_probe(model: Any, folder: Path, weights: str, *, rounding: bool = False) -> Probe:
     """The probe of a loaded model and the tokenizer in `folder`; with `rounding`, that is loaded in bfloat16 too."""
     rows = _rows(model, folder)
     logprobs = _logprobs(model, rows)
-    return Probe(weights, tuple(rows), tuple(logprobs), _rounding(folder, rows, logprobs) if rounding else None)
+    cost = _rounding(folder, rows, logprobs) if rounding else None
+    text = model.config.get_text_config()
+    routed = any((getattr(text, name, None) or 0) > 1 for name in EXPERTS)
+    return Probe(weights, tuple(rows), tuple(logprobs), cost, routed)
 
 
 def load_probe(folder: Path, weights: str) -> Probe:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from itertools import islice
 from math import inf, sqrt
 from pathlib import Path
+from statistics import median
 
 from sparring.loop.errors import ProbeError
 from sparring.loop.learning.probing import Probe, equal_weights
@@ -25,6 +26,7 @@ from sparring.loop.types import Checkpoint
 log = logging.getLogger("sparring.probe")
 
 OFF, ERRORS = 0.05, 8  # the share may differ from 1 by OFF and so many standard errors; see docs/loop.md
+FAR = 3  # medians
 MEASURABLE = 0.5  # where that is more, the change is too small to tell
 
 
@@ -38,6 +40,7 @@ class Load:
     texts: str  # hash of the token ids
     engine: tuple[float, ...]
     trainer: tuple[float, ...]
+    limit: float  # the largest level that passes
     own: bool = True  # False: a model from outside, which only answers beside the policy
 
     @property
@@ -46,7 +49,7 @@ class Load:
         return sum(abs(e - t) for e, t in zip(self.engine, self.trainer, strict=True)) / len(self.engine)
 
 
-def ask(engine: SamplingEngine, checkpoint: Checkpoint, probe: Probe, *, own: bool = True) -> Load:
+def ask(engine: SamplingEngine, checkpoint: Checkpoint, probe: Probe, limit: float, *, own: bool = True) -> Load:
     """Ask the engine for the log-probs of the probe's texts, each cut where the engine's context ends."""
     texts = list(_texts(probe, engine.context - 1))
     if not texts:
@@ -59,7 +62,7 @@ def ask(engine: SamplingEngine, checkpoint: Checkpoint, probe: Probe, *, own: bo
     expected = [x for _, _, values in texts for x in values]
     asked = sha256(json.dumps([text[:2] for text in texts]).encode()).hexdigest()
     who = checkpoint.id, checkpoint.weights_sha256, checkpoint.path
-    return Load(*who, asked, tuple(actual), tuple(expected), own)
+    return Load(*who, asked, tuple(actual), tuple(expected), limit, own)
 
 
 def _texts(probe: Probe, most: int) -> Iterator[tuple[list[int], int, list[float]]]:
@@ -73,13 +76,10 @@ def _texts(probe: Probe, most: int) -> Iterator[tuple[list[int], int, list[float
                 yield ids, begin, expected[: len(ids) - begin]
 
 
-def check(load: Load, *, limit: float, before: Load | None, loads: Sequence[Load], dtype: str) -> None:
-    """Raise ProbeError if the engine does not hold the weights of `load`.
-
-    `limit`: the largest level. `before`: the load before it. `loads`: those that passed, with the same engine.
-    """
+def check(load: Load, loads: Sequence[Load], dtype: str) -> None:
+    """Raise ProbeError if the engine does not hold the weights of `load`, after `loads`, which passed."""
     same = [other for other in loads if _same_engine_other_weights(load, other)]
-    found = _level(load, limit, dtype)
+    found = _level(load, dtype)
     if any(_equal(load, other, dtype) for other in same):
         log.warning(
             "in %s, the weights of %s equal those of %s: the update is too small to sample from. Raise learn.lr, or "
@@ -87,15 +87,15 @@ def check(load: Load, *, limit: float, before: Load | None, loads: Sequence[Load
             *(dtype, load.checkpoint, same[-1].checkpoint),
         )
     else:
-        found += [*_stale(same), *_share(load, before)]
+        found += [*_stale(same), *_share(load, loads)]
     if found:
         raise ProbeError(f"engine and trainer disagree on {load.checkpoint} ({load.path}): {'; '.join(found)}")
 
 
-def _level(load: Load, limit: float, dtype: str) -> list[str]:
-    if load.level <= limit:
+def _level(load: Load, dtype: str) -> list[str]:
+    if load.level <= load.limit:
         return []
-    return [f"their log-probs differ by {load.level:.3g} nats per token (expected at most {limit:.3g} in {dtype})"]
+    return [f"their log-probs differ by {load.level:.3g} nats per token (expected at most {load.limit:.3g} in {dtype})"]
 
 
 def _stale(same: Sequence[Load]) -> list[str]:
@@ -118,16 +118,24 @@ def _same_engine_other_weights(load: Load, other: Load) -> bool:
     )
 
 
-def _share(load: Load, before: Load | None) -> list[str]:
+def _share(load: Load, loads: Sequence[Load]) -> list[str]:
+    before = loads[-1] if loads else None
     if before is None or before.texts != load.texts:
         return []
     moved = [now - then for now, then in zip(load.trainer, before.trainer, strict=True)]
     shown = [now - then for now, then in zip(load.engine, before.engine, strict=True)]
-    share, error = slope(moved, shown)
+    share, error = slope(*steady(moved, shown))
     room = OFF + ERRORS * error
     if room > MEASURABLE or abs(share - 1) <= room:
         return []
     return [f"{share:.0%} of the change since {before.checkpoint} shows in the engine (expected 100 +- {room:.0%})"]
+
+
+def steady(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The pairs whose x is not far larger than most: a token whose expert changes jumps, in one of the two alone."""
+    most = FAR * median(abs(a) for a in x)
+    kept = [(a, b) for a, b in zip(x, y, strict=True) if abs(a) <= most]
+    return [a for a, _ in kept], [b for _, b in kept]
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from sparring.loop.types import Checkpoint
 TIMES = 2.0  # how much larger a difference may be than what is expected
 # What an engine's arithmetic rounds beside bfloat16 (docs/loop.md). On a GPU float32 may be multiplied as TF32.
 ROUNDING = {("bfloat16", "cpu"): 1.0, ("bfloat16", "cuda"): 1.0, ("float32", "cpu"): 2**-11, ("float32", "cuda"): 2**-3}
+ROUTED = 2**-3  # the least part where a router may choose another expert
 LAST_DIGIT = 1e-6  # nats: of the log-prob of an unlikely token in float32
 
 
@@ -39,21 +40,19 @@ class Prober:
     def check(self, checkpoint: Checkpoint, *, own: bool = True) -> float:
         """The level of the weights just loaded. Raises ProbeError if the engine does not hold them."""
         probe = self._probe(checkpoint)
-        load = ask(self.engine, checkpoint, probe, own=own)
-        loads = self._loads.passed
-        before = loads[-1] if loads else None
-        check(load, limit=self._limit(probe), before=before, loads=loads, dtype=self.engine.dtype)
+        load = ask(self.engine, checkpoint, probe, self._limit(probe), own=own)
+        check(load, self._loads.passed, self.engine.dtype)
         self._loads.add(load)
         return load.level
 
     def _limit(self, probe: Probe) -> float:
-        seen = self._loads.level(probe.weights)
+        seen = self._loads.of(probe.weights)
         if seen is None and probe.rounding is not None:
-            seen = probe.rounding * ROUNDING[self.engine.dtype, device().type]
-        if seen is None:
-            seen = self._loads.own_level()
+            part = max(ROUNDING[self.engine.dtype, device().type], ROUTED if probe.routed else 0)
+            return max(LAST_DIGIT, TIMES * probe.rounding * part)
+        seen = seen or self._loads.own()
         assert seen is not None, "a probe without rounding follows a load"
-        return max(LAST_DIGIT, TIMES * seen)
+        return max(seen.limit if probe.routed else LAST_DIGIT, TIMES * seen.level)
 
     def _probe(self, checkpoint: Checkpoint) -> Probe:
         """As saved beside learned weights or in the run's folder; else taken now. It has the rounding if needed."""
@@ -66,7 +65,7 @@ class Prober:
         kept = self._file(checkpoint.weights_sha256)
         for path in [Path(checkpoint.path) / FILE, *([kept] if kept else [])]:
             probe = Probe.read(path, checkpoint.weights_sha256)
-            learned = checkpoint.parent_id is not None and self._loads.own_level() is not None
+            learned = checkpoint.parent_id is not None and self._loads.own() is not None
             if probe and (learned or probe.rounding is not None):
                 return probe
         return None
@@ -91,20 +90,21 @@ class Loads:
             self._read(line)
 
     def add(self, load: Load) -> None:
-        known = load in self.passed
-        self.passed = [each for each in self.passed if each != load] + [load]
+        others = [each for each in self.passed if (each.weights, each.engine) != (load.weights, load.engine)]
+        known = len(others) < len(self.passed)
+        self.passed = [*others, load]
         if self.file and not known:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a") as file:
                 file.write("\n" + json.dumps({"by": self.engine} | asdict(load)))  # after a line that was cut off, too
 
-    def level(self, weights: str) -> float | None:
-        """The level of these weights when they were loaded last."""
-        return next((each.level for each in reversed(self.passed) if each.weights == weights), None)
+    def of(self, weights: str) -> Load | None:
+        """The last load of these weights."""
+        return next((each for each in reversed(self.passed) if each.weights == weights), None)
 
-    def own_level(self) -> float | None:
-        """The level of the last load of the run's own weights."""
-        return next((each.level for each in reversed(self.passed) if each.own), None)
+    def own(self) -> Load | None:
+        """The last load of the run's own weights."""
+        return next((each for each in reversed(self.passed) if each.own), None)
 
     def _read(self, line: str) -> None:
         try:

@@ -48,7 +48,7 @@ def requests(policy: Checkpoint, count: int, n: int = 3) -> list[Request]:
 
 
 def level(engine: Engine, policy: Checkpoint) -> float:
-    return ask(engine, policy, load_probe(Path(policy.path), policy.weights_sha256)).level
+    return ask(engine, policy, load_probe(Path(policy.path), policy.weights_sha256), 0.0).level
 
 
 def test_same_seeds_same_tokens_alone_or_together(engine: Engine, models: tuple[Checkpoint, Checkpoint]) -> None:
