@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sparring.loop.disk import writing
-from sparring.loop.errors import DataError
+from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.forward_choice import forward_of
 
 COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
@@ -55,13 +55,21 @@ def pretrained(auto: Any, folder: Path, dtype: torch.dtype, **options: Any) -> t
 def load_model(folder: Path, device: torch.device) -> Any:
     """The causal language model, dropout off. In float32, because optimizer steps of 1e-5 vanish in bfloat16.
 
-    Raises ConfigError for a model that is not supported, see loop.learning.forward_choice.
+    Raises ConfigError for a model that is not causal or not supported, see loop.learning.forward_choice.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
     from transformers.utils import logging
 
     weight_files(folder)
     logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(
+            f"{folder} holds a {config.model_type} ({', '.join(config.architectures or ['no class named'])}), which "
+            "transformers does not load as a causal language model; expected one that it does. Choose another model, "
+            "or save the language model of this one by itself"
+        )
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )

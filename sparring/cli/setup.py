@@ -42,6 +42,9 @@ def doctor(
     probe: Annotated[
         bool, typer.Option("--probe", help="Start a tiny vLLM engine too, which takes half a minute.")
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML config: load its policy, and say how it is computed and sampled.")
+    ] = None,
     kill_orphans: Annotated[
         bool, typer.Option("--kill-orphans", help="End processes that outlived the run that started them.")
     ] = False,
@@ -50,7 +53,7 @@ def doctor(
     """Check versions, hardware, vLLM, disk, locks, Prefect and orphans, with a remedy for each problem."""
     from sparring.doctor import examine
 
-    findings = examine(Path(store or DEFAULT_PATH), probe=probe, kill_orphans=kill_orphans)
+    findings = examine(Path(store or DEFAULT_PATH), config=config, probe=probe, kill_orphans=kill_orphans)
     if as_json:
         print_json([vars(f) for f in findings])
     else:

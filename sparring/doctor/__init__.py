@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
-from sparring.doctor import machine, places, running
+from sparring.doctor import machine, places, policy, running
 from sparring.store.maintenance.finding import Finding
 
 
-def examine(store: Path, *, probe: bool = False, kill_orphans: bool = False) -> list[Finding]:
-    """Run all checks. `probe` also samples with a tiny engine, `kill_orphans` ends orphaned processes."""
+def examine(
+    store: Path, *, config: Path | None = None, probe: bool = False, kill_orphans: bool = False
+) -> list[Finding]:
+    """Run all checks. `probe` also samples with a tiny engine, `kill_orphans` ends orphaned processes.
+
+    `config`: also how its policy is computed.
+    """
     vllm = machine.start_vllm()  # loads during the other checks
     return [
         machine.python(),
@@ -18,4 +23,5 @@ def examine(store: Path, *, probe: bool = False, kill_orphans: bool = False) -> 
         *running.examine(kill_orphans),
         machine.vllm(vllm),
         *([machine.engine()] if probe else []),
+        *(policy.examine(config) if config else []),
     ]

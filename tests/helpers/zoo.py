@@ -98,7 +98,10 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "gpt_bigcode": _GPT,
     "gpt_oss": {**_MOE, "sliding_window": WINDOW, "layer_types": _MIXED},
     "mamba": {"state_size": 8, "num_hidden_layers": 2, "use_mambapy": False},
-    "mamba2": {"num_heads": 4, "head_dim": 32, "n_groups": 1, "state_size": 16, "chunk_size": 16, "expand": 2},
+    "mamba2": {
+        "num_heads": 4, "head_dim": 32, "n_groups": 1, "state_size": 16, "chunk_size": 16, "expand": 2,
+        "intermediate_size": 128,
+    },
     "falcon_mamba": {"state_size": 8},
     "smollm3": {"no_rope_layers": [1, 0], "no_rope_layer_interval": 2},
     "mixtral": {**_MOE, "sliding_window": None},

@@ -24,6 +24,7 @@ SEPARATE = {
     "recurrent_gemma", "gpt_neo", "mamba", "mamba2", "falcon_mamba", "bloom", "mpt", "llama4_text", "zamba2",
 }  # fmt: skip
 EAGER = {"gemma2", "gpt_neo", "gptj", "gpt_oss", "mamba", "mamba2", "falcon_mamba", "bloom", "mpt"}
+EXPERTS = {name for name, own in zoo.ARCHITECTURES.items() if any("experts" in key for key in own)}
 LAYOUTS: list[Layout] = ["shared", "separate"]
 
 
@@ -77,7 +78,11 @@ def test_log_probs_equal_those_of_the_models_own_forward(architecture: str, fold
 
 
 def test_an_answer_tells_nothing_to_the_other_answers(architecture: str, folder: Path) -> None:
-    """Another chosen answer: the log-probs of the rejected ones are the same to the last bit."""
+    """Another chosen answer: the log-probs of the rejected ones are the same to the last bit.
+
+    But an expert multiplies the tokens of all rows that are routed to it at once, and the number of rows of a matrix
+    decides how its product is rounded.
+    """
     model = load_model(folder, CPU)
     prompt, (chosen, *others) = ROWS[1].prompt, ROWS[1].completions
     changed = Row(prompt, (random_ids(len(chosen), 7), *others))
@@ -85,7 +90,10 @@ def test_an_answer_tells_nothing_to_the_other_answers(architecture: str, folder:
         before, after = (token_logprobs(model, batch_for(model, [row])) for row in (ROWS[1], changed))
     n = len(chosen)
     assert not torch.equal(before[:n], after[:n])
-    assert torch.equal(before[n:], after[n:])
+    if architecture in EXPERTS:
+        torch.testing.assert_close(before[n:], after[n:], atol=5e-6, rtol=0)
+    else:
+        assert torch.equal(before[n:], after[n:])
 
 
 def test_a_round_is_learned_saved_and_loaded_again(architecture: str, folder: Path, tmp_path: Path) -> None:
@@ -122,7 +130,11 @@ def test_a_model_that_looks_ahead_is_refused_by_name(tmp_path: Path) -> None:
     config = BertConfig(
         vocab_size=258, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=2
     )
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_config(config)
+    draw = torch.Generator().manual_seed(0)
+    for parameter in (p for p in model.parameters() if p.dim() > 1):
+        parameter.data.normal_(0, 0.15, generator=draw)
+    model.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"BertLMHeadModel.*nats per token"):
         forward_of(load_model(tmp_path, CPU))
 
@@ -150,3 +162,12 @@ def test_only_the_positions_of_completions_are_projected(tmp_path: Path) -> None
         few, every = selected_logits(model, batch, "positions"), selected_logits(model, batch, "all")
     assert shapes == [(1, 93, 258), (2, batch.input_ids.shape[1], 258)]
     torch.testing.assert_close(few, every, atol=1e-5, rtol=0)
+
+
+def test_an_architecture_without_a_causal_language_model_is_refused_by_name(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    T5ForConditionalGeneration(T5Config(vocab_size=258, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"t5 \(T5ForConditionalGeneration\)"):
+        load_model(tmp_path, CPU)
