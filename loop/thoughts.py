@@ -46,6 +46,8 @@ def split(text: str, marks: tuple[str, str], *, opened: bool = False) -> Parts:
 
 def answer_of(reply: str) -> str | None:
     """What a judge's reply says after its thought, whichever marks it uses; None if the thought was not closed."""
+    if reply.lstrip().startswith(("{", "```")):
+        return reply  # a verdict that mentions a mark
     for marks in MARKS:
         opened = marks[1] in reply and marks[0] not in reply  # its template had opened the thought
         parts = split(reply, marks, opened=opened)

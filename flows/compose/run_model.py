@@ -5,6 +5,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from sparring.flows.config import Config
 from sparring.loop.hardware import device, vllm_environment
 from sparring.loop.learning.checkpoint import load_model
@@ -35,7 +37,11 @@ def decided(run: str, initial: Checkpoint, engine: str, date: str, probes: Path 
     if probes is not None and engine == "vllm":  # while it is in memory, and before an engine takes that up
         probe = take_probe(model, folder, initial.weights_sha256, rounding=True)
         probe.write(probe_file(probes, initial.weights_sha256))
-    return RunModel(run, type(model).__name__, config_sha256(model), how.attention, how.layout, how.head, place, date)
+    facts = type(model).__name__, config_sha256(model), how.attention, how.layout, how.head
+    del model
+    if device().type == "cuda":
+        torch.cuda.empty_cache()  # torch would keep the memory that the engine needs
+    return RunModel(run, *facts, place, date)
 
 
 def placement(folder: str, engine: str) -> str:

@@ -1,6 +1,7 @@
 """Learning a judge's rationales beside the pairs: RDPO, arXiv:2407.14477."""
 
 import json
+from collections.abc import Sequence
 
 from sparring.loop.errors import DataError
 from sparring.loop.learning.batches import Row
@@ -28,19 +29,24 @@ def asking(template: Template, messages: str, about: str, **parts: str) -> list[
     return template.prompt_ids([*before, {"role": "user", "content": question}])
 
 
+def answer_text(template: Template, tokens: Sequence[int], prompt: Sequence[int]) -> str:
+    """The text of an answer's tokens, without its thought."""
+    text = str(template.tokenizer.decode(tokens, skip_special_tokens=True))
+    return template.parts(text, tokens, prompt).answer or text
+
+
 def rationale_rows(data: PairRows, template: Template) -> list[Row | None]:
     """For each pair, the question why its chosen answer is better, with the judge's rationale as the completion.
 
     None for a pair without a rationale. Raises DataError if no pair of the round has one.
     """
-    tokenizer = template.tokenizer
     rows: list[Row | None] = []
     columns = (data.table[name].to_pylist() for name in ("messages", "token_ids", "rationale"))
-    for messages, answers, rationale in zip(*columns, strict=True):
+    for row, messages, answers, rationale in zip(data.rows, *columns, strict=True):
         if not rationale:
             rows.append(None)
             continue
-        chosen, rejected = (tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers[:2])
+        chosen, rejected = (answer_text(template, tokens, row.prompt) for tokens in answers[:2])
         prompt = asking(template, messages, QUESTION, chosen=chosen, rejected=rejected)
         rows.append(Row(prompt, (template.answer_ids(rationale)[:LONGEST],)))
     if not any(rows):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import log
 
 from sparring.loop.learning.batches import Row
-from sparring.loop.learning.rationales import asking
+from sparring.loop.learning.rationales import answer_text, asking
 from sparring.loop.learning.training_rows import PairRows
 from sparring.loop.tokens import Template
 
@@ -31,7 +31,7 @@ def degree_rows(data: PairRows, template: Template) -> list[Row | None]:
     """
     tokenizer = template.tokenizer
     chosen = (tokens[0] for tokens in data.table["token_ids"].to_pylist())
-    answers = [tokenizer.decode(tokens, skip_special_tokens=True).split() for tokens in chosen]
+    answers = [answer_text(template, tokens, row.prompt).split() for tokens, row in zip(chosen, data.rows, strict=True)]
     rows: list[Row | None] = []
     for i, (messages, weights) in enumerate(zip(data.table["messages"].to_pylist(), tf_idf(answers), strict=True)):
         left = without_key_content(answers[i], weights, i % DEGREES)

@@ -85,8 +85,8 @@ def _candidates(experience: Experience, read: Read, named: dict[str, list[Named]
 
 
 def _build(builder: Part[BuilderTraits], seen: Candidates, options: Mapping[str, Any]) -> _Built | Unpaired:
-    if seen.unanswered and not seen.completions:
-        return Unpaired("abstained", "no completion holds an answer: no thought was closed; raise sample.max_tokens")
+    if seen.unanswered and not any(c.origin == "policy" for c in seen.completions):
+        return Unpaired("abstained", "the policy gave no answer: no thought was closed; raise sample.max_tokens")
     built = builder(seen, **options)
     if isinstance(built, Unpaired):
         return built

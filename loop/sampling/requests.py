@@ -86,7 +86,9 @@ def completion_of(rnd: Round, prompt: Prompt, request: Request, sample: int, ans
 def parted(completion: Completion, template: Template, prompt_ids: Sequence[int]) -> Completion:
     """The completion with its thought apart from its answer; learning takes the tokens of both."""
     thought, answer = template.parts(completion.text, completion.token_ids, prompt_ids)
-    return completion if thought is None else replace(completion, thought=thought, text=answer or "")
+    if thought is None or (answer is None and completion.origin == "dataset"):
+        return completion  # what was given as an answer is one, also where the template opens a thought
+    return replace(completion, thought=thought, text=answer or "")
 
 
 def completion_id(rnd: Round, prompt: Prompt, sample: int) -> str:

@@ -18,7 +18,6 @@ from sparring.loop.types import (
     Checkpoint,
     Completion,
     Prompt,
-    PromptOutcome,
     PromptTokens,
     Round,
     Split,
@@ -100,15 +99,14 @@ class EngineSampler:
         self.engine.sleep()
 
     def _chunk(self, rnd: Round, source: Source | None, prompts: Sequence[Prompt]) -> list[Sampled]:
-        template, answered, failed = self._template(rnd), list[tuple[Prompt, list[int]]](), list[PromptOutcome]()
-        for prompt in prompts:
-            ids = self._ids(rnd, prompt, template, self._answer_length(rnd, source, prompt, template))
-            if isinstance(ids, str):
-                failed.append(outcome_of(rnd, prompt.id, "failed", ids))
-            else:
-                answered.append((prompt, ids))
-        if rnd.origin == "dataset" and source is not None:
-            answers = [parted(gold(rnd, prompt, source, template), template, ids) for prompt, ids in answered]
+        template, from_dataset = self._template(rnd), source if rnd.origin == "dataset" else None
+        given = {p.id: gold(rnd, p, from_dataset, template) for p in prompts} if from_dataset else {}
+        longest = {p.id: len(given[p.id].token_ids) if given else self.sampling.max_tokens for p in prompts}
+        asked = [(p, self._ids(rnd, p, template, longest[p.id])) for p in prompts]
+        failed = [outcome_of(rnd, p.id, "failed", why) for p, why in asked if isinstance(why, str)]
+        answered = [(p, ids) for p, ids in asked if not isinstance(ids, str)]
+        if from_dataset:
+            answers = [parted(given[p.id], template, ids) for p, ids in answered]
         else:
             answers = self._answers(rnd, source, answered)
         if source is not None and source.of in self.sampling.models:
@@ -120,12 +118,6 @@ class EngineSampler:
         others = {model.id for model in self.sampling.models.values()}
         rendering = self.sampling.rendering
         return Template.of(rnd.policy.path, Rendering(date=rendering.date) if rnd.policy.id in others else rendering)
-
-    def _answer_length(self, rnd: Round, source: Source | None, prompt: Prompt, template: Template) -> int:
-        """The tokens that an answer may have; those of a dataset's answer, which is there."""
-        if rnd.origin == "dataset" and source is not None:
-            return len(gold(rnd, prompt, source, template).token_ids)
-        return self.sampling.max_tokens
 
     def _ids(self, rnd: Round, prompt: Prompt, template: Template, answer: int) -> list[int] | str:
         """The prompt's tokens, or why it cannot be answered."""

@@ -59,7 +59,7 @@ LEARNED = (RUNS, UPDATES, CHECKPOINTS)  # the ids of what learned from the promp
 HOLDING = """
     SELECT prompt_id FROM prompts WHERE contains(meta::VARCHAR, $escaped) OR contains(messages::VARCHAR, $escaped)
         OR contains(array_to_string(messages ->> '$[*].content', chr(10)), $text)
-    UNION SELECT prompt_id FROM completions WHERE contains("text", $text)
+    UNION SELECT prompt_id FROM completions WHERE contains("text", $text) OR contains(thought, $text)
     UNION SELECT c.prompt_id FROM judgements j JOIN completions c USING (completion_id)
         WHERE contains(j.rationale, $text)
     UNION SELECT c.prompt_id FROM judge_calls l JOIN judgements j USING (judgement_id)

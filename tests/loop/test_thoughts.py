@@ -12,6 +12,7 @@ from sparring.judges.verdicts import json_score
 from sparring.loop.evaluator import RivalEvaluator
 from sparring.loop.judgements import to_judge
 from sparring.loop.pairing.pipeline import pairing
+from sparring.loop.sampling.requests import parted
 from sparring.loop.thoughts import MARKS, answer_of, marks_of, opens, split
 from sparring.loop.tokens import Template
 from sparring.loop.types import Experience, Group, Judgement, Pair, Prompt, PromptOutcome
@@ -147,3 +148,29 @@ def test_a_judge_that_thinks_is_read_after_its_thought() -> None:
     cut = json_score(scale, '<think>{"rationale": "good", "score": 8}')
     assert cut.value is None and "not closed" in cut.note
     assert answer_of('{"rationale": "it says <think>", "score": 8}') == '{"rationale": "it says <think>", "score": 8}'
+
+
+@pytest.mark.parametrize("builder", ["gold", "ranked"])
+def test_another_answer_does_not_stand_in_for_the_policys(builder: str) -> None:
+    """A reference's or dataset's answer beside thoughts that were not closed: the policy gave no answer."""
+    (group,) = experience().groups
+    other = replace(completion("p", 9, "4"), origin="dataset" if builder == "gold" else "reference")
+    cut = replace(experience(), groups=(replace(group, completions=(group.completions[2], other)),), judgements=())
+    (outcome,) = pairing(builder)(ROUND, cut)
+    assert isinstance(outcome, PromptOutcome) and outcome.outcome == "abstained"
+
+
+def test_a_given_answer_without_marks_is_an_answer(tmp_path: Path) -> None:
+    """Also where the template opens a thought at the end of the prompt."""
+    opening = THINKING.replace("{{ '<|im_start|>assistant\n' }}", "{{ '<|im_start|>assistant\\n<think>\n' }}")
+    template = Template.of(str(build_with(tmp_path, opening, tokens=("<think>", "</think>"))))
+    prompt = template.prompt_ids([{"role": "user", "content": "x"}])
+    assert opens(template.tokenizer.decode(prompt), THINK)
+    given = replace(completion("p", 0, "7"), token_ids=template.answer_ids("7"), origin="dataset")
+    assert parted(given, template, prompt) == given
+    sampled = parted(replace(given, origin="policy"), template, prompt)
+    assert (sampled.thought, sampled.text, sampled.answered) == ("7", "", False)
+
+
+def test_a_verdict_that_mentions_a_mark_is_read_as_it_is() -> None:
+    assert json_score((1, 10), '{"rationale": "it forgot </think>", "score": 3}').value == 3.0
