@@ -21,9 +21,11 @@ from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
 from sparring.flows.run.judge_trials import close_judge, refuse_failing
 from sparring.flows.run.trackers import check_trackers
 from sparring.flows.supervise.device_lock import lock_devices
+from sparring.flows.supervise.environment import own_environment
 from sparring.flows.supervise.guard import beat
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating
+from sparring.flows.supervise.threads import keep_threads
 from sparring.judges import JUDGES
 from sparring.loop.errors import ConfigError
 from sparring.loop.evaluator import RivalEvaluator
@@ -154,7 +156,8 @@ def _flat(shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def prepare(config: Config) -> Prepared:
-    """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
+    """Check everything that needs no model. Raises ConfigError, DataError or EnvironmentProblem."""
+    own_environment()
     check_labels(config)
     check_trackers(config.trackers)
     train, held_out = read_all_prompts(config)
@@ -180,7 +183,7 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
 
 
 def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Progress, held: ExitStack) -> Loop:
-    config, info, store = prepared.config, prepared.info, prepared.store
+    config, store, info = prepared.config, prepared.store, keep_threads(prepared.info, prepared.store)
     train, held_out = prepared.train, prepared.held_out
     initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))
     evaluate = config.evaluate

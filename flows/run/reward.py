@@ -17,8 +17,10 @@ from sparring.flows.config import sha256
 from sparring.flows.config.reward import RewardConfig
 from sparring.flows.run.relabel import check_labelling
 from sparring.flows.supervise.device_lock import lock_devices
+from sparring.flows.supervise.environment import own_environment
 from sparring.flows.supervise.guard import guarding
 from sparring.flows.supervise.run_lock import lock_run
+from sparring.flows.supervise.threads import keep_threads
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 from sparring.loop.options import check_options
@@ -70,7 +72,8 @@ class PreparedReward:
 
 
 def prepare_reward(config: RewardConfig) -> PreparedReward:
-    """Check everything that needs no model. Raises ConfigError or DataError."""
+    """Check everything that needs no model. Raises ConfigError, DataError or EnvironmentProblem."""
+    own_environment()
     from sparring.judges.reward.options import RewardTraining
 
     check_options("reward training", "train", RewardTraining, config.train)
@@ -162,7 +165,7 @@ def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:
     from sparring.judges.reward.train import create, train
 
     started = time.monotonic()
-    store, info = ready.store, ready.info
+    store, info = ready.store, keep_threads(ready.info, ready.store)
     before = model_checkpoint(info.id, ready.config.model)
     base = Path(before.path)
     store.add([[info, before]])

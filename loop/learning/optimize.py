@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sparring.loop.errors import NotANumber
+from sparring.loop.errors import EnvironmentProblem, NotANumber
 from sparring.loop.hardware import device
 from sparring.loop.learning.objectives import History, Objective
 from sparring.loop.learning.options import Optimization
@@ -51,12 +51,10 @@ def optimize(
     state after the last step, for a training that has more to do.
     Raises NotANumber before a step that would write NaN or infinity into a weight.
     """
-    from accelerate import Accelerator
     from transformers import get_scheduler
 
     opt = optimization
-    # No mixed_precision: `autocast` does that, and accelerate allows one value per process.
-    accelerator = Accelerator(cpu=device().type == "cpu")
+    accelerator = own_accelerator()
     parameters = [p for p in model.parameters() if p.requires_grad]
     # Before `prepare`, so that the state's keys are those of the bare model.
     optimizer = torch.optim.AdamW(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=True, eps=eps)
@@ -89,6 +87,29 @@ def optimize(
     accelerator.free_memory()
     _refuse_broken(model, opt.lr)
     return Optimized(history, optimizer)
+
+
+def own_accelerator() -> Any:
+    """An Accelerator of this process alone, without mixed precision, which is `autocast`'s part.
+
+    Everything is given, because accelerate takes what is not from the environment. Raises EnvironmentProblem when
+    somebody else's Accelerator has already set this process to something else: accelerate allows one per process.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
+
+    steps = GradientAccumulationPlugin(num_steps=1)
+    try:
+        made = Accelerator(cpu=device().type == "cpu", mixed_precision="no", gradient_accumulation_plugin=steps)
+        state = f"{made.num_processes} processes, {made.distributed_type.value}"
+    except ValueError as error:
+        made, state = None, str(error)
+    if made is None or made.num_processes != 1 or made.device.type != device().type:
+        raise EnvironmentProblem(
+            f"accelerate is already set up in this process ({state}); expected one process on {device().type} without "
+            "mixed precision. Start the run in a process of its own: spar run CONFIG"
+        )
+    return made
 
 
 def accumulate(

@@ -144,7 +144,7 @@ class Engine:
             self._start(path)
 
     def _start(self, path: str) -> None:
-        os.environ.update(vllm_environment(cache_gib=1) | os.environ)
+        os.environ.update(vllm_environment(cache_gib=1))
         with native_stderr_to(self.log), processes(self.own_process):
             self._llm = self._new(path)
         if not self.own_process:

@@ -62,7 +62,7 @@ def engine() -> Finding:
 def _python(*arguments: str) -> "subprocess.Popen[str]":
     from sparring.loop.hardware import vllm_environment
 
-    environment = {**vllm_environment(cache_gib=1), **os.environ}
+    environment = {**os.environ, **vllm_environment(cache_gib=1)}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=pipe, stderr=pipe, text=True)
 
