@@ -269,7 +269,7 @@ def _commit(folder: Path) -> dict[str, str]:
     """The git commit of the project that a run is started from, where it is one; `-dirty` when files differ from it."""
     ask = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
-        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+        said = subprocess.run(ask, capture_output=True, check=False, encoding="utf-8", errors="replace")
     except FileNotFoundError:  # no git here
         return {}
     return {"git": said.stdout.strip()} if said.returncode == 0 else {}

@@ -161,7 +161,7 @@ def leave_word(text: str, error_file: Path | None) -> None:
     """Write a message in place of the run's process to its error file and to stderr."""
     if error_file:
         error_file.parent.mkdir(parents=True, exist_ok=True)
-        error_file.write_text(f"{text}\n")
+        error_file.write_text(f"{text}\n", encoding="utf-8")
     say(text)
 
 

@@ -34,13 +34,13 @@ def trainer_logprobs(model: Any, folder: str) -> list[float]:
 
 def write_probe(model: Any, folder: Path) -> None:
     """Save the log-probs beside the new weights, so that probing them needs no second copy in memory."""
-    (folder / FILE).write_text(json.dumps(trainer_logprobs(model, str(folder))))
+    (folder / FILE).write_text(json.dumps(trainer_logprobs(model, str(folder))), encoding="utf-8")
 
 
 def expected_logprobs(folder: Path) -> list[float]:
     """The trainer's log-probs for the weights in `folder`: those that `write_probe` saved, or newly computed."""
     saved = folder / FILE
     if saved.exists():
-        logprobs: list[float] = json.loads(saved.read_text())
+        logprobs: list[float] = json.loads(saved.read_text(encoding="utf-8"))
         return logprobs
     return trainer_logprobs(load_model(folder, device()), str(folder))

@@ -231,7 +231,7 @@ def native_stderr_to(log: Path | None) -> Iterator[None]:
 
 
 def positions(path: str) -> int:
-    config = json.loads((Path(path) / "config.json").read_text())
+    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     return int(config.get("max_position_embeddings") or 1 << 30)
 
 

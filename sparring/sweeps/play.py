@@ -47,7 +47,9 @@ def play_apart(point: Point, store: DuckStore, no_prefect: bool) -> str | None:
     code = _exit_code(command)
     if code == 0:
         return None
-    message = file.read_text().strip() if file.exists() and file.stat().st_mtime >= began else "see above"
+    message = (
+        file.read_text(encoding="utf-8").strip() if file.exists() and file.stat().st_mtime >= began else "see above"
+    )
     return f"exit code {code}: {message}" if code > 0 else f"killed by signal {-code}: {message}"
 
 
