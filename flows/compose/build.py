@@ -23,6 +23,7 @@ from sparring.flows.run.trackers import check_trackers
 from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.environment import own_environment
 from sparring.flows.supervise.guard import beat
+from sparring.flows.supervise.leaving import leave_if_asked
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating
 from sparring.flows.supervise.threads import keep_threads
@@ -175,6 +176,7 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
     def learning(done: int, total: int, loss: float) -> None:
         beat()
         progress(done, total, loss)
+        leave_if_asked()
 
     with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
         held.callback(lock_run(run_folder).release)

@@ -19,6 +19,7 @@ from sparring.flows.run.relabel import check_labelling
 from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.environment import own_environment
 from sparring.flows.supervise.guard import guarding
+from sparring.flows.supervise.leaving import leave_if_asked
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.threads import keep_threads
 from sparring.loop.errors import ConfigError, DataError
@@ -155,9 +156,20 @@ def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, 
         return done
     with ExitStack() as held:
         held.callback(lock_run(ready.folder).release)
-        held.enter_context(guarding(ready.folder / "error.txt"))
+        guard = held.enter_context(guarding(ready.folder / "error.txt"))
         held.enter_context(lock_devices(say=log.warning))
-        return _train(ready, progress)
+        held.enter_context(guard.limit("train", timeout=None, stall=None))
+        return _train(ready, _leaving(progress))
+
+
+def _leaving(progress: Progress) -> Progress:
+    """A `progress` after which the run may leave."""
+
+    def shown(what: str, done: int, total: int, loss: float | None) -> None:
+        progress(what, done, total, loss)
+        leave_if_asked()
+
+    return shown
 
 
 def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:

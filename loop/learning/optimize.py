@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sparring.loop.errors import EnvironmentProblem, NotANumber
+from sparring.loop.errors import EnvironmentProblem, NotANumber, SavedAndLeft
 from sparring.loop.hardware import device
 from sparring.loop.learning.objectives import History, Objective
 from sparring.loop.learning.options import Optimization
@@ -49,7 +49,8 @@ def optimize(
     Only parameters that require a gradient are changed. `moments` is a file with an earlier optimizer's moments to
     start from. `cause` identifies the training: a state with another cause raises StepError. `keep` also saves the
     state after the last step, for a training that has more to do.
-    Raises NotANumber before a step that would write NaN or infinity into a weight.
+    Raises NotANumber before a step that would write NaN or infinity into a weight. A SavedAndLeft that `progress`
+    raises passes on when the state is saved.
     """
     from transformers import get_scheduler
 
@@ -79,14 +80,25 @@ def optimize(
         optimizer.zero_grad(set_to_none=True)
         history.append(metrics)
         objective.stepped(model, len(history))
-        progress(len(history), len(batches), metrics["loss"])
+        leaving = _leaving(progress, len(history), len(batches), metrics["loss"])
         last = len(history) == len(batches)
-        if (time.monotonic() - saved >= opt.save_seconds and not last) or (keep and last):
+        if leaving or (time.monotonic() - saved >= opt.save_seconds and not last) or (keep and last):
             save_state(state, parameters, optimizer, {"cause": cause, "history": history}, objective.tensors())
             saved = time.monotonic()
+        if leaving:
+            raise leaving
     accelerator.free_memory()
     _refuse_broken(model, opt.lr)
     return Optimized(history, optimizer)
+
+
+def _leaving(progress: Progress, done: int, total: int, loss: float) -> SavedAndLeft | None:
+    """Report a step; returns the error of a run that was asked to leave, once the state is saved."""
+    try:
+        progress(done, total, loss)
+    except SavedAndLeft as left:
+        return left
+    return None
 
 
 def own_accelerator() -> Any:
