@@ -12,6 +12,7 @@ SparError                    exit code
     StoreTooNew              2   written by a newer version
     StoreTooOld              2   written by a version that is too old
   EnvironmentProblem         4   something is missing on this machine
+  SavedAndLeft              75   the run was asked to save and leave (SIGUSR1); running it again resumes it
 """
 
 
@@ -63,3 +64,7 @@ class StoreTooOld(StoreError):
 
 class EnvironmentProblem(SparError, RuntimeError):
     exit_code = 4
+
+
+class SavedAndLeft(SparError):
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later

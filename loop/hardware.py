@@ -1,6 +1,7 @@
 """The devices and the fastest dtype of this machine, and the environment that vLLM needs."""
 
 import os
+import re
 from typing import Literal
 
 import torch
@@ -37,16 +38,26 @@ def cores() -> list[int]:
 def vllm_environment(cache_gib: int) -> dict[str, str]:
     """Environment variables for vLLM in this process. They must be set before vllm is imported.
 
-    One process, because starting the default three, each of which compiles, takes minutes on a CPU. All cores, because
-    vLLM otherwise reserves one for the scheduler, which is the same thread here.
+    One process, because starting the default three, each of which compiles, takes minutes on a CPU. As many cores as
+    PyTorch has threads, because vLLM otherwise reserves one for the scheduler, which is the same thread here.
     """
-    return {
+    chosen = {
+        "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }  # by the user, who may change them
+    return {name: os.environ.get(name, value) for name, value in chosen.items()} | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores())),
+        "VLLM_CPU_OMP_THREADS_BIND": _bound_to(torch.get_num_threads()),
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
     }
+
+
+def _bound_to(threads: int) -> str:
+    """The cores of vLLM's threads on a CPU: the user's, where those are as many as there are threads."""
+    chosen = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "")
+    if re.fullmatch(r"\d+(,\d+)*", chosen) and chosen.count(",") + 1 == threads:
+        return chosen
+    return ",".join(map(str, cores()[:threads])) if threads <= len(cores()) else "nobind"

@@ -205,7 +205,7 @@ def migrate(con: duckdb.DuckDBPyConnection) -> None:
     version = check_version(con)
     todo = [(number, path) for number, path in migrations() if number > version]
     for number, path in todo:
-        sql = path.read_text()
+        sql = path.read_text(encoding="utf-8")
         applied = [number, path.stem, hashlib.sha256(sql.encode()).hexdigest()]
         con.execute("BEGIN")
         con.execute(VERSIONS)

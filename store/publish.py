@@ -31,7 +31,9 @@ def publish(db: Database) -> Path:
 def _copy(path: Path, copy: Path) -> None:
     partial = copy.with_name(f"{copy.name}.partial")
     # Another process copies: if this one opened and closed the file, DuckDB would lose its locks on it.
-    done = subprocess.run(["cp", "-p", str(path), str(partial)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["cp", "-p", str(path), str(partial)], capture_output=True, check=False, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         with suppress(OSError):  # the first error is raised
             partial.unlink(missing_ok=True)

@@ -23,9 +23,12 @@ from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
 from sparring.flows.run.judge_trials import close_judge, refuse_failing
 from sparring.flows.run.trackers import check_trackers
 from sparring.flows.supervise.device_lock import lock_devices
+from sparring.flows.supervise.environment import own_environment
 from sparring.flows.supervise.guard import beat
+from sparring.flows.supervise.leaving import leave_if_asked
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating
+from sparring.flows.supervise.threads import keep_threads
 from sparring.judges import JUDGES
 from sparring.loop.errors import ConfigError
 from sparring.loop.evaluator import RivalEvaluator
@@ -156,7 +159,8 @@ def _flat(shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def prepare(config: Config) -> Prepared:
-    """Check everything that can be checked before a model loads. Raises ConfigError or DataError."""
+    """Check everything that needs no model. Raises ConfigError, DataError or EnvironmentProblem."""
+    own_environment()
     check_labels(config)
     check_trackers(config.trackers)
     train, held_out = read_all_prompts(config)
@@ -174,6 +178,7 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
     def learning(done: int, total: int, loss: float) -> None:
         beat()
         progress(done, total, loss)
+        leave_if_asked()
 
     with ExitStack() as held:  # closed here when anything below fails, else by whoever closes the loop
         held.callback(lock_run(run_folder).release)
@@ -182,7 +187,7 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
 
 
 def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Progress, held: ExitStack) -> Loop:
-    config, info, store = prepared.config, prepared.info, prepared.store
+    config, store, info = prepared.config, prepared.store, keep_threads(prepared.info, prepared.store)
     train, held_out = prepared.train, prepared.held_out
     initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))
     run_model = settled(store, info.id, initial, config.sample.engine, run_folder)
@@ -253,7 +258,7 @@ def _commit(folder: Path) -> dict[str, str]:
     """The git commit of the project that a run is started from, where it is one; `-dirty` when files differ from it."""
     ask = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
-        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+        said = subprocess.run(ask, capture_output=True, check=False, encoding="utf-8", errors="replace")
     except FileNotFoundError:  # no git here
         return {}
     return {"git": said.stdout.strip()} if said.returncode == 0 else {}

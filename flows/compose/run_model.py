@@ -48,7 +48,7 @@ def placement(folder: str, engine: str) -> str:
     """Where the engine of a model lives: this process, a process of its own, or transformers."""
     if engine == "transformers":
         return engine
-    os.environ.update(vllm_environment(cache_gib=1) | os.environ)
+    os.environ.update(vllm_environment(cache_gib=1))
     from sparring.loop.sampling.vllm_start import needs_own_process
 
     return "a process of its own" if needs_own_process(folder) else "this process"

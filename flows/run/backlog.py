@@ -1,6 +1,7 @@
 """Let a judge score stored answers: a second opinion on a run, or a new judge over old rounds."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -9,6 +10,8 @@ from sparring.flows.compose.checkpoints import stored_run
 from sparring.flows.compose.judge_factory import check_eval_judge, judge_info
 from sparring.flows.config import JudgeConfig
 from sparring.flows.run.judge_trials import Show, opened, refuse_failing, unshown
+from sparring.flows.supervise.guard import guarding
+from sparring.flows.supervise.leaving import leave_if_asked
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.loop.parts import Judge
 from sparring.loop.round import ask
@@ -57,8 +60,11 @@ def label_backlog(
     run_id = None if run is None else stored_run(opened_store, run).id
     with opened(judge) as labeller:
         todo = (duel_units if labeller.compares else units)(opened_store.db, run_id)
-        lock = lock_run(opened_store.db.path.parent / "labelling" / labeller.name)
-        try:
+        folder = opened_store.db.path.parent / "labelling" / labeller.name
+        with ExitStack() as held:
+            held.callback(lock_run(folder).release)
+            guard = held.enter_context(guarding(folder / "error.txt"))
+            held.enter_context(guard.limit("judge", timeout=None, stall=None))
             opened_store.add([[judge_info(judge, labeller)]])
             # once, and only when a judgement is missing
             check = cache(lambda: refuse_failing(judge, labeller, opened_store))
@@ -68,8 +74,6 @@ def label_backlog(
                     labelled.append(_label(unit, labeller, opened_store, judge.max_abstain, check, show))
                     each(labelled[-1])
             return labelled
-        finally:
-            lock.release()
 
 
 def _label(
@@ -109,3 +113,4 @@ class _Count:
             self.silent += sum(j.value is None for j in judgements)
             if total:
                 self.show(self.what, self.made, total)
+            leave_if_asked()

@@ -30,6 +30,7 @@ from sparring.flows.supervise.device_lock import lock_devices
 from sparring.flows.supervise.guard import guarding
 from sparring.flows.supervise.run_lock import lock_run
 from sparring.flows.supervise.step_limits import beating, limited
+from sparring.flows.supervise.threads import keep_threads
 from sparring.loop.pairing.pipeline import pairing
 from sparring.loop.parts import Judge, OnChunk, Parts, Run, Sampler, call, passthrough
 from sparring.loop.round import evaluate, round_zero
@@ -124,7 +125,8 @@ def measure(ready: Measurement, run: Run = call, on_chunk: OnChunk = passthrough
             guard = held.enter_context(guarding(file))
             held.enter_context(lock_devices(say=log.warning))
             held.enter_context(last_error(file))
-            _measure(ready, limited(guard, ready.config.steps, run), beating(on_chunk))
+            known = replace(ready, info=keep_threads(ready.info, ready.store))
+            _measure(known, limited(guard, ready.config.steps, run), beating(on_chunk))
     return ready.results()
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from sparring.flows.compose.judge_factory import every, judge_info, make_judge, oracle_of
 from sparring.flows.config import Config, JudgeConfig, parse_model, read_yaml
+from sparring.flows.supervise.environment import own_environment
 from sparring.judges import JUDGES
 from sparring.judges.active import ActiveJudge
 from sparring.judges.bench import BenchReport, bench, cases_of
@@ -50,7 +51,8 @@ def some_pairs(source: str, limit: int | None, seed: int) -> list[Preference]:
 
 @contextmanager
 def opened(section: JudgeConfig) -> Iterator[Judge]:
-    """The judge of a section; its engine, if any, is closed at the end."""
+    """The judge of a section; its engine, if any, is closed at the end. Raises EnvironmentProblem."""
+    own_environment()
     judge = make_judge(section)
     try:
         yield judge

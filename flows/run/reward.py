@@ -17,8 +17,11 @@ from sparring.flows.config import sha256
 from sparring.flows.config.reward import RewardConfig
 from sparring.flows.run.relabel import check_labelling
 from sparring.flows.supervise.device_lock import lock_devices
+from sparring.flows.supervise.environment import own_environment
 from sparring.flows.supervise.guard import guarding
+from sparring.flows.supervise.leaving import leave_if_asked
 from sparring.flows.supervise.run_lock import lock_run
+from sparring.flows.supervise.threads import keep_threads
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.labelled_pairs import Preference, read_preferences, split_by_prompt
 from sparring.loop.options import check_options
@@ -70,7 +73,8 @@ class PreparedReward:
 
 
 def prepare_reward(config: RewardConfig) -> PreparedReward:
-    """Check everything that needs no model. Raises ConfigError or DataError."""
+    """Check everything that needs no model. Raises ConfigError, DataError or EnvironmentProblem."""
+    own_environment()
     from sparring.judges.reward.options import RewardTraining
 
     check_options("reward training", "train", RewardTraining, config.train)
@@ -152,9 +156,20 @@ def train_reward(ready: PreparedReward, progress: Progress = lambda what, done, 
         return done
     with ExitStack() as held:
         held.callback(lock_run(ready.folder).release)
-        held.enter_context(guarding(ready.folder / "error.txt"))
+        guard = held.enter_context(guarding(ready.folder / "error.txt"))
         held.enter_context(lock_devices(say=log.warning))
-        return _train(ready, progress)
+        held.enter_context(guard.limit("train", timeout=None, stall=None))
+        return _train(ready, _leaving(progress))
+
+
+def _leaving(progress: Progress) -> Progress:
+    """A `progress` after which the run may leave."""
+
+    def shown(what: str, done: int, total: int, loss: float | None) -> None:
+        progress(what, done, total, loss)
+        leave_if_asked()
+
+    return shown
 
 
 def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:
@@ -162,7 +177,7 @@ def _train(ready: PreparedReward, progress: Progress) -> Checkpoint:
     from sparring.judges.reward.train import create, train
 
     started = time.monotonic()
-    store, info = ready.store, ready.info
+    store, info = ready.store, keep_threads(ready.info, ready.store)
     before = model_checkpoint(info.id, ready.config.model)
     base = Path(before.path)
     store.add([[info, before]])

@@ -95,6 +95,6 @@ def last_error(file: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{type(error).__name__}: {error}\n")
+        file.write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
         raise
     file.unlink(missing_ok=True)

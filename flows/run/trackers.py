@@ -90,13 +90,13 @@ class Trackers:
     def _logged(self) -> dict[str, int]:
         """The last logged round of each tracker."""
         file = self.folder / LOGGED
-        rounds: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        rounds: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         return rounds
 
     def _remember(self, name: str, round: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.folder / f"{LOGGED}.new"
-        new.write_text(json.dumps(self._logged() | {name: round}))
+        new.write_text(json.dumps(self._logged() | {name: round}), encoding="utf-8")
         new.replace(self.folder / LOGGED)
 
 

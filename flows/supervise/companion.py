@@ -4,7 +4,8 @@ It is a separate process because a thread cannot end a hang in native code that 
 survive a SIGKILL. It uses only the standard library and psutil, so it starts in a tenth of a second.
 
 Its settings are in its environment. On stdin it reads lines of JSON: `["enter", {...}]`, `["beat"]`, `["leave"]` and
-finally `["bye"]`. Before each SIGALRM it writes the limit that has passed and its message to stdout: `[number, text]`.
+finally `["bye"]`; on another pipe, the signals that the run's process gets (wakeup.py). Before each SIGALRM it writes
+the limit that has passed and its message to stdout: `[number, text]`.
 """
 
 import contextlib
@@ -14,93 +15,60 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from sparring.flows.supervise.clock import RESUME, Clock, Limit
 from sparring.flows.supervise.crash_report import report_crash
-from sparring.flows.supervise.processes import GUARD, children, end, is_living, is_stopped, mark_of, marked, send
+from sparring.flows.supervise.family import Family
+from sparring.flows.supervise.processes import GUARD
 
 TICK = 1.0  # seconds between looks at the run's process
-SNAPSHOT = 2.0  # seconds between looks at its children
+REACTS = 3.0  # seconds from SIGTERM to the end of the step, which a hang in native code does not reach
+UNWINDS = 8.0  # seconds from SIGTERM to the end of the run; Docker's SIGKILL comes after 10, that of others later
 ALARMS = 3  # within the grace period, because an exception raised in a callback may be lost
 
+# Supervisors send them to every process of a service, and this one must outlive the run.
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
-class Lines:
-    """Lines of JSON from a pipe."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd, self._rest, self._open = fd, b"", True
+class Pipes:
+    """What the run's process writes: lines of JSON, and a byte per signal, as its handler in C does."""
 
-    def read(self, seconds: float) -> Iterator[Any]:
-        """Lines that are available, or that come within `seconds`."""
+    def __init__(self, lines: int, signals: int) -> None:
+        self._lines, self._signals, self._rest = lines, signals, b""
+        self._open = {lines, signals}
+
+    def read(self, seconds: float) -> tuple[list[Any], bytes]:
+        """Lines and signals that are available, or that come within `seconds`."""
         if not self._open:
             time.sleep(min(seconds, TICK / 10))  # the writing process is about to end
-        elif select.select([self._fd], [], [], seconds)[0]:
-            data = os.read(self._fd, 1 << 16)
-            self._open = bool(data)
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            yield from map(json.loads, lines)
-
-
-class Family:
-    """The run's process and the processes that it started."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark, self.owner = mark, owner_of(mark)
-        self.born = psutil.Process().create_time()
-        self.known: set[psutil.Process] = set()  # children, listed while the owner was alive
-        self.looked = 0.0
-
-    def alive(self) -> bool:
-        return self.owner is not None and is_living(self.owner)
-
-    def stopped(self) -> bool:
-        return self.owner is not None and is_stopped(self.owner)
-
-    def alarm(self) -> None:
-        if self.owner is not None:
-            send(self.owner, signal.SIGALRM)
-
-    def look(self) -> None:
-        """List the children from time to time: once the owner is gone, a fork without a mark cannot be found."""
-        if time.monotonic() > self.looked + SNAPSHOT:
-            self._list()
-
-    def kill_owner(self) -> None:
-        if self.owner is not None:
-            send(self.owner, signal.SIGSTOP)  # it starts nothing while its children are listed
-            self._list()
-            send(self.owner, signal.SIGKILL)
-
-    def end_children(self) -> None:
-        self._list()
-        end(lambda: [*filter(is_living, (self.known | {*marked(self.mark)}) - {self.owner})])
-
-    def _list(self) -> None:
-        processes = children(self.owner) if self.owner is not None else []
-        self.known = {*filter(is_living, self.known), *(p for p in processes if p.create_time() >= self.born)}
-        self.looked = time.monotonic()
+        ready = select.select(self._open, [], [], seconds)[0] if self._open else []
+        data = {fd: os.read(fd, 1 << 16) for fd in ready}
+        self._open -= {fd for fd, text in data.items() if not text}
+        *lines, self._rest = (self._rest + data.get(self._lines, b"")).split(b"\n")
+        return [json.loads(line) for line in lines], data.get(self._signals, b"")
 
 
 class Companion:
     """Watches a run's process until it says goodbye, ends, or must be killed. Times are those of `clock`."""
 
-    def __init__(self, family: Family, grace: float, lines: Lines) -> None:
-        self.family, self.grace, self.lines = family, grace, lines
+    def __init__(self, family: Family, grace: float, pipes: Pipes) -> None:
+        self.family, self.grace, self.pipes = family, grace, pipes
         self.clock = Clock()
         self.limit: Limit | None = None
         self.ended: Limit | None = None  # the passed limit of a run that must now say goodbye
+        self.terminated: float | None = None  # when SIGTERM came
         self.said_bye = False
 
     def watch(self) -> str | None:
         """Watch; returns the reason when the process must be killed."""
         while self.family.alive() and not self.said_bye:
-            for line in self.lines.read(self._rest()):
+            lines, signals = self.pipes.read(self._rest())
+            for line in lines:
                 self._hear(*line)
+            if signal.SIGTERM in signals and self.terminated is None:
+                self.terminated = self.clock.now()
             self.clock.tick(self.family.stopped())
             self.family.look()
             if why := self._check():
@@ -114,7 +82,12 @@ class Companion:
             wake = self.limit.passes()[0] - self.clock.now()
         elif self.limit or self.ended:
             wake = self.grace / ALARMS / 10
+        if self.terminated is not None:
+            wake = min(wake, self.terminated + self._patience() - self.clock.now())
         return max(0.0, min(TICK, wake))
+
+    def _patience(self) -> float:
+        return REACTS if self.limit else UNWINDS
 
     def _hear(self, what: str, *values: Any) -> None:
         now = self.clock.now()
@@ -131,6 +104,8 @@ class Companion:
     def _check(self) -> str | None:
         """Send the alarms that are due; returns the reason when the process must be killed."""
         now, limit, over = self.clock.now(), self.limit, self.limit or self.ended
+        if self.terminated is not None and now >= self.terminated + self._patience():
+            return _outlasted(self._patience(), limit)
         if limit and limit.passed is None and now >= limit.passes()[0]:
             limit.passed, limit.text = now, limit.passes()[1]
             self._alarm(limit)
@@ -148,20 +123,16 @@ class Companion:
             self.family.alarm()
 
 
-def owner_of(mark: str) -> psutil.Process | None:
-    """The process of a mark; None when it is gone."""
-    try:
-        process = psutil.Process(int(mark.partition("-")[0]))
-        return process if mark_of(process.pid) == mark else None
-    except (psutil.NoSuchProcess, OSError):
-        return None
+def _outlasted(seconds: float, limit: Limit | None) -> str:
+    what = f"the step {limit.what}" if limit else "the run"
+    return f"SIGTERM: {what} did not end by itself within {seconds:g} s and was killed. {RESUME.capitalize()}"
 
 
 def leave_word(text: str, error_file: Path | None) -> None:
     """Write a message in place of the run's process to its error file and to stderr."""
     if error_file:
         error_file.parent.mkdir(parents=True, exist_ok=True)
-        error_file.write_text(f"{text}\n")
+        error_file.write_text(f"{text}\n", encoding="utf-8")
     say(text)
 
 
@@ -182,13 +153,17 @@ def written_since(file: Path, born: float) -> bool:
 
 
 def main() -> None:
-    mark, grace, error_path, flow_run = json.loads(os.environ[GUARD])
+    mark, grace, error_path, flow_run, signals_fd, exit_fd = json.loads(os.environ[GUARD])
     error_file = Path(error_path) if error_path else None
-    family = Family(mark)
-    companion = Companion(family, grace, Lines(sys.stdin.fileno()))
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    family = Family(mark, exit_fd)
+    companion = Companion(family, grace, Pipes(sys.stdin.fileno(), signals_fd))
     why = companion.watch()
     if why:
         leave_word(why, error_file)  # before the kill, so that it is there when the process ends
+        if companion.terminated is not None:
+            family.ask_owner_to_end()
         family.kill_owner()
     family.end_children()
     if companion.said_bye:

@@ -6,8 +6,9 @@
 
 A companion process (companion.py) keeps the time. When a limit passes it sends SIGALRM, which raises in the main thread
 and unwinds the step. A process that hangs where no signal reaches it is killed `grace` seconds later, with all that it
-started. When the process of the run dies, by any signal, the companion ends what it started and reports to
-Prefect. Processes that a run starts inherit a mark in their environment, by which they are found in any session.
+started; so is one that hangs when SIGTERM comes (wakeup.py). SIGUSR1 asks the run to save and leave (leaving.py). When
+the process of the run dies, by any signal, the companion ends what it started and reports to Prefect. Processes that a
+run starts inherit a mark in their environment, by which they are found in any session.
 """
 
 import json
@@ -25,7 +26,9 @@ from typing import Any, ClassVar, Self
 
 import psutil
 
+from sparring.flows.supervise.leaving import listen, stop_listening
 from sparring.flows.supervise.processes import GUARD, OWNER, PASSES, PATIENCE, descendants, end, mark_of
+from sparring.flows.supervise.wakeup import Wakeup
 from sparring.loop.errors import EnvironmentProblem, StepTimeout
 
 HELD_BACK = 1.0  # maximum seconds between two beats that are sent
@@ -63,12 +66,14 @@ class Guard:
             raise RuntimeError("this process already has a Guard; use that one")
         Guard._open = self
         self._pid, self._mark = os.getpid(), mark_of(os.getpid())
+        self._wakeup = Wakeup()
         self._companion = self._start()
         self._inherited = os.environ.get(OWNER)
         os.environ[OWNER] = self._mark
         self._in_main = threading.current_thread() is threading.main_thread()
         if self._in_main:
             self._handler = signal.signal(signal.SIGALRM, self._on_alarm)
+            self._leaver = listen()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -81,6 +86,7 @@ class Guard:
         self._stop()
         if self._in_main:
             signal.signal(signal.SIGALRM, signal.SIG_DFL if self._handler is None else self._handler)
+            stop_listening(self._leaver)
         if self._inherited is None:
             os.environ.pop(OWNER, None)
         else:
@@ -123,6 +129,7 @@ class Guard:
         self._passed, self._number = None, self._number + 1
         self._told, self._hold_back = time.monotonic(), min(HELD_BACK, stall / 4 if stall else HELD_BACK)
         self._active = self._number
+        self._wakeup.take()
         heard = self._in_main and threading.current_thread() is threading.main_thread()
         limit = {"number": self._number, "what": what, "timeout": timeout, "stall": stall}
         try:
@@ -159,14 +166,20 @@ class Guard:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         environment = {name: value for name, value in os.environ.items() if name != OWNER}
-        settings = [self._mark, self.grace, str(self.error_file.resolve()) if self.error_file else None, self.flow_run]
-        environment[GUARD] = json.dumps(settings)
+        told, exit_fd = os.pipe()
+        fds = (self._wakeup.reader, exit_fd)
+        error_file = str(self.error_file.resolve()) if self.error_file else None
+        environment[GUARD] = json.dumps([self._mark, self.grace, error_file, self.flow_run, *fds])
         # A separate session, because Ctrl-C is for the run.
         command = [sys.executable, "-m", "sparring.flows.supervise.companion"]
         pipe = subprocess.PIPE
         started = subprocess.Popen(
-            command, env=environment, stdin=pipe, stdout=pipe, bufsize=0, start_new_session=True, cwd="/"
+            command, env=environment, stdin=pipe, stdout=pipe, bufsize=0, start_new_session=True, cwd="/", pass_fds=fds
         )
+        for fd in fds:
+            os.close(fd)
+        self._ender = threading.Thread(target=_end_when_told, args=(told,), daemon=True)
+        self._ender.start()
         assert started.stdin is not None and started.stdout is not None
         for end_of_pipe in (started.stdin, started.stdout):
             os.set_blocking(end_of_pipe.fileno(), False)
@@ -183,6 +196,15 @@ class Guard:
         for end_of_pipe in (self._companion.stdin, self._companion.stdout):
             assert end_of_pipe is not None
             end_of_pipe.close()
+        self._ender.join()
+        self._wakeup.close()
+
+
+def _end_when_told(told: int) -> None:
+    """End the process when the companion says so: a thread can, where native code has released the interpreter."""
+    with open(told, "rb", buffering=0) as pipe:
+        if pipe.read(1):
+            os._exit(128 + signal.SIGTERM)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 from sparring.flows.config import Step, Steps
 from sparring.flows.supervise.guard import Guard, beat
+from sparring.flows.supervise.leaving import leave_if_asked
 from sparring.loop.parts import OnChunk, Run, call
 from sparring.loop.types import Record
 
@@ -18,6 +19,7 @@ def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
 
         @wraps(step)
         def timed(*args: Any) -> Any:
+            leave_if_asked()
             with guard.limit(step.__name__, timeout=limits.timeout, stall=steps.stall):
                 return step(*args)
 
@@ -27,7 +29,7 @@ def limited(guard: Guard, steps: Steps, run: Run = call) -> Run:
 
 
 def beating(on_chunk: OnChunk) -> OnChunk:
-    """An `on_chunk` that reports progress when a chunk is made, and when it is stored."""
+    """An `on_chunk` that reports progress when a chunk is made, and when it is stored; the run may leave then."""
     return lambda step, total, chunks: _beat(on_chunk(step, total, chunks))
 
 
@@ -36,3 +38,4 @@ def _beat(chunks: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:
         beat()
         yield chunk
         beat()
+        leave_if_asked()

@@ -51,7 +51,7 @@ class VllmEngine:
     """A *ForSequenceClassification with one label in vLLM. Its scores are logits: vLLM would apply a sigmoid."""
 
     def __init__(self, folder: Path, dtype: str, max_length: int, gpu_memory: float = 0.4) -> None:
-        os.environ.update(vllm_environment(cache_gib=1) | os.environ)
+        os.environ.update(vllm_environment(cache_gib=1))
         try:
             from vllm import LLM
         except ImportError as error:

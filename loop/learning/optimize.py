@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sparring.loop.errors import NotANumber
+from sparring.loop.errors import EnvironmentProblem, NotANumber, SavedAndLeft
 from sparring.loop.hardware import device
 from sparring.loop.learning.objectives import History, Objective
 from sparring.loop.learning.options import Optimization
@@ -49,14 +49,13 @@ def optimize(
     Only parameters that require a gradient are changed. `moments` is a file with an earlier optimizer's moments to
     start from. `cause` identifies the training: a state with another cause raises StepError. `keep` also saves the
     state after the last step, for a training that has more to do.
-    Raises NotANumber before a step that would write NaN or infinity into a weight.
+    Raises NotANumber before a step that would write NaN or infinity into a weight. A SavedAndLeft that `progress`
+    raises passes on when the state is saved.
     """
-    from accelerate import Accelerator
     from transformers import get_scheduler
 
     opt = optimization
-    # No mixed_precision: `autocast` does that, and accelerate allows one value per process.
-    accelerator = Accelerator(cpu=device().type == "cpu")
+    accelerator = own_accelerator()
     parameters = [p for p in model.parameters() if p.requires_grad]
     # Before `prepare`, so that the state's keys are those of the bare model.
     optimizer = torch.optim.AdamW(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=True, eps=eps)
@@ -81,14 +80,48 @@ def optimize(
         optimizer.zero_grad(set_to_none=True)
         history.append(metrics)
         objective.stepped(model, len(history))
-        progress(len(history), len(batches), metrics["loss"])
+        leaving = _leaving(progress, len(history), len(batches), metrics["loss"])
         last = len(history) == len(batches)
-        if (time.monotonic() - saved >= opt.save_seconds and not last) or (keep and last):
+        if leaving or (time.monotonic() - saved >= opt.save_seconds and not last) or (keep and last):
             save_state(state, parameters, optimizer, {"cause": cause, "history": history}, objective.tensors())
             saved = time.monotonic()
+        if leaving:
+            raise leaving
     accelerator.free_memory()
     _refuse_broken(model, opt.lr)
     return Optimized(history, optimizer)
+
+
+def _leaving(progress: Progress, done: int, total: int, loss: float) -> SavedAndLeft | None:
+    """Report a step; returns the error of a run that was asked to leave, once the state is saved."""
+    try:
+        progress(done, total, loss)
+    except SavedAndLeft as left:
+        return left
+    return None
+
+
+def own_accelerator() -> Any:
+    """An Accelerator of this process alone, without mixed precision, which is `autocast`'s part.
+
+    Everything is given, because accelerate takes what is not from the environment. Raises EnvironmentProblem when
+    somebody else's Accelerator has already set this process to something else: accelerate allows one per process.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
+
+    steps = GradientAccumulationPlugin(num_steps=1)
+    try:
+        made = Accelerator(cpu=device().type == "cpu", mixed_precision="no", gradient_accumulation_plugin=steps)
+        state = f"{made.num_processes} processes, {made.distributed_type.value}"
+    except ValueError as error:
+        made, state = None, str(error)
+    if made is None or made.num_processes != 1 or made.device.type != device().type:
+        raise EnvironmentProblem(
+            f"accelerate is already set up in this process ({state}); expected one process on {device().type} without "
+            "mixed precision. Start the run in a process of its own: spar run CONFIG"
+        )
+    return made
 
 
 def accumulate(

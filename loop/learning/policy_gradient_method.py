@@ -80,7 +80,7 @@ class OnPolicy:
                 save_moments(folder / TRAINER / f"{name}.safetensors", parameters, optimizer)
             (folder / TRAINER).mkdir(exist_ok=True)
             baseline = {name: metrics[name] for name in ("baseline", "baseline_count") if name in metrics}
-            (folder / TRAINER / "baseline.json").write_text(json.dumps(baseline))
+            (folder / TRAINER / "baseline.json").write_text(json.dumps(baseline), encoding="utf-8")
 
         return UpdateResult(history, keep, metrics)
 
@@ -180,5 +180,5 @@ def _refuse_not_sampled(data: GroupRows) -> None:
 def _baseline(policy: Path) -> tuple[float, int]:
     """The mean and the number of the rewards in earlier updates."""
     path = policy / TRAINER / "baseline.json"
-    baseline = json.loads(path.read_text()) if path.exists() else {}
+    baseline = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return float(baseline.get("baseline", 0.0)), int(baseline.get("baseline_count", 0))

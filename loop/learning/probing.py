@@ -59,7 +59,7 @@ class Probe:
     @classmethod
     def read(cls, path: Path, weights: str) -> "Probe | None":
         """The probe in a file; None if there is none for these weights in today's format."""
-        kept = json.loads(path.read_text()) if path.exists() else None
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         if not isinstance(kept, dict) or kept.get("format") != FORMAT or kept["weights"] != weights:
             return None
         rows = tuple(Row(prompt, tuple(completions)) for prompt, *completions in kept["rows"])

@@ -45,7 +45,7 @@ def start(folder: str, *, apart: bool, log: Path | None, gpu_memory: float, **op
     It is in one if `apart` or where it needs one. `log` gets the native output of the start. Raises StepError if vLLM
     does not start with this model, and EnvironmentProblem if there is no vLLM.
     """
-    os.environ.update(vllm_environment(cache_gib=1) | os.environ)
+    os.environ.update(vllm_environment(cache_gib=1))
     try:
         from vllm import LLM  # after the environment is set
     except ImportError as error:

@@ -64,7 +64,7 @@ def _state(store: "DuckStore", info: "RunInfo") -> dict[str, Any]:
         "waiting": at.waiting,
         "stop": at.stop,
         "decisions": decisions,
-        "last_error": error.read_text().strip() if error.exists() else None,
+        "last_error": error.read_text(encoding="utf-8").strip() if error.exists() else None,
         "rounds": rounds,
     }
 

@@ -8,7 +8,7 @@ import typer
 
 from sparring.cli.common import Format, NoPrefect, Run, Set, Store, find_run, open_store, overrides, say
 from sparring.cli.tables import print_rounds
-from sparring.loop.errors import ConfigError
+from sparring.loop.errors import ConfigError, SavedAndLeft
 
 if TYPE_CHECKING:
     from sparring.flows.compose.build import Prepared
@@ -124,6 +124,8 @@ def _play(config: "Config", no_prefect: bool) -> None:
         except KeyboardInterrupt:
             say(f"spar: interrupted; every row that was stored is kept. Resume with: spar resume {run_id}")
             raise typer.Exit(130) from None
+        except SavedAndLeft as left:
+            raise SavedAndLeft(f"{left}. Resume with: spar resume {run_id}") from None
     print_rounds(run_id, summaries(store, run_id))
     if waiting:
         say(waiting)

@@ -62,9 +62,11 @@ def engine() -> Finding:
 def _python(*arguments: str) -> "subprocess.Popen[str]":
     from sparring.loop.hardware import vllm_environment
 
-    environment = {**vllm_environment(cache_gib=1), **os.environ}
+    environment = {**os.environ, **vllm_environment(cache_gib=1)}
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace"
+    )
 
 
 def _ended(name: str, started: "subprocess.Popen[str]", seconds: float, remedy: str) -> Finding:

@@ -58,7 +58,7 @@ def people_app(session: Session, token: str, cookie: str = "sparring") -> Starle
 
     def page(request: Request) -> Response:
         # Not a redirect: after a link from another site, its request would lack the cookie.
-        response = HTMLResponse((FOLDER / "page.html").read_text().replace("PAGE_TOKEN", page_token))
+        response = HTMLResponse((FOLDER / "page.html").read_text(encoding="utf-8").replace("PAGE_TOKEN", page_token))
         response.set_cookie(cookie, token, httponly=True, samesite="strict", path="/")
         return response
 

@@ -4,6 +4,7 @@ A run can end its process: memory runs out, a hanging step is killed, an engine 
 processes let the sweep survive that.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from contextlib import suppress
 import yaml
 
 from sparring.flows.run.rounds import error_file
+from sparring.flows.supervise.leaving import asked_to_leave, leave_if_asked
 from sparring.store.store import DuckStore
 from sparring.sweeps.plan import Point
 
@@ -45,16 +47,19 @@ def play_apart(point: Point, store: DuckStore, no_prefect: bool) -> str | None:
     command = [*play, *(["--no-prefect"] if no_prefect else [])]
     began = time.time()
     code = _exit_code(command)
+    leave_if_asked()
     if code == 0:
         return None
-    message = file.read_text().strip() if file.exists() and file.stat().st_mtime >= began else "see above"
+    message = (
+        file.read_text(encoding="utf-8").strip() if file.exists() and file.stat().st_mtime >= began else "see above"
+    )
     return f"exit code {code}: {message}" if code > 0 else f"killed by signal {-code}: {message}"
 
 
 def _exit_code(command: Sequence[str]) -> int:
     process = subprocess.Popen(command, stdout=sys.__stderr__)
     try:
-        return process.wait()
+        return _wait(process)
     except BaseException as stopped:
         if isinstance(stopped, KeyboardInterrupt):  # a terminal sends Ctrl-C to both
             _outwait(process)
@@ -64,6 +69,15 @@ def _exit_code(command: Sequence[str]) -> int:
         process.kill()  # no effect on an ended process
         process.wait()
         raise
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for a run; when the sweep is asked to save and leave, so is the run."""
+    while not asked_to_leave():
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(1)
+    process.send_signal(signal.SIGUSR1)
+    return process.wait()
 
 
 def _outwait(process: "subprocess.Popen[bytes]") -> None:

@@ -98,7 +98,7 @@ def _replaceable(folder: Path) -> bool:
     if names != {CARD, "data"}:
         return not names
     files = (folder / "data").iterdir()
-    return MARK in (folder / CARD).read_text() and all(file.suffix == ".parquet" for file in files)
+    return MARK in (folder / CARD).read_text(encoding="utf-8") and all(file.suffix == ".parquet" for file in files)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """A loop of shipped fakes in which one part hangs, played through `limited` by a process of its own.
 
-python -m tests.helpers.hanging STORE HOW STEP...     hang in each of the steps in turn, then play to the end
+python -m tests.helpers.hanging STORE HOW          hang in each of the steps in turn, then play to the end
+python -m tests.helpers.hanging STORE HOW STEP     hang in this step without a limit, until SIGTERM comes
 """
 
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,7 +62,19 @@ def hang_with_the_interpreter() -> None:
     native.pthread_mutex_lock(mutex)
 
 
-HANGS = {"soft": sleep_and_forget_a_child, "native": hang_with_the_interpreter}
+def hang_without_the_interpreter() -> None:
+    """The same, but other threads run on: a rendezvous that waits for processes that never come is like this."""
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    native, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    native.pthread_mutex_lock(mutex)
+    native.pthread_mutex_lock(mutex)
+
+
+HANGS = {
+    "soft": sleep_and_forget_a_child,
+    "native": hang_with_the_interpreter,
+    "released": hang_without_the_interpreter,
+}
 
 
 class Trap:
@@ -193,9 +207,20 @@ def each_in_a_process(how: str, store: Path) -> None:
     print(json.dumps(["complete"]), flush=True)
 
 
+def until_terminated(how: str, store: Path, step: str) -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as `spar` does
+    trap = Trap(store.with_suffix(".reached"))
+    with Guard(error_file=store.with_suffix(".error")) as guard:
+        made = parts(store, trap, beating(passthrough))
+        trap.set(step, how)
+        play_one_round(made, limited(guard, Steps(), trap.run))
+
+
 if __name__ == "__main__":
     store, how = Path(sys.argv[1]), sys.argv[2]
-    if how == "native":
+    if len(sys.argv) > 3:
+        until_terminated(how, store, sys.argv[3])
+    elif how == "native":
         each_in_a_process(how, store)
     else:
         hang_in(STEPS, how, store, TIMEOUT, grace=30)

@@ -12,9 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -34,37 +32,9 @@ from tests.helpers import hanging
 from tests.helpers.fake_loop import contents
 from tests.helpers.hanging import GRACE, STEPS, TIMEOUT
 from tests.helpers.paths import ROOT
-from tests.helpers.spar import environment
+from tests.helpers.started import BOUND, STARTED, Started, start
 
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="guards need POSIX signals"), pytest.mark.slow]
-BOUND = 60.0  # seconds within which everything must be over, on a very busy machine
-
-
-@dataclass
-class Started:
-    process: "subprocess.Popen[str]"
-    mark: str
-
-    def relatives(self) -> list[psutil.Process]:
-        """Every living process that descends from it, itself too."""
-        return [p for p in psutil.process_iter() if self._is_ours(p)]
-
-    def gone(self, seconds: float = BOUND) -> bool:
-        deadline = time.monotonic() + seconds
-        while self.relatives():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get("TEST_MARK") == self.mark and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
-
-STARTED: list[Started] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,16 +44,6 @@ def tidy() -> Iterator[None]:
     for process in [relative for run in STARTED for relative in run.relatives()]:
         process.kill()
     STARTED.clear()
-
-
-def start(*arguments: object) -> Started:
-    mark = uuid.uuid4().hex
-    command = [sys.executable, *map(str, arguments)]
-    env = environment() | {"TEST_MARK": mark, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    run = Started(subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True), mark)
-    STARTED.append(run)
-    return run
 
 
 def said(out: str) -> list[list[Any]]:
