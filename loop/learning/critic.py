@@ -37,7 +37,7 @@ class Critic(nn.Module):
         if folder != policy:
             _same_tokens(folder, policy)
         backbone = _load_backbone(folder)
-        size = int(backbone.config.hidden_size)
+        size = int(backbone.config.get_text_config().hidden_size)
         head = _empty_head(size)
         with torch.no_grad():
             head.weight.normal_(0, (size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
@@ -52,7 +52,7 @@ class Critic(nn.Module):
         if not (folder / HEAD).exists():
             raise DataError(f"{folder} holds no critic: {HEAD} is missing; start one from the policy or a reward model")
         backbone = _load_backbone(folder)
-        head = _empty_head(int(backbone.config.hidden_size))
+        head = _empty_head(int(backbone.config.get_text_config().hidden_size))
         head.load_state_dict(load_file(folder / HEAD))
         return cls(backbone, head).eval()
 
@@ -83,6 +83,11 @@ def _load_backbone(folder: Path) -> Any:
             "because a critic must not look ahead. Set learn.critic to one"
         )
     model, missing = pretrained(AutoModel, folder, torch.float32, config=config, attn_implementation="sdpa")
+    if model.can_generate():
+        raise DataError(
+            f"{folder} holds a {config.model_type}, which transformers has no class without an output head for; set "
+            "learn.critic to another model with its tokenizer, such as its language model alone"
+        )
     if missing:
         raise DataError(f"{folder} lacks {len(missing)} weights of its {config.model_type}, such as {missing[0]}")
     return model
