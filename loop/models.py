@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.loop.errors import DataError, EnvironmentProblem
+from sparring.loop.hub import from_hub
 from sparring.loop.learning.checkpoint import weight_files
 
 BUNDLED = "bundled/smollm2-135m-instruct"
@@ -31,7 +32,7 @@ def resolve_model(name: str) -> Path:
         return folder.resolve()
     if name.startswith("bundled/"):
         raise DataError(f"there is no bundled model {name!r}; use {BUNDLED!r}")
-    return _from_hub(name)
+    return from_hub(name)
 
 
 def here(name: str) -> bool:
@@ -41,20 +42,6 @@ def here(name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(name, "config.json"), str)
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{name!r} is neither a local folder nor a model that the hub provides ({error}); give a folder, a hub id, "
-            f"or {BUNDLED!r}"
-        ) from error
-    weight_files(Path(folder))
-    return Path(folder)
 
 
 def _bundled() -> Path:

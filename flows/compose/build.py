@@ -13,7 +13,7 @@ from typing import Any
 
 from sparring.flows.compose import judge_factory
 from sparring.flows.compose.checkpoints import model_checkpoint, policy_folder
-from sparring.flows.compose.learner import check_learner, make_learner, silent
+from sparring.flows.compose.learner import check_adapters, check_learner, make_learner, silent
 from sparring.flows.compose.own_parts import with_sources
 from sparring.flows.compose.prompt_checks import check_prompts
 from sparring.flows.compose.run_model import rendering_of, settled
@@ -218,6 +218,7 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
         choose=chooser(store, config.prompts.query, judge.name),
     )
     labelling = [(config.judge, judge), *([(evaluate.judge, eval_judge)] if evaluate.judge else [])]
+    check_adapters(config, Path(initial.path))
     models = sampler.sampling.models.values()
     asked = query_records(config, info.id)
     judges = [judge_factory.judge_info(section, each) for section, each in labelling]

@@ -29,8 +29,19 @@ def silent(done: int, total: int, loss: float) -> None:
 def check_learner(config: Config) -> None:
     """Refuse what the learner would refuse. It knows its options by their signatures, and so loads torch."""
     _method(config)
+    here = Path(config.policy.model).expanduser()
+    if (here / "config.json").exists():  # of another model, when it is there
+        check_adapters(config, here)
     if config.learn.reference.kind == "mixture" and config.learn.ld_alpha < 1:
         raise ConfigError("learn.ld_alpha weighs tokens, and a mixture of references is one of answers; drop one")
+
+
+def check_adapters(config: Config, folder: Path) -> None:
+    """Refuse learn.lora where the policy in `folder` cannot get these adapters."""
+    from sparring.loop.learning.lora import refuse_targets
+
+    if config.learn.lora is not None:
+        refuse_targets(folder, config.learn.lora)
 
 
 def make_learner(config: Config, run_folder: Path, rendering: "Rendering", progress: Any = silent) -> Learner:

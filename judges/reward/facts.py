@@ -53,9 +53,9 @@ def read_facts(folder: Path) -> Facts | None:
 
 def folder_digest(folder: Path) -> str:
     """A digest of everything in a model's folder that shapes a score: weights, reward.json, tokenizer and template."""
-    from sparring.loop.learning.checkpoint import COMPANIONS, weights_sha256
+    from sparring.loop.learning.checkpoint import TOKENIZER, weights_sha256
 
-    beside = sorted({path for pattern in (*COMPANIONS, FILE, "config.json") for path in folder.glob(pattern)})
+    beside = sorted({path for pattern in (*TOKENIZER, FILE, "config.json") for path in folder.glob(pattern)})
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in beside}
     return digest([weights_sha256(folder), hashes])
 

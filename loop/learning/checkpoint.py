@@ -12,20 +12,32 @@ import torch
 from sparring.loop.disk import writing
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.forward_choice import forward_of
+from sparring.loop.learning.multimodal import is_part, write_whole
+from sparring.loop.learning.weight_sets import one_set
 
-COMPANIONS = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab.*", "merges.txt", "added_tokens.json")
+COMPANIONS = (  # what a checkpoint takes over, byte for byte, from the model that it was learned from
+    *TOKENIZER,
+    "*.model",
+    "tekken.json",
+    "generation_config.json",
+    "*processor_config.json",
+)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises DataError if it is not a model folder."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").exists() or not files:
+    """The safetensors files of a model folder, of one set of weights (see `one_set`).
+
+    Raises DataError if it is not a model folder, or if a file of the set is missing.
+    """
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not (folder / "config.json").exists() or not names:
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
         raise DataError(
             f"{folder} holds no model: found {here or 'an empty folder'}, expected config.json and *.safetensors; "
             "give a folder written by save_pretrained (pickled weights are not read)"
         )
-    return files
+    return [folder / name for name in one_set(names, folder)]
 
 
 def weights_sha256(folder: Path) -> str:
@@ -81,17 +93,19 @@ def load_model(folder: Path, device: torch.device) -> Any:
 def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], None] = lambda folder: None) -> str:
     """Write weights and config, with the tokenizer of `like`, to `folder`, and return the hash of the weights.
 
-    `beside` writes what belongs to the checkpoint besides the policy, into folders below it. The folder is written
-    under a temporary name, flushed to disk, then renamed, so a crash leaves no partial checkpoint.
+    The settings of generation are those of `like` too: how we sample is no part of them. `beside` writes what belongs
+    to the checkpoint besides the policy, into folders below it. The folder is written under a temporary name, flushed
+    to disk, then renamed, so a crash leaves no partial checkpoint.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     with writing(partial):
         partial.mkdir(parents=True)
-        model.save_pretrained(partial)
-        for pattern in COMPANIONS:
-            for path in like.glob(pattern):
-                shutil.copy2(path, partial / path.name)
+        _save_pretrained(model, partial)
+        if is_part(model, like):
+            write_whole(partial, like)
+        for path in (path for pattern in COMPANIONS for path in like.glob(pattern) if path.is_file()):
+            shutil.copy2(path, partial / path.name)
         beside(partial)
         for path in (p for p in partial.rglob("*") if p.is_file()):
             path.chmod(0o644)  # safetensors makes files that only the owner can read; a team shares a checkpoint
@@ -101,3 +115,19 @@ def save_model(model: Any, like: Path, folder: Path, beside: Callable[[Path], No
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that died before it updated the store
     partial.rename(folder)
     return digest
+
+
+def _save_pretrained(model: Any, folder: Path) -> None:
+    """Without generation_config.json: transformers refuses to write settings that it reads, such as a temperature
+    beside do_sample: false."""
+    from transformers import GenerationConfig
+
+    kept = getattr(model, "generation_config", None)
+    if kept is not None:
+        model.generation_config = GenerationConfig()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if kept is not None:
+            model.generation_config = kept
+    (folder / "generation_config.json").unlink(missing_ok=True)

@@ -83,6 +83,11 @@ def _load_backbone(folder: Path) -> Any:
             "because a critic must not look ahead. Set learn.critic to one"
         )
     model, missing = pretrained(AutoModel, folder, torch.float32, config=config)
+    if model.can_generate():
+        raise DataError(
+            f"{folder} holds a {config.model_type}, which transformers has no class without an output head for; set "
+            "learn.critic to another model with its tokenizer, such as its language model alone"
+        )
     if missing:
         raise DataError(f"{folder} lacks {len(missing)} weights of its {config.model_type}, such as {missing[0]}")
     return model

@@ -171,7 +171,7 @@ class TorchLearner:
                 adapted.save(folder)
 
         folder = self.folder / f"round-{rnd.index:04d}"
-        model = adapted.merge() if adapted else work.model
+        model = adapted.merge(Path(rnd.policy.path)) if adapted else work.model
         weights = save_model(model, Path(rnd.policy.path), folder, beside)
         if weights == rnd.policy.weights_sha256:
             shutil.rmtree(folder)

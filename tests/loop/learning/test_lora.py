@@ -7,15 +7,19 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.learner import TorchLearner
-from sparring.loop.learning.lora import FOLDER, Adapted
+from sparring.loop.learning.lora import FOLDER, Adapted, check_merge, refuse_targets
 from sparring.loop.learning.losses import bind
 from sparring.loop.learning.options import Lora, Optimization
 from sparring.loop.learning.preference_method import Preference
 from sparring.loop.learning.preference_terms import Terms
+from tests.helpers.families import build_family
 from tests.helpers.learner_pairs import N, gaps, initial, round_of, scored, unscored
+from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +46,7 @@ def test_it_starts_as_no_change_and_only_adapters_learn(tiny: Path) -> None:
         assert torch.equal(model(ids).logits, plain)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
-    merged = adapted.merge()
+    merged = adapted.merge(tiny)
     assert all(torch.equal(p, before[name]) for name, p in merged.named_parameters())
     assert all(p.requires_grad for p in merged.parameters())
 
@@ -112,3 +116,108 @@ def test_killed_and_resumed(tiny: Path, tmp_path: Path) -> None:
     assert state.stat().st_size < (tiny / "model.safetensors").stat().st_size  # adapters alone
     found = learner_of(tmp_path / "killed", Lora(r=4), **options).learn(round_of(policy), pairs)
     assert (found[0].weights_sha256, found[2]) == (expected[0].weights_sha256, expected[2])
+
+
+# --- what cannot be merged --------------------------------------------------------------------------------------------
+
+
+def of_kind(folder: Path, kind: str, **options: Any) -> Path:
+    """A tiny random model of an architecture, with the byte tokenizer."""
+    build_tiny_model(folder)
+    sizes = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "eos_token_id": 257}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | options), dtype=torch.float32)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1 and "A_log" not in name:
+                    parameter.normal_(0, 0.15)
+    model.save_pretrained(folder)
+    return folder
+
+
+def jamba(folder: Path) -> Path:
+    """Its code takes the bias out of a linear map while it calls it, which does not reach the map inside an adapter."""
+    mixed = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+    small = {"num_experts": 4, "mamba_d_state": 16, "mamba_dt_rank": 4, "num_attention_heads": 2, "pad_token_id": None}
+    return of_kind(folder, "jamba", num_key_value_heads=1, use_mamba_kernels=False, **mixed, **small)
+
+
+def gpt2(folder: Path) -> Path:
+    return of_kind(folder, "gpt2", n_embd=64, n_layer=2, n_head=2, n_positions=512)
+
+
+def untied(folder: Path) -> Path:
+    return of_kind(folder, "llama", tie_word_embeddings=False, num_attention_heads=2, num_key_value_heads=1)
+
+
+TIED: list[str | list[str]] = [
+    ["lm_head"],
+    ["q_proj", "embed_tokens"],
+    r".*\.(q_proj|embed_tokens)",
+    ["head", "lm_head"],
+]
+
+
+@pytest.mark.parametrize("targets", TIED)
+def test_a_tied_weight_gets_no_adapter(tiny: Path, targets: str | list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"lm_head.*one weight|one weight.*lm_head") as refused:
+        refuse_targets(tiny, Lora(targets=targets))
+    assert "model.embed_tokens and lm_head" in str(refused.value) and repr(targets) in str(refused.value)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj"], r".*self_attn\.[qkvo]_proj"])
+def test_other_targets_of_a_tied_model_are_fine(tiny: Path, targets: str | list[str]) -> None:
+    refuse_targets(tiny, Lora(targets=targets))
+    check_merge(load_model(tiny, CPU), tiny, Lora(targets=targets))
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens", "q_proj"]])
+def test_an_untied_head_is_merged(tmp_path: Path, targets: list[str]) -> None:
+    folder = untied(tmp_path / "model")
+    refuse_targets(folder, Lora(targets=targets))
+    check_merge(load_model(folder, CPU), folder, Lora(targets=targets))
+
+
+@pytest.mark.parametrize(("targets", "said"), [(["q_prj"], "q_prj"), (".*norm", "RMSNorm"), ("nowhere", "nowhere")])
+def test_targets_that_cannot_be_adapted_are_named(tiny: Path, targets: str | list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        refuse_targets(tiny, Lora(targets=targets))
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_5"])
+def test_a_tied_weight_of_a_family(tmp_path: Path, family: str) -> None:
+    folder = build_family(tmp_path / "model", family)
+    refuse_targets(folder, Lora())
+    with pytest.raises(ConfigError, match="one weight"):
+        refuse_targets(folder, Lora(targets=["lm_head"]))
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_merge_that_moves_log_probs_is_not_saved(tiny: Path, target: str) -> None:
+    """Whoever comes past the refusal of tied weights."""
+    model = load_model(tiny, CPU)
+    adapted = Adapted(model, Lora(r=4, targets=[target]), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    with pytest.raises(StepError, match=r"\d nats per token; expected rounding.*learn\.lora\.targets"):
+        adapted.merge(tiny)
+
+
+@pytest.mark.parametrize("make", [gpt2, untied])
+def test_adapters_of_any_linear_map_can_be_merged(tmp_path: Path, make: Any) -> None:
+    """gpt2's linear maps are transposed convolutions."""
+    folder = make(tmp_path / "model")
+    refuse_targets(folder, Lora())
+    check_merge(load_model(folder, CPU), folder, Lora())
+
+
+def test_a_model_whose_code_goes_round_the_adapter_is_refused(tmp_path: Path) -> None:
+    folder = jamba(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with pytest.raises(ConfigError, match=r"Jamba.*nats per token.*learn\.lora\.targets"):
+        check_merge(model, folder, Lora())
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    check_merge(model, folder, Lora(targets=["q_proj", "k_proj", "v_proj", "o_proj"]))
