@@ -15,8 +15,6 @@ from sparring.flows.compose import judge_factory
 from sparring.flows.compose.checkpoints import model_checkpoint, policy_folder
 from sparring.flows.compose.learner import check_adapters, check_learner, make_learner, silent
 from sparring.flows.compose.own_parts import with_sources
-from sparring.flows.compose.prompt_checks import check_prompts
-from sparring.flows.compose.run_model import rendering_of, settled
 from sparring.flows.compose.sampler import check_sources, make_sampler
 from sparring.flows.compose.sql_plugs import check_queries, chooser, pairs_by, query_records
 from sparring.flows.config import Config, Evaluate, JudgeConfig, sha256
@@ -39,7 +37,6 @@ from sparring.loop.parts import Judge, OnChunk, Pairing, Parts, passthrough
 from sparring.loop.prompts import read_prompts, refuse_overlap
 from sparring.loop.round import round_zero
 from sparring.loop.stopping import check_rules
-from sparring.loop.tokens import Template
 from sparring.loop.types import Prompt, Round, RunInfo
 from sparring.store.store import DuckStore
 
@@ -187,6 +184,10 @@ def build(prepared: Prepared, *, on_chunk: OnChunk = passthrough, progress: Prog
 
 
 def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Progress, held: ExitStack) -> Loop:
+    from sparring.flows.compose.prompt_checks import check_prompts
+    from sparring.flows.compose.run_model import rendering_of, settled
+    from sparring.loop.tokens import Template
+
     config, store, info = prepared.config, prepared.store, keep_threads(prepared.info, prepared.store)
     train, held_out = prepared.train, prepared.held_out
     initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))

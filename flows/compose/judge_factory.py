@@ -71,7 +71,9 @@ def make_judge(
     return judge.make(client_of, **options)  # type: ignore[no-any-return]
 
 
-def policy_clients(sampler: "Warms", store: DuckStore, start: Checkpoint, rendering: "Rendering") -> "ClientOf":
+def policy_clients(
+    sampler: "Warms", store: DuckStore, start: Checkpoint, rendering: "Rendering | None" = None
+) -> "ClientOf":
     """Who asks the policies of a run, in the sampler's engine. `start` is the one that the run starts from."""
     from sparring.judges.local import PolicyClient
     from sparring.judges.self_rewarding import START

@@ -8,7 +8,7 @@ import typer
 
 from sparring.cli.common import Format, NoPrefect, Run, Set, Store, find_run, open_store, overrides, say
 from sparring.cli.tables import print_rounds
-from sparring.loop.errors import ConfigError, SavedAndLeft
+from sparring.loop.errors import ConfigError, DataError, EnvironmentProblem, SavedAndLeft
 
 if TYPE_CHECKING:
     from sparring.flows.compose.build import Prepared
@@ -90,7 +90,11 @@ def _check_prompts(ready: "Prepared") -> None:
     """Say which prompts the policy's chat template does not take, or its context. Raises where it takes none."""
     from sparring.flows.compose.prompt_checks import refusals, template_here
 
-    template = template_here(ready)
+    try:
+        template = template_here(ready)
+    except (DataError, EnvironmentProblem) as error:
+        say(f"the run will not start: {error}")
+        return
     if template is None:
         say(f"{ready.config.policy.model} is not on this machine yet: its chat template was not tried on the prompts")
         return
