@@ -67,7 +67,10 @@ app.add_typer(_group(about, *care), name="store")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 a step failed, 2 usage or config, 3 store busy, 4 environment, 130/143."""
+    """Run a command.
+
+    Exit codes: 0 done, 1 a step failed, 2 usage or config, 3 store busy, 4 environment, 75 saved and left, 130/143.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     code = _run()
     sys.stdout.flush()

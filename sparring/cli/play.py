@@ -122,8 +122,8 @@ def _play(config: "Config", no_prefect: bool) -> None:
         say(f"run {run_id} is complete: {done} of {config.rounds} rounds; play more with --rounds N")
     elif waiting is None:
         try:
-            say(f"run {run_id} in {store.db.path}")
             with guarding(file), last_error(file):
+                say(f"run {run_id} in {store.db.path}")
                 waiting = _play_rounds(ready, no_prefect)
         except KeyboardInterrupt:
             say(f"spar: interrupted; every row that was stored is kept. Resume with: spar resume {run_id}")

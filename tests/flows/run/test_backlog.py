@@ -1,6 +1,8 @@
 """A judge set to what is in the store already: all of it once, round by round, and as any judge's rows."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from sparring.flows.config import JudgeConfig
 from sparring.flows.run.backlog import Labelled, label_backlog
 from sparring.judges.endpoint import Endpoint
 from sparring.judges.llm import LLMJudge
-from sparring.loop.errors import ConfigError, StepError, StoreBusy, StoreError
+from sparring.loop.errors import ConfigError, SavedAndLeft, StepError, StoreBusy, StoreError
 from sparring.loop.round import play, round_zero
 from sparring.loop.types import RunInfo, RunKind
 from sparring.store.db import rows
@@ -86,6 +88,16 @@ def test_a_run_a_split_and_a_round_can_be_chosen(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store at"):
         label_backlog(ARTICLE, str(tmp_path / "none.duckdb"))
     assert not (tmp_path / "none.duckdb").exists()
+
+
+def test_asked_to_leave_it_goes_on_from_there(tmp_path: Path) -> None:
+    store, path = filled_store(tmp_path / "s.duckdb").store, str(tmp_path / "s.duckdb")
+    with pytest.raises(SavedAndLeft):
+        label_backlog(ARTICLE, path, show=lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    labelled = "SELECT count(*) AS n FROM judgements WHERE judge <> 'rules'"
+    (before,) = ask(store, labelled)
+    made = sum(each.made for each in label_backlog(ARTICLE, path))
+    assert before["n"] > 0 and ask(store, labelled) == [{"n": before["n"] + made}]
 
 
 def test_no_answer_is_counted(tmp_path: Path) -> None:

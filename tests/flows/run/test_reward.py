@@ -1,5 +1,7 @@
 """A reward model's training as a run of its own: what is stored, that it resumes, and that its labels can be mended."""
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from sparring.flows.compose.judge_factory import judge_info, make_judge
 from sparring.flows.config import JudgeConfig
 from sparring.flows.config.reward import RewardConfig, read_reward_config
 from sparring.flows.run.reward import KIND, prepare_reward, train_reward
-from sparring.loop.errors import ConfigError, DataError
+from sparring.loop.errors import ConfigError, DataError, SavedAndLeft
 from sparring.loop.judgements import score_id
 from sparring.loop.types import Judgement
 from sparring.store.db import rows
@@ -85,6 +87,22 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(tmp_path: Path, tin
         made.append(train_reward(prepare_reward(config), on_chunk))
         assert seen[0] == (17 if folder is broken else 1)  # the 17th step was taken and not yet saved
     assert made[0].weights_sha256 == made[1].weights_sha256
+
+
+@pytest.mark.slow
+def test_asked_to_leave_it_saves_the_step_and_ends_with_the_same_weights(tmp_path: Path, tiny: Path) -> None:
+    def leave(what: str, done: int, total: int, loss: float | None) -> None:
+        if what == "train" and done == 17:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    whole, left = (config_of(tmp_path, tiny, name=name, store=str(tmp_path / f"{name}.duckdb")) for name in ("a", "b"))
+    made = train_reward(prepare_reward(whole))
+    with pytest.raises(SavedAndLeft):
+        train_reward(prepare_reward(left), leave)
+    seen: list[int] = []
+    again = train_reward(prepare_reward(left), lambda what, done, *_: seen.append(done) if what == "train" else None)
+    assert seen[0] == 18
+    assert again.weights_sha256 == made.weights_sha256
 
 
 def test_another_config_under_its_name_is_refused(tmp_path: Path, tiny: Path) -> None:
