@@ -1,5 +1,6 @@
 """Transformers models loaded from their folders: backbones and third-party reward models."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from sparring.judges.reward.encoding import is_encoder
 from sparring.judges.reward.found_heads import labels, some, value_head
+from sparring.judges.reward.tensors import answer_logprobs
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.checkpoint import pretrained, weight_files
 
@@ -42,14 +44,18 @@ def load_backbone(
     """(backbone, its language-model head if `lm_head`), in evaluation mode.
 
     `layer` is the number of blocks to keep: -1 is all, -2 all but the last. The backbone ends there with its own final
-    norm, and is saved like that. Raises ConfigError for a layer that does not exist, DataError for missing weights.
+    norm, and is saved like that. Raises ConfigError for a layer that does not exist, and for a language-model head that
+    is more than a linear map and a soft cap; DataError for missing weights.
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
     config = read_config(folder)
     _keep_blocks(config, layer)
     model = _load(AutoModelForCausalLM if lm_head else AutoModel, folder, config, dtype)
-    return (model.base_model, model.get_output_embeddings()) if lm_head else (model, None)
+    if not lm_head:
+        return model, None
+    _refuse_scaled(model)
+    return model.base_model, model.get_output_embeddings()
 
 
 def load_foreign(folder: Path, dtype: torch.dtype) -> tuple[Any, Tensor | None, Tensor | None]:
@@ -116,12 +122,32 @@ def _load(auto: Any, folder: Path, config: Any, dtype: torch.dtype) -> Any:
     return model
 
 
+def _refuse_scaled(model: Any) -> None:
+    """Raise ConfigError unless `answer_logprobs` computes the model's own log-probs, which Granite and others scale."""
+    text = model.config.get_text_config()
+    ids = torch.arange(7, 15)[None] % int(text.vocab_size)
+    with torch.no_grad():
+        own = model(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+        tokens = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        cap = getattr(text, "final_logit_softcapping", None)
+        ours = answer_logprobs(model.get_output_embeddings(), tokens, ids, torch.ones_like(ids), cap)
+    wanted = own.gather(2, ids[:, 1:, None]).sum()
+    if not torch.isclose(ours[0], wanted, rtol=1e-3, atol=1e-3 * ids.shape[1]):
+        raise ConfigError(
+            f"sft is not supported for a {text.model_type}: its log-probs are not those of its output head alone "
+            f"({ours.item():.4g} instead of {wanted.item():.4g}); set sft: 0, or choose another backbone"
+        )
+
+
 def _keep_blocks(config: Any, layer: int) -> None:
     text = config.get_text_config()
     blocks = int(text.num_hidden_layers)
     kept = layer if layer > 0 else blocks + 1 + layer
     if not 1 <= kept <= blocks:
         raise ConfigError(f"layer is {layer}; the model has {blocks} blocks: give 1 to {blocks}, or -1 to {-blocks}")
+    if kept == blocks:
+        return
     text.num_hidden_layers = kept
     if getattr(text, "layer_types", None) is not None:
-        text.layer_types = text.layer_types[:kept]
+        with suppress(AttributeError):  # of some models it is computed from the number
+            text.layer_types = text.layer_types[:kept]

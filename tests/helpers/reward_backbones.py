@@ -71,29 +71,42 @@ TEMPLATES = {"chatml": CHATML, "gemma": GEMMA, "bare": BARE}  # the last writes 
 
 def build_classifier(folder: Path, kind: str, template: str = "chatml", *, said: bool = True, **options: Any) -> Path:
     """A sequence classification with one label of an architecture; `said`: its config says so (else it means two)."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    build_tiny_model(folder)
+    _build(AutoModelForSequenceClassification, folder, kind, pad_token_id=0, num_labels=1, **options)
     (folder / "chat_template.jinja").write_text(TEMPLATES[template])
-    sizes = {
-        "vocab_size": 258, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "max_position_embeddings": 512, "bos_token_id": None, "eos_token_id": 257,
-        "pad_token_id": 0, "num_labels": 1,
-    }  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, **sizes | options)
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() > 1:
-                    parameter.normal_(0, 0.2)
-    model.save_pretrained(folder)
     if not said:
         written = json.loads((folder / "config.json").read_text())
         for key in ("num_labels", "id2label", "label2id"):
             written.pop(key, None)
         (folder / "config.json").write_text(json.dumps(written))
+    return folder
+
+
+def build_language_model(folder: Path, kind: str, **options: Any) -> Path:
+    """A causal language model of an architecture, on ChatML."""
+    from transformers import AutoModelForCausalLM
+
+    return _build(AutoModelForCausalLM, folder, kind, pad_token_id=257, **options)
+
+
+def _build(auto: Any, folder: Path, kind: str, **options: Any) -> Path:
+    from transformers import AutoConfig
+
+    build_tiny_model(folder)
+    sizes = {
+        "vocab_size": 258, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "max_position_embeddings": 512, "bos_token_id": None, "eos_token_id": 257,
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(kind, **sizes | options)
+        model = auto.from_config(config, dtype=torch.float32)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1 and "A_log" not in name:
+                    parameter.normal_(0, 0.2)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -24,7 +24,14 @@ from sparring.judges.reward.model import RewardModel
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.checkpoint import weights_sha256
 from tests.helpers.families import build_family
-from tests.helpers.reward_backbones import ANSWERS, build_classifier, build_foreign, build_tiny_encoder, encoded
+from tests.helpers.reward_backbones import (
+    ANSWERS,
+    build_classifier,
+    build_foreign,
+    build_language_model,
+    build_tiny_encoder,
+    encoded,
+)
 from tests.helpers.tiny import build_tiny_model
 
 Kind = tuple[str, Mapping[str, Any], Mapping[str, Any]]
@@ -332,6 +339,39 @@ def test_the_gate_of_shared_experts_is_no_head(tmp_path: Path) -> None:
     save_file(state | {"v_head.weight": weight}, folder / "model.safetensors", metadata={"format": "pt"})
     model = RewardModel.load(folder)
     assert torch.equal(model.head.score.weight, weight)  # type: ignore[union-attr]
+
+
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "mamba2": {"num_heads": 4, "head_dim": 32, "n_groups": 1, "state_size": 16, "chunk_size": 16, "expand": 2},
+    "jamba": {
+        "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
+        "num_experts": 4, "mamba_d_state": 16, "mamba_dt_rank": 4, "use_mamba_kernels": False,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    "granite": {"logits_scaling": 3.0},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_a_backbone_of_any_architecture(tmp_path: Path, kind: str) -> None:
+    folder = build_language_model(tmp_path / "model", kind, **HYBRIDS[kind])
+    model, rows = RewardModel.create(folder, seed=1), encoded(folder)
+    alone = torch.cat([scores(model, [row]) for row in rows])
+    assert alone.std() > 1e-2
+    assert (scores(model, rows) - alone).abs().max() < 1e-5
+    model.save(tmp_path / "saved", folder)
+    assert torch.allclose(scores(RewardModel.load(tmp_path / "saved"), rows), alone, atol=1e-5)
+
+
+def test_log_probs_that_a_model_scales_are_refused(tiny: Path, tmp_path: Path) -> None:
+    """Not scaled, they are used; by a factor of 3, they would be others."""
+    RewardModel.create(tiny, lm_head=True)
+    RewardModel.create(build_language_model(tmp_path / "capped", "gemma2", final_logit_softcapping=5.0), lm_head=True)
+    folder = build_language_model(tmp_path / "scaled", "granite", logits_scaling=3.0)
+    RewardModel.create(folder)
+    with pytest.raises(ConfigError, match=r"sft .* granite"):
+        RewardModel.create(folder, lm_head=True)
 
 
 @pytest.mark.slow
