@@ -22,6 +22,7 @@ CHUNK = 64  # completions per transaction
 
 Dtype = Literal["float32", "bfloat16"]
 EngineName = Literal["auto", "transformers", "vllm"]
+ReadName = Literal["template", "end_of_turn"]
 Row = tuple[Completion, list["Encoded | str"]]  # per model: its tokens, or why it cannot score
 
 
@@ -45,8 +46,10 @@ class RewardModelJudge(Pointwise):
 
     `max_length` None is each model's own. An over-long conversation is not cut, because the score is read at its end:
     it gets value None. `engine` "auto" is vLLM on a GPU for a model that vLLM reads correctly, else transformers.
-    `token_budget` is the padded tokens per batch of transformers. Raises ConfigError for options that do not fit the
-    models.
+    `token_budget` is the padded tokens per batch of transformers. `read` is where a third party's model on a chat
+    template is read: at the last token that the template writes, as most are trained, or at the one that ends the turn.
+    Models of `spar reward train` are read where they were trained to be, at the end of the turn. Raises ConfigError for
+    options that do not fit the models.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class RewardModelJudge(Pointwise):
         token_budget: int | None = None,
         dtype: Dtype = "float32",
         engine: EngineName = "auto",
+        read: ReadName = "template",
     ) -> None:
         self._names = [model] if isinstance(model, str) else list(model)
         if not self._names or len(set(self._names)) < len(self._names):
@@ -70,19 +74,25 @@ class RewardModelJudge(Pointwise):
             raise ConfigError(f"judge reward_model: dtype is {dtype!r}; expected float32 or bfloat16")
         if engine not in ("auto", "transformers", "vllm"):
             raise ConfigError(f"judge reward_model: engine is {engine!r}; expected auto, transformers or vllm")
+        if read not in ("template", "end_of_turn"):
+            raise ConfigError(f"judge reward_model: read is {read!r}; expected template or end_of_turn")
         for option, value in (("max_length", max_length), ("token_budget", token_budget)):
             if value is not None and value < 1:
                 raise ConfigError(f"judge reward_model: {option} is {value}; expected at least 1 token")
         self._aggregate, self._options = aggregate, _coefficient(aggregate, coefficient)
         self._given = None if scales is None else _scales(scales)
         self._max_length, self._token_budget, self._dtype, self._engine = max_length, token_budget, dtype, engine
+        self._where: ReadName = read
 
     @cached_property
     def name(self) -> str:
-        """ "reward-" and a digest of the models, their tokenizers and scales, and of the options that shape a score."""
+        """ "reward-" and a digest of the models, their tokenizers and scales, and of the options that shape a score.
+
+        It names where a score is read only if that is not the end of the turn, where all once were.
+        """
         from sparring.judges.reward.facts import folder_digest
 
-        models = [[folder_digest(m.folder), m.encoding.max_length, m.engine] for m in self._models]
+        models = [[folder_digest(m.folder), m.encoding.max_length, m.engine, *m.encoding.ways] for m in self._models]
         return f"reward-{digest([models, self._scales, self._aggregate, self._options, self._dtype], 5)}"
 
     @cached_property
@@ -132,8 +142,10 @@ class RewardModelJudge(Pointwise):
 
         models = []
         for folder in map(resolve_model, self._names):
-            facts = read_facts(folder) or Facts()
-            encoding = Encoding(folder, self._max_length or facts.max_length)
+            ours = read_facts(folder)
+            facts = ours or Facts()
+            read: ReadName = "end_of_turn" if ours else self._where
+            encoding = Encoding(folder, self._max_length or facts.max_length, read)
             scales = None if facts.mean is None or facts.std is None else list(zip(facts.mean, facts.std, strict=True))
             models.append(_Model(folder, encoding, self._chosen(folder, encoding), facts.members, scales))
         return models

@@ -1,19 +1,24 @@
 """A conversation and its answer as the token ids that a reward model scores, in the model's own template."""
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.types import Message
 
+Read = Literal["template", "end_of_turn"]
+# What a template that writes today's date gets, so that a score does not move overnight: the date in many of them.
+TODAY = datetime.date(2024, 7, 26)
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a conversation with its answer. The answer is `ids[answer_start:]`, including its end token."""
+    """Token ids of a conversation with its answer. The answer is `ids[answer_start:]`, including what ends it."""
 
     ids: tuple[int, ...]
     answer_start: int
@@ -25,14 +30,16 @@ class Encoded:
 class Encoding:
     """The tokenizer of a model folder, loaded when first used. `max_length` None: as many tokens as the model takes.
 
-    With a chat template, the template writes the conversation. The ids end with its end-of-turn token, once, where the
-    score is read. Without one, an encoder gets the pair (conversation, answer) as its tokenizer joins pairs, and a
-    causal model gets lines "role: content" and the end token. A special token spelled out in a content is split
-    ("<|im_end|>" -> "< |im_end|>"), so that an answer cannot end its turn and write another.
+    With a chat template, the template writes the conversation. The score is read at the last of the ids: with `read`
+    "end_of_turn" they end with the template's end-of-turn token, once, as models are trained here; with "template"
+    with whatever it writes, such as a newline after that token, as most others train theirs. Without one, an encoder
+    gets the pair (conversation, answer) as its tokenizer joins pairs, and a causal model gets lines "role: content" and
+    the end token. A special token spelled out in a content is split ("<|im_end|>" -> "< |im_end|>"), so that an answer
+    cannot end its turn and write another.
     """
 
-    def __init__(self, folder: str | Path, max_length: int | None = None) -> None:
-        self._folder, self._max_length = Path(folder), max_length
+    def __init__(self, folder: str | Path, max_length: int | None = None, read: Read = "end_of_turn") -> None:
+        self._folder, self._max_length, self._read = Path(folder), max_length, read
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -44,7 +51,8 @@ class Encoding:
     def max_length(self) -> int:
         """The most tokens of an encoding. Raises ConfigError if it is more than the model has positions for."""
         config = self._config
-        limit = min(int(self.tokenizer.model_max_length), getattr(config, "max_position_embeddings", None) or 1 << 30)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        limit = min(int(self.tokenizer.model_max_length), positions or 1 << 30)
         if self._max_length is not None and not 0 < self._max_length <= limit:
             raise ConfigError(
                 f"max_length is {self._max_length}; expected 1 to {limit} tokens, as many as {self._folder} takes"
@@ -72,9 +80,8 @@ class Encoding:
 
         # The template writes its own special tokens: tokenising its text again would add a second BOS.
         try:
-            before = self.tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
-            turns = [*rows, {"role": "assistant", "content": answer}]
-            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=False, return_dict=False)
+            before = self._apply(rows, add_generation_prompt=True)
+            ids = self._apply([*rows, {"role": "assistant", "content": answer}], add_generation_prompt=False)
         except TemplateError as error:
             roles = [row["role"] for row in rows]
             raise DataError(
@@ -82,7 +89,13 @@ class Encoding:
                 "that the model takes, or another model"
             ) from error
         start = _shared(before, ids)
-        return Encoded(tuple(self._ended(ids, start)), start)
+        return Encoded(tuple(ids if self._read == "template" else self._ended(ids, start)), start)
+
+    def _apply(self, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=add_generation_prompt, return_dict=False, strftime_now=TODAY.strftime
+        )
+        return ids
 
     def _pair(self, rows: list[dict[str, str]], answer: str) -> Encoded:
         prompt = rows[0]["content"] if len(rows) == 1 else "\n".join(_line(row) for row in rows)
@@ -143,7 +156,18 @@ class Encoding:
     @cached_property
     def end(self) -> int:
         """The last token of an encoding, where the score is read."""
-        return self.whole([{"role": "user", "content": "a"}], "b").ids[-1]
+        return self.whole(_SPECIMENS[0], "b").ids[-1]
+
+    @cached_property
+    def ways(self) -> list[str]:
+        """What shapes the ids besides the folder: that they go on after the end of the turn; that a date is written.
+
+        Empty where they are as they always were, so that a judge of such a model keeps its name and its verdicts.
+        """
+        template = str(self.tokenizer.chat_template)
+        ended = Encoding(self._folder, self._max_length)
+        apart = any(self.whole(turns, "b").ids != ended.whole(turns, "b").ids for turns in _SPECIMENS)
+        return [*(["template"] if apart else []), *([f"{TODAY}"] if "strftime_now" in template else [])]
 
     @cached_property
     def _config(self) -> Any:
@@ -174,3 +198,7 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 
 def _line(row: dict[str, str]) -> str:
     return f"{row['role']}: {row['content']}"
+
+
+_ASKED: Message = {"role": "user", "content": "a"}
+_SPECIMENS: Sequence[Sequence[Message]] = ([_ASKED], [_ASKED, {"role": "assistant", "content": "b"}, _ASKED])

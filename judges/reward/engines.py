@@ -68,6 +68,9 @@ class VllmEngine:
             runner="pooling",
             dtype=dtype,
             max_model_len=max_length,
+            config_format="hf",  # where a Mistral repository holds its own formats beside, vLLM prefers those
+            load_format="hf",
+            tokenizer_mode="hf",
             distributed_executor_backend="uni",
             disable_log_stats=True,
             use_tqdm_on_load=False,
@@ -107,4 +110,4 @@ def vllm_can(folder: Path, end: int) -> bool:
     facts = read_facts(folder)
     if not classifies(config) or is_encoder(config) or (folder / HEAD).exists():
         return False
-    return config.num_labels == 1 and (facts is not None or config.pad_token_id != end)
+    return config.num_labels == 1 and (facts is not None or config.get_text_config().pad_token_id != end)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sparring.judges.reward.adapters import add_adapters, split_state, use_adapter
-from sparring.judges.reward.backbone import as_classification, classifies, load_backbone, load_foreign
+from sparring.judges.reward.backbone import as_classification, classifies, load_backbone, load_foreign, width
 from sparring.judges.reward.base import Head
 from sparring.judges.reward.encoding import Encoded, Encoding, is_encoder
 from sparring.judges.reward.facts import Facts, Pooling, read_facts
@@ -67,7 +67,7 @@ class RewardModel(nn.Module):
         """
         folder = Path(folder)
         backbone, kept = load_backbone(folder, layer=layer, lm_head=lm_head)
-        scorer = make_head(head, int(backbone.config.hidden_size), seed, head_options or {})
+        scorer = make_head(head, width(backbone.config), seed, head_options or {})
         facts = Facts(
             head=head,
             head_options=dict(head_options or {}),
@@ -93,7 +93,7 @@ class RewardModel(nn.Module):
         if facts is None or not (folder / HEAD).exists():
             return cls._foreign(folder, facts, dtype).eval()
         backbone, _ = load_backbone(folder, dtype=dtype)
-        head = make_head(facts.head, int(backbone.config.hidden_size), facts.seed, facts.head_options)
+        head = make_head(facts.head, width(backbone.config), facts.seed, facts.head_options)
         head.load_state_dict(load_file(folder / HEAD))
         model = cls(backbone, head, facts)
         if facts.adapters:
@@ -109,7 +109,7 @@ class RewardModel(nn.Module):
         model = cls(backbone, LinearHead.of(weight, bias), facts or Facts(head=FOREIGN))
         if facts is None and classifies(backbone.config):
             # As in transformers' own forward: if padding and end are one token, the score was trained before the end.
-            model.unread = backbone.config.pad_token_id
+            model.unread = backbone.config.get_text_config().pad_token_id
         return model
 
     def add_adapters(self, count: int, options: Mapping[str, Any] | None = None) -> None:
@@ -132,9 +132,10 @@ class RewardModel(nn.Module):
             raise ConfigError(
                 "a third party's reward model cannot be saved; copy its folder, or create one on its backbone"
             )
-        if self.backbone.config.pad_token_id == Encoding(tokenizer_from).end:
+        text = self.backbone.config.get_text_config()
+        if text.pad_token_id == Encoding(tokenizer_from).end:
             # transformers reads the score before padding, which it finds by id: it would read before the end.
-            self.backbone.config.pad_token_id = None
+            text.pad_token_id = None
         return save_model(self, tokenizer_from, folder)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -169,7 +170,7 @@ class RewardModel(nn.Module):
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """A batch on the model's device. Any id may pad, because the mask marks the real tokens."""
-        return collate(rows, getattr(self.backbone.config, "pad_token_id", None) or 0, self.device)
+        return collate(rows, getattr(self.backbone.config.get_text_config(), "pad_token_id", None) or 0, self.device)
 
     def batches(self, rows: Sequence[Encoded], token_budget: int | None) -> Iterator[tuple[list[int], Batch]]:
         """Micro-batches of all rows, each with its rows' numbers."""
@@ -224,5 +225,5 @@ class RewardModel(nn.Module):
         """(B,): log P of each answer, in nats, under the kept language-model head, from `tokens` of the last layer."""
         if self.lm_head is None:
             raise ConfigError("the model has no language-model head; create it with lm_head=True")
-        cap = getattr(self.backbone.config, "final_logit_softcapping", None)
+        cap = getattr(self.backbone.config.get_text_config(), "final_logit_softcapping", None)
         return answer_logprobs(self.lm_head, tokens, input_ids, token_type_ids, cap)

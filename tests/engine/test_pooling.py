@@ -5,13 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sparring.judges.reward.engines import TransformersEngine, VllmEngine
 from sparring.judges.reward.model import RewardModel
 from sparring.judges.reward_model import RewardModelJudge
 from sparring.loop.types import Group, Prompt
 from tests.helpers.experience import completion
-from tests.helpers.reward_backbones import encoded
+from tests.helpers.reward_backbones import ANSWERS, build_classifier, encoded
+from tests.helpers.shards import shard
 from tests.helpers.tiny import build_tiny_model
 
 pytestmark = pytest.mark.engine
@@ -70,3 +74,26 @@ def test_the_judge_scores_by_either(folder: Path, judge: RewardModelJudge, engin
     long = asked.completions[2].id
     assert one[long].value is None
     assert one[long].rationale == two[long].rationale
+
+
+# The last test: an engine that ends takes what vLLM shares among the engines of a process with it.
+def test_a_third_partys_model_is_read_at_the_last_token_of_its_template(tmp_path: Path, engine: VllmEngine) -> None:
+    """vLLM's scores, transformers' own and ours. Beside the weights lie others in Mistral's own format."""
+    folder = build_classifier(tmp_path / "foreign", "mistral")
+    shard(folder)
+    save_file({"output.weight": torch.zeros(1)}, folder / "consolidated.safetensors")
+    (folder / "params.json").write_text("{}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    turns = [[{"role": "user", "content": "is it so?"}, {"role": "assistant", "content": text}] for text in ANSWERS]
+    ids = [tokenizer.apply_chat_template(each, return_dict=False) for each in turns]
+    with torch.no_grad():
+        wanted = [theirs(input_ids=torch.tensor([each])).logits.item() for each in ids]
+    prompt = Prompt("p", ({"role": "user", "content": "is it so?"},))
+    asked = Group(prompt, tuple(completion("p", i, text) for i, text in enumerate(ANSWERS)))
+    engine.sleep()
+    for name in ("vllm", "transformers"):
+        judge = RewardModelJudge(model=str(folder), engine=name, max_length=200)  # type: ignore[arg-type]
+        found = {j.completion_id: j.value for chunk in judge.judge([asked]) for j in chunk}
+        assert [found[c.id] for c in asked.completions] == pytest.approx(wanted, abs=1e-3)
+    assert max(wanted) - min(wanted) > 1e-1

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, LlamaForSequenceClassification
 
-from sparring.judges.reward.encoding import Encoding
+from sparring.judges.reward.encoding import Encoding, Read
+from sparring.judges.reward.facts import folder_digest
 from sparring.judges.reward.model import RewardModel
 from sparring.judges.reward_model import RewardModelJudge
 from sparring.loop.errors import ConfigError, NotANumber
-from sparring.loop.types import Group, Judgement, Prompt
+from sparring.loop.types import Group, Judgement, Prompt, digest
 from tests.helpers.experience import completion
 from tests.helpers.paths import ROOT
 from tests.helpers.reward_backbones import build_foreign, build_tiny_encoder
@@ -56,9 +58,9 @@ def rows(of: RewardModelJudge, *groups: Group) -> list[Judgement]:
     return [row for chunk in of.judge(groups) for row in chunk]
 
 
-def direct(folder: Path, of: Group) -> list[list[float]]:
+def direct(folder: Path, of: Group, read: Read = "end_of_turn") -> list[list[float]]:
     """Each answer alone through the model, in the order of the group."""
-    model, encoding = RewardModel.load(folder), Encoding(folder)
+    model, encoding = RewardModel.load(folder), Encoding(folder, read=read)
     with torch.no_grad():
         alone = [model.collate([encoding.whole(of.prompt.messages, c.text)]) for c in of.completions]
         return [model(**batch)[0].tolist() for batch in alone]
@@ -79,9 +81,38 @@ def test_a_single_models_score_is_its_raw_score(folders: dict[str, Path], which:
 
 
 def test_a_third_partys_model_judges(tmp_path: Path) -> None:
-    folder, asked = build_foreign(tmp_path / "foreign", pad=257), group()
-    values = {j.completion_id: j.value for j in rows(judge(folder), asked)}
-    assert [values[c.id] for c in asked.completions] == pytest.approx([v for (v,) in direct(folder, asked)], abs=1e-5)
+    """Read where it was trained to be read, or where it is told to be; by transformers' own forward."""
+    folder, asked = build_foreign(tmp_path / "foreign", pad=0), group()
+    theirs = LlamaForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer, scored = AutoTokenizer.from_pretrained(folder), {}
+    for read, last in (("template", None), ("end_of_turn", -1)):
+        values = {j.completion_id: j.value for j in rows(judge(folder, read=read), asked)}
+        scored[read] = [values[c.id] for c in asked.completions]
+        turns = [[*asked.prompt.messages, {"role": "assistant", "content": c.text}] for c in asked.completions]
+        ids = [tokenizer.apply_chat_template(each, return_dict=False)[:last] for each in turns]
+        with torch.no_grad():
+            wanted = [theirs(input_ids=torch.tensor([each])).logits.item() for each in ids]
+        assert scored[read] == pytest.approx(wanted, abs=1e-4)
+    assert min(abs(a - b) for a, b in zip(*scored.values(), strict=True)) > 1e-2
+    default = {j.completion_id: j.value for j in rows(judge(folder), asked)}
+    assert [default[c.id] for c in asked.completions] == scored["template"]
+
+
+def test_only_a_verdict_that_changes_gets_another_name(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The names of judges from before there was a choice: where a score is read as it was then, it is known by that."""
+
+    def before(folder: Path) -> str:
+        models = [[folder_digest(folder), 512, "transformers"]]
+        return f"reward-{digest([models, None, 'mean', {}, 'float32'], 5)}"
+
+    chatml = build_foreign(tmp_path / "chatml", pad=0)
+    ending = Path(shutil.copytree(chatml, tmp_path / "ending"))
+    template = ending / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>\n", "<|im_end|>"))
+    for folder in (folders["one"], ending):
+        assert judge(folder).name == judge(folder, read="end_of_turn").name == before(folder)
+    assert judge(chatml, read="end_of_turn").name == before(chatml)
+    assert judge(chatml).name not in (before(chatml), before(ending))
 
 
 def test_members_keep_their_raw_scores_and_are_read_on_their_scales(folders: dict[str, Path]) -> None:
@@ -211,6 +242,7 @@ def test_broken_weights_stop_the_judge(folders: dict[str, Path], tmp_path: Path)
         ({"aggregate": "worst", "coefficient": 1.0}, "takes no coefficient"),
         ({"dtype": "float16"}, "float16"),
         ({"engine": "onnx"}, "onnx"),
+        ({"read": "last"}, "expected template or end_of_turn"),
         ({"max_length": 0}, "max_length is 0"),
         ({"token_budget": 0}, "token_budget is 0"),
     ],
@@ -224,11 +256,12 @@ def test_options_are_checked_at_once(options: dict[str, Any], said: str) -> None
 
 
 def test_vllm_is_for_models_that_it_reads_right(folders: dict[str, Path], tmp_path: Path) -> None:
-    """An encoder, several heads, and a third party's model that is read before its end are not."""
+    """An encoder, several heads, and a third party's model that is read before its last token are not."""
     foreign = build_foreign(tmp_path / "foreign", pad=257)
+    assert judge(foreign, engine="vllm").name != judge(foreign, engine="transformers").name
     for folder in (folders["encoder"], folders["multi"], foreign):
         with pytest.raises(ConfigError, match="set engine: transformers"):
-            _ = judge(folder, engine="vllm").name
+            _ = judge(folder, engine="vllm", read="end_of_turn").name
     assert judge(folders["one"], engine="vllm").name != judge(folders["one"], engine="transformers").name
 
 

@@ -15,6 +15,7 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    LlamaForTokenClassification,
 )
 
 from sparring.judges.reward.encoding import Encoded
@@ -22,7 +23,15 @@ from sparring.judges.reward.losses import bradley_terry
 from sparring.judges.reward.model import RewardModel
 from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.checkpoint import weights_sha256
-from tests.helpers.reward_backbones import ANSWERS, build_foreign, build_tiny_encoder, encoded
+from tests.helpers.families import build_family
+from tests.helpers.reward_backbones import (
+    ANSWERS,
+    build_classifier,
+    build_foreign,
+    build_language_model,
+    build_tiny_encoder,
+    encoded,
+)
 from tests.helpers.tiny import build_tiny_model
 
 Kind = tuple[str, Mapping[str, Any], Mapping[str, Any]]
@@ -221,6 +230,165 @@ def test_a_third_partys_causal_model_scores_as_its_own_forward(tmp_path: Path, p
         ours.save(tmp_path / "again", folder)
 
 
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 16},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "gemma2": {"head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 32},
+    "gemma3_text": {"head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 32},
+    "phi3": {},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 512},
+    "gpt_neox": {},
+    "smollm3": {},
+    "mixtral": {"num_local_experts": 4},
+    "falcon": {"alibi": False, "new_decoder_architecture": False},
+    "bloom": {"n_layer": 2, "n_head": 2},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
+    "stablelm": {},
+    "starcoder2": {},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 32},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", [True, False], ids=["one label", "no labels said"])
+@pytest.mark.parametrize("template", ["chatml", "gemma", "bare"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_models_of_others_score_as_at_home(tmp_path: Path, kind: str, template: str, said: bool) -> None:
+    """By their own forward on the whole of what their template writes, as they were trained."""
+    folder = build_classifier(tmp_path / "model", kind, template, said=said, **ARCHITECTURES[kind])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).eval()
+    ids = [tokenizer.apply_chat_template(turns(i, a), return_dict=False) for i, a in enumerate(ANSWERS)]
+    with torch.no_grad():
+        wanted = torch.cat([theirs(input_ids=torch.tensor([row])).logits for row in ids])
+    rows = encoded(folder, read="template")
+    assert [list(row.ids) for row in rows] == ids
+    model = RewardModel.load(folder)
+    assert model.pooling == "last"
+    assert scores(model, rows).numpy() == pytest.approx(wanted.numpy(), abs=1e-4)
+    assert wanted.std() > 1e-2
+    ended = scores(model, encoded(folder))
+    assert (ended - wanted).abs().max() > 1e-2 or template == "bare"
+
+
+def turns(i: int, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"is it {'so ' * i}?"}, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("v_head.summary.weight", "v_head.summary.bias"),
+        ("value_head.weight", "value_head.bias"),
+        ("regression_head.weight",),
+        ("reward_head.weight",),
+        ("rm_head.weight",),
+        ("score.weight",),
+    ],
+    ids=lambda names: names[0],
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["inside", "in a file of its own"])
+def test_a_scalar_head_of_any_name(tmp_path: Path, names: tuple[str, ...], apart: bool) -> None:
+    folder = build_tiny_model(tmp_path / "valued")
+    head = {"weight": torch.randn(1, 64, generator=torch.Generator().manual_seed(1)), "bias": torch.tensor([0.7])}
+    added = {name: head[name.rpartition(".")[2]] for name in names}
+    if apart:  # as LLaMA-Factory writes it
+        save_file(added, folder / "value_head.safetensors")
+    else:
+        state = load_file(folder / "model.safetensors")
+        save_file(state | added, folder / "model.safetensors", metadata={"format": "pt"})
+    row = encoded(folder, read="template")[1]
+    with torch.no_grad():
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        hidden = model.base_model(input_ids=torch.tensor([row.ids])).last_hidden_state[0, -1]
+    wanted = head["weight"] @ hidden + (head["bias"] if len(names) == 2 else 0)
+    assert scores(RewardModel.load(folder), [row]).item() == pytest.approx(wanted.item(), abs=1e-5)
+
+
+def test_a_token_classification_with_one_label_is_read_at_the_last_token(tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path / "tokens")
+    config = LlamaConfig.from_pretrained(folder, num_labels=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = LlamaForTokenClassification.from_pretrained(folder, config=config).eval()
+    theirs.score.weight.data.normal_(0, 1, generator=torch.Generator().manual_seed(1))
+    theirs.save_pretrained(folder)
+    rows = encoded(folder, read="template")
+    with torch.no_grad():
+        wanted = [theirs(input_ids=torch.tensor([row.ids])).logits[0, -1].item() for row in rows]
+    assert scores(RewardModel.load(folder), rows)[:, 0].tolist() == pytest.approx(wanted, abs=1e-5)
+    two = LlamaForTokenClassification(LlamaConfig.from_pretrained(folder, num_labels=2))
+    two.save_pretrained(folder)
+    with pytest.raises(DataError, match="0 scalar heads"):
+        RewardModel.load(folder)
+
+
+def test_the_gate_of_shared_experts_is_no_head(tmp_path: Path) -> None:
+    """It maps hidden states to a scalar, too."""
+    folder = build_classifier(
+        tmp_path / "model", "qwen2_moe", "chatml", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48,
+        shared_expert_intermediate_size=48,
+    )  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2MoeForRewardModel"]}))
+    state = load_file(folder / "model.safetensors")
+    assert [2 for name, weight in state.items() if "shared_expert_gate" in name and weight.shape == (1, 64)] == [2, 2]
+    weight = state.pop("score.weight")
+    save_file(state | {"v_head.weight": weight}, folder / "model.safetensors", metadata={"format": "pt"})
+    model = RewardModel.load(folder)
+    assert torch.equal(model.head.score.weight, weight)  # type: ignore[union-attr]
+
+
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "mamba2": {"num_heads": 4, "head_dim": 32, "n_groups": 1, "state_size": 16, "chunk_size": 16, "expand": 2},
+    "jamba": {
+        "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
+        "num_experts": 4, "mamba_d_state": 16, "mamba_dt_rank": 4, "use_mamba_kernels": False,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    "granite": {"logits_scaling": 3.0},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_a_backbone_of_any_architecture(tmp_path: Path, kind: str) -> None:
+    folder = build_language_model(tmp_path / "model", kind, **HYBRIDS[kind])
+    model, rows = RewardModel.create(folder, seed=1), encoded(folder)
+    alone = torch.cat([scores(model, [row]) for row in rows])
+    assert alone.std() > 1e-2
+    assert (scores(model, rows) - alone).abs().max() < 1e-5
+    model.save(tmp_path / "saved", folder)
+    assert torch.allclose(scores(RewardModel.load(tmp_path / "saved"), rows), alone, atol=1e-5)
+
+
+def test_log_probs_that_a_model_scales_are_refused(tiny: Path, tmp_path: Path) -> None:
+    """Not scaled, they are used; by a factor of 3, they would be others."""
+    RewardModel.create(tiny, lm_head=True)
+    RewardModel.create(build_language_model(tmp_path / "capped", "gemma2", final_logit_softcapping=5.0), lm_head=True)
+    folder = build_language_model(tmp_path / "scaled", "granite", logits_scaling=3.0)
+    RewardModel.create(folder)
+    with pytest.raises(ConfigError, match=r"sft .* granite"):
+        RewardModel.create(folder, lm_head=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_5"])
+def test_a_reward_model_on_a_multimodal_family(tmp_path: Path, family: str) -> None:
+    folder = build_family(tmp_path / "model", family)
+    rows = encoded(folder)
+    with torch.no_grad():
+        language_model = AutoModelForCausalLM.from_pretrained(folder).base_model
+        hidden = [language_model(input_ids=torch.tensor([row.ids])).last_hidden_state[0, -1] for row in rows]
+    model = RewardModel.create(folder, seed=1)
+    wanted = torch.stack([h @ model.head.score.weight[0] for h in hidden])  # type: ignore[union-attr,index]
+    assert torch.allclose(scores(model, rows)[:, 0], wanted, atol=1e-4)
+    model.save(tmp_path / "saved", folder)
+    assert torch.allclose(scores(RewardModel.load(tmp_path / "saved"), rows)[:, 0], wanted, atol=1e-4)
+
+
 def test_a_third_partys_encoder_scores_by_its_own_forward(tmp_path: Path) -> None:
     folder = build_tiny_encoder(tmp_path / "foreign", classifier=True)
     theirs = BertForSequenceClassification.from_pretrained(folder).eval()
@@ -259,9 +427,11 @@ def test_what_is_no_reward_model_is_refused(tiny: Path, encoder: Path, tmp_path:
     config.save_pretrained(untrained)
     with pytest.raises(DataError, match=r"lacks weights .* score.weight"):
         RewardModel.load(untrained)
-    two = build_foreign(tmp_path / "two", pad=None)
-    written = json.loads((two / "config.json").read_text())
-    (two / "config.json").write_text(json.dumps({**written, "id2label": {"0": "bad", "1": "good"}}))
+    written = json.loads((untrained / "config.json").read_text())
+    (untrained / "config.json").write_text(json.dumps({**written, "id2label": {"0": "bad", "1": "good"}}))
+    with pytest.raises(DataError, match=r"lacks weights .* score.weight"):
+        RewardModel.load(untrained)
+    two = build_foreign(tmp_path / "two", pad=None, labels=2)
     with pytest.raises(DataError, match="classifier of 2 labels"):
         RewardModel.load(two)
     pickled = tmp_path / "pickled"

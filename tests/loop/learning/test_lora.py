@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from sparring.loop.errors import ConfigError, StepError
 from sparring.loop.learning.checkpoint import load_model
@@ -19,7 +19,7 @@ from sparring.loop.learning.preference_method import Preference
 from sparring.loop.learning.preference_terms import Terms
 from tests.helpers.families import build_family
 from tests.helpers.learner_pairs import N, gaps, initial, round_of, scored, unscored
-from tests.helpers.tiny import build_tiny_model
+from tests.helpers.reward_backbones import build_language_model
 
 pytestmark = pytest.mark.slow
 
@@ -121,34 +121,19 @@ def test_killed_and_resumed(tiny: Path, tmp_path: Path) -> None:
 # --- what cannot be merged --------------------------------------------------------------------------------------------
 
 
-def of_kind(folder: Path, kind: str, **options: Any) -> Path:
-    """A tiny random model of an architecture, with the byte tokenizer."""
-    build_tiny_model(folder)
-    sizes = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "eos_token_id": 257}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | options), dtype=torch.float32)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.dim() > 1 and "A_log" not in name:
-                    parameter.normal_(0, 0.15)
-    model.save_pretrained(folder)
-    return folder
-
-
 def jamba(folder: Path) -> Path:
     """Its code takes the bias out of a linear map while it calls it, which does not reach the map inside an adapter."""
     mixed = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
-    small = {"num_experts": 4, "mamba_d_state": 16, "mamba_dt_rank": 4, "num_attention_heads": 2, "pad_token_id": None}
-    return of_kind(folder, "jamba", num_key_value_heads=1, use_mamba_kernels=False, **mixed, **small)
+    small = {"num_experts": 4, "mamba_d_state": 16, "mamba_dt_rank": 4}
+    return build_language_model(folder, "jamba", use_mamba_kernels=False, **mixed, **small)
 
 
 def gpt2(folder: Path) -> Path:
-    return of_kind(folder, "gpt2", n_embd=64, n_layer=2, n_head=2, n_positions=512)
+    return build_language_model(folder, "gpt2", n_embd=64, n_layer=2, n_head=2, n_positions=512)
 
 
 def untied(folder: Path) -> Path:
-    return of_kind(folder, "llama", tie_word_embeddings=False, num_attention_heads=2, num_key_value_heads=1)
+    return build_language_model(folder, "llama", tie_word_embeddings=False)
 
 
 TIED: list[str | list[str]] = [
