@@ -111,7 +111,9 @@ def as_classification(backbone: Any, score: nn.Linear) -> Any | None:
 
 
 def _load(auto: Any, folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    model, lacking = pretrained(auto, folder, dtype, config=config)
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    attention = {"attn_implementation": "eager"} if capped else {}  # the fast ones leave a cap on scores out
+    model, lacking = pretrained(auto, folder, dtype, config=config, **attention)
     # The pooler of a plain backbone is not used; that of a classifier is.
     scores = type(model).__name__.endswith(CLASSIFIER)
     if missing := [name for name in lacking if scores or "pooler" not in name]:
