@@ -191,7 +191,7 @@ def _build(prepared: Prepared, run_folder: Path, on_chunk: OnChunk, progress: Pr
     config, store, info = prepared.config, prepared.store, keep_threads(prepared.info, prepared.store)
     train, held_out = prepared.train, prepared.held_out
     initial = model_checkpoint(info.id, policy_folder(config.policy.model, store))
-    run_model = settled(store, info.id, initial, config.sample.engine, run_folder)
+    run_model = settled(store, info.id, initial, config, run_folder)
     rendering = rendering_of(config, run_model.date)
     for prompts in (train, held_out):
         check_prompts(Template.of(initial.path, rendering), prompts)

@@ -12,6 +12,7 @@ from sparring.loop.hardware import device, vllm_environment
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.forward import Forward
 from sparring.loop.learning.forward_choice import config_sha256, forward_of, settle
+from sparring.loop.learning.lora import check_merge
 from sparring.loop.learning.probing import PROBES, probe_file, take_probe
 from sparring.loop.tokens import Rendering
 from sparring.loop.types import Checkpoint, RunModel
@@ -19,18 +20,21 @@ from sparring.store.history import run_model, started_on
 from sparring.store.store import DuckStore
 
 
-def settled(store: DuckStore, run: str, initial: Checkpoint, engine: str, run_folder: Path) -> RunModel:
+def settled(store: DuckStore, run: str, initial: Checkpoint, config: Config, run_folder: Path) -> RunModel:
     """As it was decided when the run began; decided now for a new run. Raises ConfigError for an unsupported model."""
     known = run_model(store.db, run) if store.db.path.exists() else None
     if known is None:
-        return decided(run, initial, engine, date_of(store, run), run_folder / PROBES)
+        return decided(run, initial, config, date_of(store, run), run_folder / PROBES)
     settle(known.config_sha256, Forward(known.attention, known.layout, known.head))
     return known
 
 
-def decided(run: str, initial: Checkpoint, engine: str, date: str, probes: Path | None = None) -> RunModel:
-    """Decided on the loaded model, whose probe goes to the folder `probes` unless transformers samples."""
-    folder = Path(initial.path)
+def decided(run: str, initial: Checkpoint, config: Config, date: str, probes: Path | None = None) -> RunModel:
+    """Decided on the loaded model, whose probe goes to the folder `probes` unless transformers samples.
+
+    Raises ConfigError for a model that is not supported, or that cannot get the adapters of the config.
+    """
+    folder, engine = Path(initial.path), config.sample.engine
     place = placement(initial.path, engine)
     model = load_model(folder, device())
     how = forward_of(model)
@@ -38,6 +42,8 @@ def decided(run: str, initial: Checkpoint, engine: str, date: str, probes: Path 
         probe = take_probe(model, folder, initial.weights_sha256, rounding=True)
         probe.write(probe_file(probes, initial.weights_sha256))
     facts = type(model).__name__, config_sha256(model), how.attention, how.layout, how.head
+    if config.learn.lora is not None:
+        check_merge(model, folder, config.learn.lora)  # the last that the model is used for: it gets adapters
     del model
     if device().type == "cuda":
         torch.cuda.empty_cache()  # torch would keep the memory that the engine needs

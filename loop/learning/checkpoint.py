@@ -50,7 +50,10 @@ def weights_sha256(folder: Path) -> str:
 
 
 def pretrained(auto: Any, folder: Path, dtype: torch.dtype, **options: Any) -> tuple[Any, list[str]]:
-    """(the model that `auto` makes of a folder, dropout off; the names of its weights that the folder lacks)."""
+    """(the model that `auto` makes of a folder, dropout off; the names of its weights that the folder lacks).
+
+    Dropout is off, because the reference and the policy at step 0 must agree exactly.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -67,14 +70,13 @@ def pretrained(auto: Any, folder: Path, dtype: torch.dtype, **options: Any) -> t
 def load_model(folder: Path, device: torch.device) -> Any:
     """The causal language model, dropout off. In float32, because optimizer steps of 1e-5 vanish in bfloat16.
 
-    Raises ConfigError for a model that is not causal or not supported, see loop.learning.forward_choice.
+    Raises ConfigError for a model that is not causal or not supported (see loop.learning.forward_choice), and DataError
+    for missing weights.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-    from transformers.utils import logging
 
     weight_files(folder)
-    logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ConfigError(
@@ -82,10 +84,13 @@ def load_model(folder: Path, device: torch.device) -> Any:
             "transformers does not load as a causal language model; expected one that it does. Choose another model, "
             "or save the language model of this one by itself"
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    model = model.to(device).eval()  # eval: the reference and the policy at step 0 must agree exactly
+    model, missing = pretrained(AutoModelForCausalLM, folder, torch.float32)
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} weights of its {type(model).__name__}, such as {missing[0]}; expected all. "
+            "Restore its files, or choose another model"
+        )
+    model = model.to(device)
     forward_of(model)
     return model
 

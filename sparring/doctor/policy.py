@@ -34,7 +34,7 @@ def _folder(config: Config) -> Path:
 
 
 def _model(folder: Path, config: Config) -> Finding:
-    how = decided("", model_checkpoint("", str(folder)), config.sample.engine, "")
+    how = decided("", model_checkpoint("", str(folder)), config, "")
     head = "" if how.head == "positions" else "; the whole row is projected to the vocabulary"
     return Finding(
         "policy",

@@ -57,7 +57,7 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def began(prepared: Prepared, model: Path, day: str = DAY) -> Prepared:
     """The run as if it had begun on that day."""
     prepared.store.add(
-        [[prepared.info, decided(prepared.info.id, model_checkpoint("", str(model)), "transformers", day)]]
+        [[prepared.info, decided(prepared.info.id, model_checkpoint("", str(model)), prepared.config, day)]]
     )
     return prepared
 

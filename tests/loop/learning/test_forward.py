@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparring.loop.errors import ConfigError
+from sparring.loop.errors import ConfigError, DataError
 from sparring.loop.learning.batches import Row, collate
 from sparring.loop.learning.checkpoint import load_model
 from sparring.loop.learning.critic import Critic, token_values
@@ -171,3 +171,14 @@ def test_an_architecture_without_a_causal_language_model_is_refused_by_name(tmp_
     T5ForConditionalGeneration(T5Config(vocab_size=258, **sizes)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"t5 \(T5ForConditionalGeneration\)"):
         load_model(tmp_path, CPU)
+
+
+def test_missing_weights_are_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = zoo.make(tmp_path, "llama")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"lacks 1 weights of its LlamaForCausalLM, such as model\.layers\.1\.mlp"):
+        load_model(folder, CPU)
