@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from sparring.loop.errors import StepError
@@ -140,14 +139,19 @@ class TorchLearner:
             yield chunk
 
     def diverge(self, policy: Checkpoint, reference: Checkpoint, rows: pa.Table) -> Iterator[list[Divergence]]:
-        """KL(policy || reference) along each answer that has none, in chunks."""
-        rows = rows.filter(pc.is_null(rows["divergence"]))
-        if rows.num_rows == 0:
+        """KL(policy || reference) along each answer that has none, a micro-batch per chunk.
+
+        The micro-batches are those of all answers, whatever is known of them: the same shapes give the same rounding.
+        """
+        known = rows["divergence"].is_valid().to_pylist()
+        if all(known):
             return
         data = TrainingRows.read(rows, policy.path, rendering=self.rendering)
         ids = [completion_id for each in rows["completion_ids"].to_pylist() for completion_id in each]
         models = self._model(policy), load_model(Path(reference.path), device())
         for micro in self._scoring_plan(data, forward_of(models[0]).layout):
+            if all(known[i] for i in micro):
+                continue
             with torch.no_grad(), autocast(self.dtype):
                 values = completion_kl(*models, [data.rows[i] for i in micro]).tolist()
             counts = [len(data.rows[i].completions[0]) for i in micro]
