@@ -118,6 +118,7 @@ CAUSES = [
     _own("example", "completion_id", "completion"),
     Edge("example", "judgement", "judgement", _SAID, _ANSWER),
     _own("logprob", "completion_id", "completion"),
+    _own("divergence", "completion_id", "completion"),
     _own("update", "before_id", "checkpoint", "before"),
     Edge(
         "update", "reference", "checkpoint",

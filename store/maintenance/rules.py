@@ -133,6 +133,9 @@ _BY_REMEDY: Sequence[tuple[str, Mapping[str, str]]] = (
         "logprobs have a value for each token": """
             SELECT logprob_id AS id FROM logprobs l JOIN completions c USING (completion_id)
             WHERE l.n_tokens <> len(c.token_ids) OR len(l.token_logprobs) <> l.n_tokens""",
+        "divergences are of all tokens of an answer and not negative": """
+            SELECT divergence_id AS id FROM divergences d JOIN completions c USING (completion_id)
+            WHERE d.n_tokens <> len(c.token_ids) OR d.value < 0""",
         "a duel's value is a probability":
             "SELECT judgement_id AS id FROM judgements WHERE rival_id IS NOT NULL AND NOT value BETWEEN 0 AND 1",
         "a judgement is answered where it has a value, else abstained or unreached": """
@@ -145,6 +148,7 @@ _BY_REMEDY: Sequence[tuple[str, Mapping[str, str]]] = (
             UNION ALL SELECT pair_id FROM pairs WHERE NOT (isfinite(margin) AND isfinite(weight))
             UNION ALL SELECT example_id FROM examples WHERE NOT (isfinite(reward) AND isfinite(weight))
             UNION ALL SELECT logprob_id FROM logprobs WHERE NOT isfinite(value)
+            UNION ALL SELECT divergence_id FROM divergences WHERE NOT isfinite(value)
             UNION ALL SELECT evaluation_id FROM evaluations WHERE NOT isfinite(value)""",
     }),
     (FORGET, {

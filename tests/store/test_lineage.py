@@ -65,6 +65,11 @@ def test_a_number_leads_back_to_the_prompts(filled: Filled) -> None:
     }  # fmt: skip
 
 
+def test_a_kl_leads_back_to_the_answer_along_which_it_was_taken(filled: Filled) -> None:
+    (kl,) = filled.store.db.rows("SELECT divergence_id AS id, completion_id FROM divergences ORDER BY ALL LIMIT 1")
+    assert (kl["id"], "completion", kl["completion_id"]) in ways(steps(filled.store, kl["id"], "causes"))
+
+
 def test_labels_say_what_a_row_is(filled: Filled) -> None:
     bird = filled.train[0]
     good = completion(filled.first, bird, 0).id

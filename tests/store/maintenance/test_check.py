@@ -59,6 +59,7 @@ PLANTED = {
     "WHERE judgement_id = 'duel_1'",
     "completions have a log-prob for each token": "UPDATE completions SET logprobs = logprobs[2:]",
     "logprobs have a value for each token": "UPDATE logprobs SET token_logprobs = token_logprobs[2:]",
+    "divergences are of all tokens of an answer and not negative": "UPDATE divergences SET value = -0.5",
     "a duel's value is a probability": "UPDATE judgements SET value = 1.5 WHERE judgement_id = 'duel_1'",
     "a judgement is answered where it has a value, else abstained or unreached": "UPDATE judgements "
     "SET status = 'unreached' WHERE judgement_id = 'duel_1'",
