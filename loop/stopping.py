@@ -27,11 +27,14 @@ def win_rate(facts: Facts, bound: float) -> Verdict | None:
 
 
 def kl(facts: Facts, bound: float) -> Verdict | None:
-    """KL from the initial policy, in nats per answer."""
+    """KL from the initial policy at temperature 1, in nats summed along a held-out answer."""
     divergence = facts.measured.get("kl")
     if divergence is None or divergence.value <= bound:
         return None
-    return divergence.value, f"KL from the initial policy is {divergence.value:.3g} nats, above {bound:g}"
+    return divergence.value, (
+        f"KL from the initial policy is {divergence.value:.3g} nats per held-out answer (at temperature 1), above "
+        f"{bound:g}"
+    )
 
 
 def length_growth(facts: Facts, bound: float) -> Verdict | None:

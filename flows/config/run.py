@@ -10,7 +10,11 @@ class Stop(Section):
     """After which round a run stops, and says why; a rule without a number is off. See loop/stopping.py."""
 
     win_rate: float | None = Field(None, ge=0, le=1, description="stop when the whole win-rate interval is below this")
-    kl: float | None = Field(None, gt=0, description="stop when the KL from the initial policy, in nats, is above this")
+    kl: float | None = Field(
+        None,
+        gt=0,
+        description="stop when the held-out KL from the initial policy (temperature 1, nats per answer) is above this",
+    )
     length_growth: float | None = Field(
         None, gt=0, description="stop when held-out answers are more than this many times as long as the initial ones"
     )

@@ -110,7 +110,7 @@ def _measured(row: Row) -> Sequence[str]:
         "|---|---|",
         f"| pass rate | {interval(row['pass_rate'], row['pass_low'], row['pass_high'])} |",
         f"| win rate | {interval(row['win_rate'], row['win_low'], row['win_high'])} |",
-        f"| KL from the initial policy, nats | {decimals(row['kl'])} |",
+        f"| KL from the initial policy at temperature 1, nats per answer | {decimals(row['kl'])} |",
         f"| mean tokens | {decimals(row['eval_tokens'], 1)} |",
     ]
 

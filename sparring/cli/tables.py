@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+KL = "KL: from the initial policy at temperature 1, in nats summed along an answer as it was sampled"
+
+
 def interval(row: dict[str, Any], metric: str) -> str:
     """pass_rate or win_rate of a row of round_summary, with its interval."""
     short = metric.removesuffix("_rate")
@@ -39,7 +42,8 @@ def print_rounds(run: str, rounds: Iterable[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{run}: held-out results by round (95 % intervals)", title_justify="left")
+    title = f"{run}: held-out results by round (95 % intervals)"
+    table = Table(title=title, title_justify="left", caption=KL, caption_justify="left")
     for name in ("round", "pairs", "loss", "accuracy", "pass rate", "win rate", "KL", "tokens", "gate"):
         table.add_column(name, justify="left" if name in ("pass rate", "win rate", "gate") else "right")
     for row in rounds:

@@ -66,10 +66,30 @@ def reward_against_kl(report: Row) -> Plot:
     n = counted(drawing.counts([measured(run, "kl") for run in report["runs"]]), "answers")
     caption = (
         f"Held-out {name} of each round's candidate against its KL divergence from the initial policy (0 for itself), "
-        f"with 95 % intervals; KL from {n} of its own. Numbers are rounds."
+        f"with 95 % intervals. KL is at temperature 1, summed along {n} of its own{_sampled(report)}. "
+        f"Numbers are rounds.{_old_kl(report)}"
     )
     values = [measured(run, metric) for run in report["runs"]]
     return Plot(id, title, caption, svg(figure, id, drawing.say_values(f"{title}, {name}", report, values, "number")))
+
+
+def _sampled(report: Row) -> str:
+    at = [
+        f"{name} {' or '.join(f'{value:g}' for value in values)}"
+        for name in ("temperature", "top_p")
+        if (values := drawing.bounds(report, "sample", name))
+    ]
+    return f", sampled at {', '.join(at)}" if at else ""
+
+
+def _old_kl(report: Row) -> str:
+    """What must be said of numbers that are of another kind than the rest."""
+    old = sum(len(run["old_kl"]) for run in report["runs"])
+    rounds = f"{old} of {sum(len(measured(run, 'kl')) for run in report['runs'])} rounds"
+    says = (
+        "is the mean log-ratio that earlier versions stored; it can be negative, and is not comparable with the others"
+    )
+    return f" The KL of {rounds} {says}." if old else ""
 
 
 def _reward_points(run: Row, metric: str) -> dict[int, Point]:

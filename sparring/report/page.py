@@ -22,7 +22,7 @@ TABLE = {  # columns of the table by round: metric and heading
     "pass_rate": "pass rate",
     "win_rate": "win rate",
     "mean_score": "mean score",
-    "kl": "KL (nats)",
+    "kl": "KL (nats per answer)",
     "mean_tokens": "tokens",
     "truncated": "cut off",
     "abstained": "no answer",

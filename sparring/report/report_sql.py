@@ -64,6 +64,16 @@ AND (g.run_id IS NOT NULL OR NOT EXISTS (FROM gated h WHERE h.run_id = e.run_id)
 ORDER BY e.run_id, e.metric, e.round
 """
 
+# Rounds whose KL was measured before there were divergences: the mean of log(policy / initial) along the answers.
+OLD_KL = """
+SELECT e.run_id, e.round FROM evaluations e
+ANTI JOIN (
+    SELECT c.run_id, c.round, c.policy_id AS candidate_id FROM divergences JOIN completions c USING (completion_id)
+    WHERE list_contains($runs, c.run_id)
+) d USING (run_id, round, candidate_id)
+WHERE list_contains($runs, e.run_id) AND e.metric = 'kl' ORDER BY e.run_id, e.round
+"""
+
 # Optimizer steps counted over all rounds of a run. A point is the mean of `width` steps, with their 10th and 90th
 # percentile; no point spans two rounds. `smooth` is the running mean over about a quarter of a round.
 STEPS = """
@@ -192,5 +202,5 @@ ORDER BY x.run_id, x.round, md5(x.pair_id)
 # The parts of a run as they are; STEPS also needs $points.
 PARTS = {
     "rounds": ROUNDS, "metrics": METRICS, "updates": UPDATES, "steps": STEPS, "decisions": DECISIONS, "stops": STOPS,
-    "judges": JUDGES,
+    "judges": JUDGES, "old_kl": OLD_KL,
 }  # fmt: skip

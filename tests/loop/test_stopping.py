@@ -27,7 +27,7 @@ def facts(initial: dict[str, Evaluation] | None = None, **more: Any) -> Facts:
         ("win_rate", 0.4, facts(win_rate=(0.2, 0.1, 0.39)), 0.2, "0.200 [0.100, 0.390], all of it below 0.4"),
         ("win_rate", 0.4, facts(win_rate=(0.2, 0.1, 0.40)), None, ""),  # it may be 0.4
         ("win_rate", 0.4, facts(), None, ""),  # not measured
-        ("kl", 10, facts(kl=(10.5, 9.0, 12.0)), 10.5, "KL from the initial policy is 10.5 nats, above 10"),
+        ("kl", 10, facts(kl=(10.5, 9.0, 12.0)), 10.5, "10.5 nats per held-out answer (at temperature 1), above 10"),
         ("kl", 10, facts(kl=(10.0, 9.0, 12.0)), None, ""),
         (
             "length_growth",

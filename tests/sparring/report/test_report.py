@@ -13,7 +13,8 @@ from sparring.loop.errors import ConfigError, StoreError
 from sparring.loop.formatting import significant
 from sparring.loop.types import UpdateStep
 from sparring.report import report_data, write_report
-from sparring.report.numbers import CHARACTERS, POINTS
+from sparring.report.heldout import reward_against_kl
+from sparring.report.numbers import CHARACTERS, POINTS, measured
 from sparring.report.plots import sections
 from sparring.report.status import policy_now, status
 from sparring.report.svg import look, panels, styled, svg
@@ -79,6 +80,24 @@ def test_results_by_round_and_the_policies_they_came_from(alpha: dict[str, Any])
     outcomes = ("paired", "tie", "identical", "abstained", "failed")
     assert [alpha["rounds"][1][name] for name in outcomes] == [3, 1, 1, 1, 0]
     assert sum(alpha["rounds"][1][name] for name in outcomes) == alpha["rounds"][1]["prompts"] == len(OUTCOMES)
+
+
+def test_kls_of_an_earlier_version_are_told_apart(tmp_path: Path) -> None:
+    filled = filled_store(tmp_path / "a.duckdb")  # KLs of rounds 1 and 2, with a divergence per answer
+    new = report_data(filled.store, [])
+    assert new["runs"][0]["old_kl"] == [] and len(measured(new["runs"][0], "kl")) == 2
+    assert "earlier versions" not in reward_against_kl(new).caption
+    with filled.store.db.write() as con:
+        con.execute(
+            "DELETE FROM divergences WHERE completion_id IN (SELECT completion_id FROM completions WHERE round = 1)"
+        )
+        con.execute("UPDATE evaluations SET value = -0.74 WHERE round = 1 AND metric = 'kl'")
+    mixed = report_data(filled.store, [])
+    mixed["runs"][0]["config"]["sample"] = {"temperature": 0.7, "top_p": 0.95}
+    caption = reward_against_kl(mixed).caption
+    assert mixed["runs"][0]["old_kl"] == [{"round": 1}]
+    assert "1 of 2 rounds" in caption and "not comparable" in caption
+    assert "at temperature 1" in caption and "sampled at temperature 0.7, top_p 0.95" in caption
 
 
 def test_steps_are_counted_over_all_rounds(alpha: dict[str, Any]) -> None:
