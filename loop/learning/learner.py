@@ -152,7 +152,7 @@ class TorchLearner:
         for micro in self._scoring_plan(data, forward_of(models[0]).layout):
             if all(known[i] for i in micro):
                 continue
-            with torch.no_grad(), autocast(self.dtype):
+            with torch.no_grad():  # in float32: bfloat16 rounds two near models apart, by more than their KL
                 values = completion_kl(*models, [data.rows[i] for i in micro]).tolist()
             counts = [len(data.rows[i].completions[0]) for i in micro]
             hashes = policy.weights_sha256, reference.weights_sha256

@@ -148,6 +148,16 @@ def test_one_that_is_missing_among_known_ones_gets_the_same_bits(tiny: Path, oth
         assert found[missing] == whole[missing]
 
 
+def test_it_is_of_the_weights_and_not_of_their_rounding_in_bfloat16(tiny: Path, tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    near = copied(tiny, tmp_path / "near", lambda _, w: w * (1 + 1e-5 * torch.randn(w.shape, generator=random)))
+    table = answers_table(tiny, [3, 1, 9])
+    exact = diverge(tmp_path, tiny, near, table)
+    learner = make_learner(tmp_path, token_budget=100, dtype="bfloat16")
+    assert [list(chunk) for chunk in learner.diverge(initial(tiny), initial(near), table)] == exact
+    assert max(d.value for chunk in exact for d in chunk) < 1e-5
+
+
 def test_the_prompt_is_that_which_was_sampled(tiny: Path, other: Path, tmp_path: Path) -> None:
     table = answers_table(tiny, [2])
     kept = table.set_column(3, "prompt_token_ids", pa.array([[1, 2, 3]], pa.list_(pa.int32())))
