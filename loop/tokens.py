@@ -42,10 +42,10 @@ class Rendering:
 class Template:
     """The tokenizer and chat template of a model folder. Raises DataError for a folder without a chat template."""
 
-    def __init__(self, folder: str, rendering: Rendering) -> None:
+    def __init__(self, folder: str, rendering: Rendering | None = None) -> None:
         from transformers import AutoTokenizer
 
-        self.folder, self.rendering = folder, rendering
+        self.folder, self.rendering = folder, rendering or Rendering()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if self.tokenizer.chat_template is None:
             raise DataError(
@@ -56,7 +56,7 @@ class Template:
     @staticmethod
     @lru_cache(maxsize=8)
     def of(folder: str, rendering: Rendering | None = None) -> "Template":
-        return Template(folder, rendering or Rendering())
+        return Template(folder, rendering)
 
     def prompt_ids(self, messages: Sequence[Message] | str) -> list[int]:
         """Token ids of the conversation up to where the answer begins. A string is JSON, as the store keeps it.

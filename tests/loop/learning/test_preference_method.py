@@ -183,7 +183,7 @@ def test_rationales_are_learned_where_there_are_any(tiny: Path, tmp_path: Path) 
     _, _, steps = learner_of(tmp_path, terms, token_budget=300).learn(round_of(policy), told)
     from sparring.loop.learning.rationales import rationale_rows
 
-    rows = rationale_rows(TrainingRows.read(told, str(tiny)), str(tiny))
+    rows = rationale_rows(TrainingRows.read(told, str(tiny)), Template.of(str(tiny)))
     assert [row is None for row in rows] == [True, False, *[True] * (N - 2)]
     (row,) = [row for row in rows if row is not None]
     nll = -float(alone(tiny, [row])[0, 0]) / len(row.completions[0])
@@ -200,7 +200,7 @@ def test_degrees_of_cut_answers_are_learned(tiny: Path, tmp_path: Path) -> None:
     terms = Terms(bind("sigmoid"), regularisers=[regularise], asides=frozenset({"degree"}))
     table = scored(make_learner(tmp_path / "x"), policy, unscored(tiny))
     _, _, steps = learner_of(tmp_path, terms, token_budget=300).learn(round_of(policy), table)
-    rows = [row for row in degree_rows(TrainingRows.read(table, str(tiny)), str(tiny)) if row is not None]
+    rows = [row for row in degree_rows(TrainingRows.read(table, str(tiny)), Template.of(str(tiny))) if row is not None]
     digits = Template.of(str(tiny)).tokenizer.batch_decode([row.completions[0] for row in rows])
     assert digits == [str(i % 3) for i in range(N)]
     nll = [-float(alone(tiny, [row])[0, 0]) / len(row.completions[0]) for row in rows]
