@@ -8,7 +8,7 @@ gradient accumulation from the environment. None of that is part of the run's id
 import os
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Container, MutableMapping
 
 from sparring.loop.errors import EnvironmentProblem
 
@@ -45,7 +45,11 @@ def say(text: str) -> None:
     print(f"spar: {text}", file=sys.stderr, flush=True)
 
 
-def own_environment(environment: MutableMapping[str, str] | None = None, tell: Callable[[str], None] = say) -> None:
+def own_environment(
+    environment: MutableMapping[str, str] | None = None,
+    tell: Callable[[str], None] = say,
+    imported: Container[str] = sys.modules,
+) -> None:
     """Take out of the environment what would shape a run's rows, and name it in one line.
 
     Raises EnvironmentProblem in all but the first of several copies of one command, and when PyTorch has already read
@@ -53,20 +57,20 @@ def own_environment(environment: MutableMapping[str, str] | None = None, tell: C
     """
     variables = os.environ if environment is None else environment
     _refuse_copy(variables)
-    if late := [name for name in variables if ROUNDING.fullmatch(name) and "torch" in sys.modules]:
+    if late := [name for name in variables if ROUNDING.fullmatch(name) and "torch" in imported]:
         raise EnvironmentProblem(
             f"{', '.join(sorted(late))} changes how numbers are rounded, which the config does not know, and PyTorch "
             "was imported under it; expected an environment without it. Unset it and start Python again"
         )
-    names = sorted(name for name in variables if _shapes_rows(name))
+    names = sorted(name for name in variables if _shapes_rows(name, imported))
     for name in names:
         del variables[name]
     if names:
         tell(f"taken out of the environment, because a run is one process with its own settings: {', '.join(names)}")
 
 
-def _shapes_rows(name: str) -> bool:
-    if "vllm" in sys.modules and SETS_ITSELF.fullmatch(name):
+def _shapes_rows(name: str, imported: Container[str]) -> bool:
+    if "vllm" in imported and SETS_ITSELF.fullmatch(name):
         return False
     kinds = (LAUNCHERS, TRAINERS, ROUNDING)
     return any(kind.fullmatch(name) for kind in kinds) or (

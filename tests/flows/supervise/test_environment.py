@@ -39,7 +39,7 @@ KEPT = {
 def test_what_shapes_rows_is_taken_out_and_named_once() -> None:
     lines: list[str] = []
     variables = TORCHRUN | MPI | ACCELERATE | VLLM | KEPT
-    own_environment(variables, lines.append)
+    own_environment(variables, lines.append, imported=())
     assert variables == KEPT
     (line,) = lines
     named = set(line.replace(",", " ").split())
@@ -65,10 +65,14 @@ def test_a_second_copy_is_refused_by_name_and_changes_nothing(name: str) -> None
 
 
 def test_what_torch_has_read_already_is_refused() -> None:
-    import torch  # noqa: F401
-
     with pytest.raises(EnvironmentProblem, match=r"ONEDNN_DEFAULT_FPMATH_MODE.*start Python again"):
-        own_environment({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"})
+        own_environment({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, imported={"torch"})
+
+
+def test_what_vllm_writes_itself_is_left_to_it() -> None:
+    variables = dict(VLLM)
+    own_environment(variables, imported={"torch", "vllm"})
+    assert variables == VLLM
 
 
 def test_before_torch_it_is_taken_out_for_native_code_too() -> None:
