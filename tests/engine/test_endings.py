@@ -134,7 +134,7 @@ def test_a_prompt_beyond_the_models_positions_fails_alone(engine: Any, policy: C
     prompts = [Prompt.make([{"role": "user", "content": t}], "train", "", {}) for t in ("short", "long " * 110)]
     rnd = Round("run", 1, policy, policy, policy, policy, tuple(p.id for p in prompts))
     sampler = EngineSampler(engine, Sampling({"train": 1, "eval": 1}, max_tokens=16), seed=7)
-    (chunk,) = (sampler._chunk(rnd, None, prompts, [ids(policy, p.messages[0]["content"]) for p in prompts]),)
+    chunk = sampler._chunk(rnd, None, prompts)
     failed = [row for row in chunk if isinstance(row, PromptOutcome)]
     assert [(f.prompt_id, f.outcome) for f in failed] == [(prompts[1].id, "failed")]
     assert [c.prompt_id for c in chunk if isinstance(c, Completion)] == [prompts[0].id]
